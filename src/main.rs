@@ -1,0 +1,2 @@
+//! The `vpn` program; everything is in the library.
+fn main() {}
