@@ -12,14 +12,14 @@ use thiserror::Error;
 
 /// The window of one key. A new one has seen nothing.
 #[derive(Debug, Clone)]
-pub struct Window {
+pub(crate) struct Window {
     highest: Option<u64>,
     words: [u64; WORDS],
 }
 
 impl Window {
     /// Makes a window that has seen nothing.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             highest: None,
             words: [0; WORDS],
@@ -27,7 +27,7 @@ impl Window {
     }
 
     /// Returns the highest counter that was marked.
-    pub fn highest(&self) -> Option<u64> {
+    pub(crate) fn highest(&self) -> Option<u64> {
         self.highest
     }
 
@@ -35,7 +35,7 @@ impl Window {
     ///
     /// # Errors
     /// [`Replay`] says why it may not.
-    pub fn check(&self, counter: u64) -> Result<(), Replay> {
+    pub(crate) fn check(&self, counter: u64) -> Result<(), Replay> {
         let Some(highest) = self.highest else {
             return Ok(());
         };
@@ -53,7 +53,7 @@ impl Window {
 
     /// Marks the counter of a packet that opened, and returns whether it is the highest so far.
     /// A counter below the window is left alone.
-    pub fn mark(&mut self, counter: u64) -> bool {
+    pub(crate) fn mark(&mut self, counter: u64) -> bool {
         let newest = self.highest.is_none_or(|highest| counter > highest);
         if newest {
             self.slide(counter);
@@ -92,7 +92,7 @@ impl Default for Window {
 
 /// Why a counter may not be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Replay {
+pub(crate) enum Replay {
     /// A packet with this counter was opened before.
     #[error("the counter was seen before")]
     Seen,
@@ -102,10 +102,6 @@ pub enum Replay {
 }
 
 /// Which word of the ring holds the counter.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the remainder is below the number of words"
-)]
 fn position(counter: u64) -> usize {
     (counter / WORD_BITS % WORDS as u64) as usize
 }
@@ -116,7 +112,7 @@ fn bit(counter: u64) -> u64 {
 
 /// Counters that are remembered: our choice, because at 1 Gbit/s it is 90 ms of packets, more than
 /// paths reorder; WireGuard's is about the same.
-pub const WINDOW: u64 = 8192;
+pub(crate) const WINDOW: u64 = 8192;
 
 const WORD_BITS: u64 = u64::BITS as u64;
 
