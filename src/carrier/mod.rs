@@ -1,1 +1,34 @@
-//! TODO head.
+//! Fake TCP: packets that look like one healthy TCP connection to NATs, firewalls and providers.
+//!
+//! Each outer packet is an IP header, a TCP header and exactly one sealed packet. Nothing here retransmits or orders
+//! anything: the sequence and acknowledgement numbers are scenery, drawn so that a strict connection tracker
+//! finds no fault in it. The layer is sans-IO: IP packets come in as bytes and leave as bytes.
+//!
+//! - [`parse`] and [`Repr`]: the codec of IP + TCP, IPv4 and IPv6;
+//! - [`Connection`]: either end of one fake connection;
+//! - [`Listener`]: answers SYNs from strangers without keeping anything about them.
+//!
+//! An incoming packet goes `parse` → [`Connection::handle_segment`] (a known 4-tuple) or [`Listener::handle_segment`]
+//! (anything else, and *every* SYN) → the seal → [`Connection::on_opened`]. Only that last step moves a
+//! connection's numbers: whoever can forge a TCP header but not the seal changes nothing.
+
+mod checksum;
+mod connection;
+mod cookie;
+mod emit;
+mod listener;
+mod mode;
+mod options;
+mod packet;
+mod seq;
+mod stack;
+mod stats;
+
+pub use connection::{Connection, Input, State};
+pub use emit::{EmitError, Repr, header_len};
+pub use listener::{Accepted, Listener, ListenerAction};
+pub use mode::{Mode, ModeNotBuilt, UnknownMode};
+pub use options::{Options, SynOptions};
+pub use packet::{Flags, Kind, Pieces, Segment, parse};
+pub use seq::Seq;
+pub use stats::{DropReason, Stats};
