@@ -11,5 +11,6 @@ pub mod io;
 pub mod kcp;
 pub mod mux;
 pub mod netcfg;
+pub mod packet;
 pub mod server;
 pub mod session;
