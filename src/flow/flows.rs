@@ -1,0 +1,430 @@
+//! All flows of one TUN device.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::config::{FlowLimits, Stats};
+use super::deadlines::Deadlines;
+use super::event::{Event, Refusal};
+use super::flow::{Flow, Held, Open};
+use super::slab::{FlowId, Slab};
+use super::stack::{Phase, RETRY, Stack, Wish};
+use super::tuple::{Keyed, Tuple, TupleMap};
+use crate::packet::icmp::{self, Unreachable};
+use crate::packet::tcp::{Segment, reset_for, without_data};
+
+/// The flows of the programs behind one TUN device, by smoltcp.
+///
+/// Feed input, then drain [`poll_packet`](Self::poll_packet) and [`poll_event`](Self::poll_event),
+/// then read [`poll_timeout`](Self::poll_timeout). Packets are made when they are polled, one flow
+/// after the other, so acknowledgments of a batch of packets leave as one, and memory does not
+/// grow while nobody polls. Calls with an id that names no flow do nothing.
+#[derive(Debug)]
+pub struct Flows {
+    limits: FlowLimits,
+    stack: Stack,
+    flows: Slab<Flow>,
+    by_tuple: TupleMap,
+    deadlines: Deadlines,
+    /// Flows that may have packets to send, each at most once.
+    ready: VecDeque<FlowId>,
+    /// Packets that do not wait for their flow: resets, ICMP errors, last acknowledgments.
+    replies: VecDeque<Vec<u8>>,
+    events: VecDeque<Event>,
+    stats: Stats,
+}
+
+impl Flows {
+    /// No flows yet. The seed makes initial sequence numbers and the order of hashes unpredictable.
+    #[must_use]
+    pub fn new(limits: FlowLimits, seed: [u8; 32], now: Instant) -> Self {
+        let (hash_key, rest) = seed.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
+        let sequence_seed = rest.first_chunk::<8>().copied().unwrap_or_default();
+        Self {
+            limits,
+            stack: Stack::new(u64::from_le_bytes(sequence_seed), now),
+            flows: Slab::new(),
+            by_tuple: TupleMap::with_hasher(Keyed::new(*hash_key)),
+            deadlines: Deadlines::default(),
+            ready: VecDeque::new(),
+            replies: VecDeque::new(),
+            events: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes one whole IP packet with a TCP segment, from the TUN device. Whatever else it is, is
+    /// counted and dropped.
+    pub fn handle_packet(&mut self, packet: &[u8], now: Instant) {
+        self.stats.packets_in += 1;
+        let Ok(segment) = Segment::parse(packet) else {
+            self.stats.dropped_malformed += 1;
+            return;
+        };
+        let known = self.by_tuple.get(&Tuple::of(&segment)).copied();
+        match known {
+            _ if segment.is_connect() => self.handle_syn(packet, &segment, known),
+            None => self.handle_unknown(packet),
+            Some(id) => self.handle_segment(id, packet, &segment, now),
+        }
+    }
+
+    /// Answers a held SYN: the program's `connect` succeeds.
+    pub fn accept(&mut self, id: FlowId, now: Instant) {
+        let Some(Flow::Held(held)) = self.flows.get(id) else {
+            return;
+        };
+        let accepted = Open::new(held, &self.limits, now).and_then(|mut open| {
+            self.stack.feed(&mut open.socket, &held.syn, now);
+            (open.socket.phase() == Phase::Opening).then_some(open)
+        });
+        let Some(open) = accepted else {
+            // A SYN that smoltcp does not take, for its options.
+            self.refuse(id, Refusal::Reset, now);
+            self.events.push_back(Event::Reset { id });
+            return;
+        };
+        if let Some(flow) = self.flows.get_mut(id) {
+            *flow = Flow::Open(Box::new(open));
+        }
+        self.stats.held -= 1;
+        self.stats.accepted += 1;
+        self.make_ready(id);
+    }
+
+    /// Refuses a held SYN in a way the program can tell. An accepted flow is reset.
+    pub fn refuse(&mut self, id: FlowId, refusal: Refusal, now: Instant) {
+        let Some(Flow::Held(held)) = self.flows.get(id) else {
+            self.reset(id, now);
+            return;
+        };
+        let target = held.tuple.target.ip();
+        let answer = match refusal {
+            Refusal::Refused | Refusal::Reset => reset_for(&held.syn),
+            Refusal::HostUnreachable => icmp::unreachable(&held.syn, Unreachable::Host, target),
+            Refusal::NetUnreachable => icmp::unreachable(&held.syn, Unreachable::Network, target),
+            Refusal::AdminProhibited => {
+                icmp::unreachable(&held.syn, Unreachable::Prohibited, target)
+            }
+            Refusal::Silent => None,
+        };
+        self.stats.refused += 1;
+        self.remove(id);
+        self.reply(answer);
+    }
+
+    /// Shows `take` the next bytes from the program that lie in one piece, at least one, and drops
+    /// as many as it returns; 0, without a call, if there are none. Call it until it takes nothing:
+    /// the bytes may lie in two pieces.
+    pub fn read(&mut self, id: FlowId, take: impl FnOnce(&[u8]) -> usize) -> usize {
+        let Some(Flow::Open(open)) = self.flows.get_mut(id) else {
+            return 0;
+        };
+        let taken = open.read(take);
+        if taken > 0 {
+            self.on_change(id);
+        }
+        taken
+    }
+
+    /// Sends bytes to the program, as many as there is room for; returns how many. After fewer than
+    /// offered, [`Event::Writable`] follows.
+    pub fn write(&mut self, id: FlowId, bytes: &[u8], now: Instant) -> usize {
+        let Some(Flow::Open(open)) = self.flows.get_mut(id) else {
+            return 0;
+        };
+        let taken = open.write(bytes, now);
+        if taken > 0 {
+            self.make_ready(id);
+        }
+        taken
+    }
+
+    /// How many bytes [`write`](Self::write) would take now.
+    #[must_use]
+    pub fn write_room(&self, id: FlowId) -> usize {
+        match self.flows.get(id) {
+            Some(Flow::Open(open)) => open.socket.send_room(),
+            Some(Flow::Held(_)) | None => 0,
+        }
+    }
+
+    /// Ends our direction: FIN after all bytes written. The program may go on sending.
+    pub fn finish(&mut self, id: FlowId, now: Instant) {
+        if let Some(Flow::Open(open)) = self.flows.get_mut(id) {
+            open.finish(now);
+            self.make_ready(id);
+        }
+    }
+
+    /// Ends a flow at once: the program sees a reset. A held SYN is refused. No event follows.
+    pub fn reset(&mut self, id: FlowId, now: Instant) {
+        match self.flows.get(id) {
+            None => {}
+            Some(Flow::Held(_)) => self.refuse(id, Refusal::Reset, now),
+            Some(Flow::Open(_)) => {
+                self.stats.resets_sent += 1;
+                self.abort(id, now);
+            }
+        }
+    }
+
+    /// Resets every accepted flow, and forgets every held SYN and every event: the far end knows
+    /// none of them any more. A program that still connects notices nothing, as its kernel repeats
+    /// the SYN.
+    pub fn reset_all(&mut self, now: Instant) {
+        for id in self.flows.ids() {
+            match self.flows.get(id) {
+                Some(Flow::Held(_)) => self.refuse(id, Refusal::Silent, now),
+                Some(Flow::Open(_)) | None => self.reset(id, now),
+            }
+        }
+        self.events.clear();
+    }
+
+    /// Takes the next IP packet for the TUN device.
+    pub fn poll_packet(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let packet = match self.replies.pop_front() {
+            Some(reply) => Some(reply),
+            None => self.poll_ready(now),
+        };
+        self.stats.packets_out += u64::from(packet.is_some());
+        packet
+    }
+
+    /// Gives a packet's memory back once it is written, to be used for the next.
+    pub fn recycle(&mut self, packet: Vec<u8>) {
+        self.stack.recycle(packet);
+    }
+
+    /// Takes the next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        loop {
+            let event = self.events.pop_front()?;
+            if event.outlives_flow() || self.flows.get(event.id()).is_some() {
+                return Some(event);
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due; `None` if nothing waits.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// Lets the timers run that are due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(id) = self.deadlines.pop_due(now) {
+            let Some(Flow::Open(open)) = self.flows.get_mut(id) else {
+                continue;
+            };
+            open.deadline = None;
+            if open.is_given_up(now) {
+                self.on_reset(id, now);
+            } else {
+                self.make_ready(id);
+            }
+        }
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            flows: self.flows.len(),
+            ..self.stats
+        }
+    }
+
+    fn handle_syn(&mut self, packet: &[u8], segment: &Segment, known: Option<FlowId>) {
+        if let Some(id) = known {
+            let first = self.flows.get(id).map(Flow::initial_sequence);
+            if first == Some(segment.sequence) {
+                self.stats.repeated_syns += 1;
+                return;
+            }
+            // Nobody but the kernel that owns the program speaks on this device: if it asks anew,
+            // the old connection is no more.
+            self.stats.replaced += 1;
+            self.forget(id);
+        }
+        self.hold(packet, segment);
+    }
+
+    fn hold(&mut self, packet: &[u8], segment: &Segment) {
+        if self.flows.len() >= self.limits.flows {
+            self.stats.limited += 1;
+            self.reply(reset_for(packet));
+            return;
+        }
+        if self.stats.held >= self.limits.held || self.events.len() >= self.event_limit() {
+            self.stats.dropped_syns += 1;
+            return;
+        }
+        let Some(syn) = without_data(packet) else {
+            return;
+        };
+        let tuple = Tuple::of(segment);
+        let held = Flow::Held(Held {
+            tuple,
+            syn,
+            initial_sequence: segment.sequence,
+        });
+        if let Some(id) = self.flows.insert(held) {
+            self.stats.held += 1;
+            self.by_tuple.insert(tuple, id);
+            self.events.push_back(Event::Connect {
+                id,
+                source: tuple.source,
+                target: tuple.target,
+            });
+        }
+    }
+
+    fn handle_unknown(&mut self, packet: &[u8]) {
+        let reset = reset_for(packet);
+        self.stats.unknown_segments += u64::from(reset.is_some());
+        self.reply(reset);
+    }
+
+    fn handle_segment(&mut self, id: FlowId, packet: &[u8], segment: &Segment, now: Instant) {
+        let Some(Flow::Open(open)) = self.flows.get_mut(id) else {
+            // While its SYN is held, a program can only take it back.
+            if segment.is_reset() {
+                self.stats.resets_received += 1;
+                self.forget(id);
+            }
+            return;
+        };
+        if !open.fits(segment) {
+            self.stats.dropped_beyond_window += 1;
+            return;
+        }
+        open.on_sign(now);
+        let was_parked = open.is_parked();
+        let answer = self.stack.feed(&mut open.socket, packet, now);
+        let phase = open.socket.phase();
+        let is_reset = segment.is_reset() && !was_parked;
+        if phase == Phase::Waiting || (is_reset && phase == Phase::Closed) {
+            self.on_reset(id, now);
+            return;
+        }
+        // The last acknowledgment leaves at once, as nobody asks a parked socket for it.
+        let last = (!was_parked && phase == Phase::Lingering)
+            .then(|| self.stack.emit(&mut open.socket, now))
+            .flatten();
+        self.reply(answer);
+        self.reply(last);
+        self.on_change(id);
+    }
+
+    /// Tells the owner what changed, and ends the flow if nothing is left to do.
+    fn on_change(&mut self, id: FlowId) {
+        let Some(Flow::Open(open)) = self.flows.get_mut(id) else {
+            return;
+        };
+        self.events.extend(open.on_change(id));
+        if open.is_done() {
+            self.stats.closed += 1;
+            self.remove(id);
+            self.events.push_back(Event::Closed { id });
+        } else {
+            self.make_ready(id);
+        }
+    }
+
+    /// The program reset the flow, or never answers again.
+    fn on_reset(&mut self, id: FlowId, now: Instant) {
+        self.stats.resets_received += 1;
+        self.abort(id, now);
+        self.events.push_back(Event::Reset { id });
+    }
+
+    /// The flow's connection is no more, and the program's kernel knows it.
+    fn forget(&mut self, id: FlowId) {
+        self.remove(id);
+        self.events.push_back(Event::Reset { id });
+    }
+
+    /// Sends the program a reset, if its connection still stands, and removes the flow.
+    fn abort(&mut self, id: FlowId, now: Instant) {
+        let Some(Flow::Open(mut open)) = self.remove(id) else {
+            return;
+        };
+        if !open.is_parked() {
+            open.socket.abort();
+            let reset = self.stack.emit(&mut open.socket, now);
+            self.reply(reset);
+        }
+    }
+
+    fn remove(&mut self, id: FlowId) -> Option<Flow> {
+        let flow = self.flows.remove(id)?;
+        self.by_tuple.remove(&flow.tuple());
+        match &flow {
+            Flow::Held(_) => self.stats.held -= 1,
+            Flow::Open(open) => self.deadlines.cancel(id, open.deadline),
+        }
+        Some(flow)
+    }
+
+    fn make_ready(&mut self, id: FlowId) {
+        if let Some(Flow::Open(open)) = self.flows.get_mut(id)
+            && !open.is_ready
+            && !open.is_parked()
+        {
+            open.is_ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// The next packet of a flow that has one, all taking turns.
+    fn poll_ready(&mut self, now: Instant) -> Option<Vec<u8>> {
+        while let Some(id) = self.ready.pop_front() {
+            let Some(Flow::Open(open)) = self.flows.get_mut(id) else {
+                continue;
+            };
+            open.is_ready = false;
+            if open.is_parked() {
+                continue;
+            }
+            let packet = self.stack.emit(&mut open.socket, now);
+            self.reschedule(id, packet.is_some(), now);
+            if packet.is_some() {
+                return packet;
+            }
+        }
+        None
+    }
+
+    fn reschedule(&mut self, id: FlowId, has_sent: bool, now: Instant) {
+        let Some(Flow::Open(open)) = self.flows.get_mut(id) else {
+            return;
+        };
+        let at = match self.stack.wish(&open.socket, now) {
+            Wish::Never => return,
+            Wish::Now if has_sent => return self.make_ready(id),
+            Wish::Now => now + RETRY,
+            Wish::At(at) => at,
+        };
+        open.deadline = self.deadlines.sooner(id, open.deadline, at);
+    }
+
+    fn reply(&mut self, packet: Option<Vec<u8>>) {
+        let Some(packet) = packet else { return };
+        if self.replies.len() < self.limits.flows + SPARE_REPLIES {
+            self.replies.push_back(packet);
+        } else {
+            self.stats.dropped_replies += 1;
+        }
+    }
+
+    /// A flow has at most five events before its owner takes them; SYNs stop before there are more.
+    const fn event_limit(&self) -> usize {
+        self.limits.flows.saturating_mul(5)
+    }
+}
+
+/// Replies that may wait beside one for each flow, so that resetting all of them loses none.
+const SPARE_REPLIES: usize = 1024;
