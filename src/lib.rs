@@ -6,6 +6,8 @@ pub mod config;
 pub mod control;
 pub mod crypto;
 pub mod datagram;
+pub mod egress;
+pub mod failure;
 pub mod flow;
 pub mod io;
 pub mod kcp;

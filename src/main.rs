@@ -1,2 +1,7 @@
 //! The `vpn` program; everything is in the library.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vpn::cli::run().into()
+}

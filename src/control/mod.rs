@@ -1,1 +1,19 @@
-//! TODO head.
+//! How a running tunnel is asked and told: a Unix socket, and what lies beside it.
+//!
+//! Each instance keeps its run-time files in one folder ([`Paths`]). There its process listens
+//! ([`Listener`]) and the commands ask ([`request`]): one connection, one request in a line of
+//! JSON, one response in a line. What is answered to a status request is [`Tunnel`].
+
+mod client;
+mod listener;
+mod message;
+mod paths;
+mod render;
+mod status;
+
+pub use client::{ClientError, request};
+pub use listener::{Listener, Responder};
+pub use message::{Request, Response};
+pub use paths::{InstanceName, NameError, Paths, control_sockets};
+pub use render::render;
+pub use status::{Carrier, Flows, Injected, Limits, Peer, Role, Session, State, Status, Tunnel};

@@ -1,0 +1,81 @@
+//! What a configuration can already say and this version does not do yet.
+//!
+//! Each line names a key, says whether its value asks for what is missing, and what to write
+//! instead. Such a value is refused, never ignored; whoever builds the feature deletes its line.
+
+use super::document::Document;
+use super::{
+    ClientConfig, ClientDns, ConfigError, Connect, Endpoint, Listen, Mode, Preface, ServerConfig,
+};
+
+/// Refuses what a client's configuration asks for and is not built yet.
+pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result<(), ConfigError> {
+    let (tunnel, carrier) = (&config.tunnel, &config.carrier);
+    let built_mode = matches!(carrier.mode, Mode::Auto | Mode::HandshakeAdvance);
+    let plain_server = config.server.iter().count() == 1 && !ranged(config.server.first());
+    let plain_dns = matches!(tunnel.dns, ClientDns::Server | ClientDns::Off);
+    refuse_first(
+        document,
+        &[
+            ("server", !plain_server, "one address or name with one port"),
+            ("tunnel.domains", !tunnel.domains.is_empty(), "[]"),
+            ("tunnel.dns", !plain_dns, r#""server" or "off""#),
+            ("tunnel.kill_switch", tunnel.kill_switch, "false"),
+            (
+                "tunnel.connect",
+                tunnel.connect == Connect::Fast,
+                r#""faithful""#,
+            ),
+            (
+                "carrier.mode",
+                !built_mode,
+                r#""auto" or "handshake+advance""#,
+            ),
+            ("carrier.carriers", carrier.carriers != 1, "1"),
+            (
+                "carrier.preface",
+                carrier.preface != Preface::Off,
+                r#""off""#,
+            ),
+            (
+                "carrier.preface_host",
+                !carrier.preface_host.is_empty(),
+                r#""""#,
+            ),
+            ("inbound.allow", !config.inbound.allow.is_empty(), "[]"),
+            ("metrics.listen", config.metrics.listen.is_some(), r#""""#),
+        ],
+    )
+}
+
+/// Refuses what a server's configuration asks for and is not built yet.
+pub(super) fn check_server(config: &ServerConfig, document: &Document) -> Result<(), ConfigError> {
+    let range = config
+        .listen
+        .iter()
+        .any(|listen: &Listen| listen.ports.is_range());
+    refuse_first(
+        document,
+        &[
+            ("listen", range, "addresses with one port each"),
+            ("metrics.listen", config.metrics.listen.is_some(), r#""""#),
+        ],
+    )
+}
+
+fn ranged(endpoint: &Endpoint) -> bool {
+    endpoint.ports.is_range()
+}
+
+/// A key, whether its value asks for what is missing, and what to write instead.
+type Line<'a> = (&'a str, bool, &'a str);
+
+fn refuse_first(document: &Document, lines: &[Line<'_>]) -> Result<(), ConfigError> {
+    match lines.iter().find(|(_, asks, _)| *asks) {
+        Some((key, _, instead)) => {
+            let what = format!("this value is not built yet: use {instead}");
+            Err(document.error_at(key, what))
+        }
+        None => Ok(()),
+    }
+}

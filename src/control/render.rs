@@ -1,0 +1,347 @@
+//! A status for people, laid out like `wg show`: a block for the interface, one for each peer.
+
+use std::fmt::{self, Display, Write};
+
+use super::Role;
+use super::status::{Carrier, Flows, Peer, Session, Status, Tunnel};
+
+/// Writes all tunnels, a blank line between blocks; nothing when there is none.
+pub fn render(status: &Status) -> String {
+    let blocks: Vec<_> = status.tunnels.iter().flat_map(tunnel_blocks).collect();
+    blocks.join("\n")
+}
+
+fn tunnel_blocks(tunnel: &Tunnel) -> Vec<String> {
+    let mut blocks = vec![interface_block(tunnel)];
+    match tunnel.role {
+        Role::Client => blocks.push(server_block(tunnel)),
+        Role::Server => blocks.extend(tunnel.peers.iter().map(peer_block)),
+    }
+    blocks
+}
+
+fn interface_block(tunnel: &Tunnel) -> String {
+    let mut block = Block::new("interface", &tunnel.interface);
+    block.line(
+        "name",
+        format!("{} ({})", tunnel.name, tunnel.role.as_str()),
+    );
+    block.line("public key", &tunnel.public_key);
+    block.line("addresses", joined(&tunnel.addresses));
+    if tunnel.role == Role::Server {
+        block.line("listening on", &tunnel.server);
+    }
+    match &tunnel.reason {
+        Some(reason) => block.line("state", format!("{}: {reason}", tunnel.state.as_str())),
+        None => block.line("state", tunnel.state.as_str()),
+    }
+    block.line("running for", Age(tunnel.age_s));
+    let limits = &tunnel.limits;
+    block.line(
+        "buffered",
+        format!(
+            "{} of {}",
+            Size(limits.buffered),
+            Size(limits.process_buffer)
+        ),
+    );
+    if !tunnel.drops.is_empty() {
+        let drops = tunnel.drops.iter();
+        let drops: Vec<_> = drops
+            .map(|(reason, count)| format!("{count} {reason}"))
+            .collect();
+        block.line("dropped", drops.join(", "));
+    }
+    block.text
+}
+
+fn server_block(tunnel: &Tunnel) -> String {
+    let mut block = Block::new("server", &tunnel.server);
+    for carrier in &tunnel.carriers {
+        carrier_lines(&mut block, carrier);
+    }
+    if tunnel.migrations > 0 {
+        block.line("migrations", tunnel.migrations);
+    }
+    if tunnel.injected.rst + tunnel.injected.fin > 0 {
+        let injected = &tunnel.injected;
+        let text = format!("{} RST, {} FIN, all ignored", injected.rst, injected.fin);
+        block.line("middlebox injected", text);
+    }
+    session_lines(&mut block, &tunnel.session, tunnel.flows);
+    block.text
+}
+
+fn peer_block(peer: &Peer) -> String {
+    let mut block = Block::new("peer", &peer.name);
+    block.line("public key", &peer.public_key);
+    block.line("addresses", joined(&peer.addresses));
+    let Some(state) = peer.state else {
+        return block.text;
+    };
+    block.line("state", state.as_str());
+    if let Some(remote) = &peer.remote {
+        block.line("endpoint", remote);
+    }
+    if let Some(age) = peer.handshake_age_s {
+        block.line("latest handshake", format!("{} ago", Age(age)));
+    }
+    session_lines(&mut block, &peer.session, peer.flows);
+    block.text
+}
+
+fn carrier_lines(block: &mut Block, carrier: &Carrier) {
+    let Carrier {
+        mode,
+        local,
+        remote,
+        send_path,
+        ..
+    } = carrier;
+    block.line(
+        "carrier",
+        format!("{local} -> {remote}, {mode}, {send_path}"),
+    );
+    block.line("latest handshake", format!("{} ago", Age(carrier.age_s)));
+    let rtt = Milliseconds(carrier.rtt_ms);
+    let (out, back) = (carrier.loss_out * 100.0, carrier.loss_in * 100.0);
+    block.line(
+        "path",
+        format!("round trip {rtt}, loss {out:.1} % out, {back:.1} % in"),
+    );
+}
+
+fn session_lines(block: &mut Block, session: &Session, flows: Flows) {
+    let (received, sent) = (Size(session.received_bytes), Size(session.sent_bytes));
+    let again = Size(session.retransmitted_bytes);
+    block.line(
+        "transfer",
+        format!("{received} received, {sent} sent, {again} of it again"),
+    );
+    let received = Size(session.goodput_received_bytes);
+    let sent = Size(session.goodput_sent_bytes);
+    block.line("goodput", format!("{received} received, {sent} sent"));
+    block.line("round trip", Milliseconds(session.rtt_ms));
+    block.line(
+        "flows",
+        format!("{} open, {} in all", flows.open, flows.total),
+    );
+}
+
+/// A heading with indented lines under it.
+struct Block {
+    text: String,
+}
+
+impl Block {
+    fn new(kind: &str, name: &str) -> Self {
+        let text = format!("{kind}: {name}\n");
+        Self { text }
+    }
+
+    fn line(&mut self, key: &str, value: impl Display) {
+        // Writing to a string cannot fail.
+        let _: fmt::Result = writeln!(self.text, "  {key}: {value}");
+    }
+}
+
+fn joined(list: &[impl Display]) -> String {
+    let list: Vec<_> = list.iter().map(ToString::to_string).collect();
+    if list.is_empty() {
+        return "(none)".to_owned();
+    }
+    list.join(", ")
+}
+
+/// Bytes as `wg` writes them: `3.20 MiB`.
+struct Size(u64);
+
+impl Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = UNITS.iter().find(|(_, unit)| self.0 >= *unit);
+        let Some((name, unit)) = unit else {
+            return write!(f, "{} B", self.0);
+        };
+        // In hundredths, rounded down, without the loss of a float.
+        let hundredths = u128::from(self.0) * 100 / u128::from(*unit);
+        write!(f, "{}.{:02} {name}", hundredths / 100, hundredths % 100)
+    }
+}
+
+const UNITS: [(&str, u64); 4] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+];
+
+/// A time span in words: `1 hour, 2 minutes, 5 seconds`.
+struct Age(f64);
+
+impl Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = whole_seconds(self.0);
+        let mut parts = Vec::new();
+        for (name, length) in SPANS {
+            let count = rest / length;
+            rest %= length;
+            if count > 0 {
+                let plural = if count == 1 { "" } else { "s" };
+                parts.push(format!("{count} {name}{plural}"));
+            }
+        }
+        if parts.is_empty() {
+            return f.write_str("less than a second");
+        }
+        f.write_str(&parts.join(", "))
+    }
+}
+
+fn whole_seconds(seconds: f64) -> u64 {
+    std::time::Duration::try_from_secs_f64(seconds).map_or(0, |duration| duration.as_secs())
+}
+
+const SPANS: [(&str, u64); 4] = [
+    ("day", 24 * 60 * 60),
+    ("hour", 60 * 60),
+    ("minute", 60),
+    ("second", 1),
+];
+
+struct Milliseconds(Option<f64>);
+
+impl Display for Milliseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(milliseconds) => write!(f, "{milliseconds:.1} ms"),
+            None => f.write_str("not measured"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::State;
+    use crate::control::status::tests::client;
+
+    #[test]
+    fn lays_a_client_out_like_wg_show() {
+        let status = Status {
+            tunnels: vec![client()],
+        };
+        assert_eq!(
+            render(&status),
+            "\
+interface: vpn0
+  name: client (client)
+  public key: hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=
+  addresses: 10.77.0.2/24, fd77::2/64
+  state: up
+  running for: 1 hour, 2 minutes, 5 seconds
+  buffered: 1.50 KiB of 1.00 GiB
+  dropped: 7 replay
+
+server: 203.0.113.9:443
+  carrier: 192.0.2.7:51234 -> 203.0.113.9:443, handshake+advance, raw
+  latest handshake: 1 minute, 20 seconds ago
+  path: round trip 101.2 ms, loss 2.0 % out, 0.0 % in
+  migrations: 2
+  middlebox injected: 3 RST, 0 FIN, all ignored
+  transfer: 3.00 GiB received, 5.00 MiB sent, 100.00 KiB of it again
+  goodput: 900 B received, 4.00 MiB sent
+  round trip: 102.0 ms
+  flows: 3 open, 120 in all
+"
+        );
+    }
+
+    #[test]
+    fn lays_a_server_out_with_its_peers() {
+        let absent = Peer {
+            name: "bob".to_owned(),
+            public_key: "B=".to_owned(),
+            addresses: Vec::new(),
+            state: None,
+            remote: None,
+            handshake_age_s: None,
+            session: Session::default(),
+            flows: Flows::default(),
+        };
+        let present = Peer {
+            name: "alice".to_owned(),
+            addresses: vec!["10.77.0.2".parse().unwrap()],
+            state: Some(State::Up),
+            remote: Some("192.0.2.7:51234".to_owned()),
+            handshake_age_s: Some(0.4),
+            ..absent.clone()
+        };
+        let server = Tunnel {
+            role: Role::Server,
+            name: "server".to_owned(),
+            server: "0.0.0.0:443".to_owned(),
+            state: State::Failed,
+            reason: Some("the device is gone".to_owned()),
+            peers: vec![present, absent],
+            drops: [].into(),
+            ..client()
+        };
+        assert_eq!(
+            render(&Status {
+                tunnels: vec![server]
+            }),
+            "\
+interface: vpn0
+  name: server (server)
+  public key: hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=
+  addresses: 10.77.0.2/24, fd77::2/64
+  listening on: 0.0.0.0:443
+  state: failed: the device is gone
+  running for: 1 hour, 2 minutes, 5 seconds
+  buffered: 1.50 KiB of 1.00 GiB
+
+peer: alice
+  public key: B=
+  addresses: 10.77.0.2
+  state: up
+  endpoint: 192.0.2.7:51234
+  latest handshake: less than a second ago
+  transfer: 0 B received, 0 B sent, 0 B of it again
+  goodput: 0 B received, 0 B sent
+  round trip: not measured
+  flows: 0 open, 0 in all
+
+peer: bob
+  public key: B=
+  addresses: (none)
+"
+        );
+    }
+
+    #[test]
+    fn writes_sizes_and_ages_in_fitting_units() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            (1_550_000, "1.47 MiB"),
+            (u64::MAX, "16777215.99 TiB"),
+        ] {
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+        for (seconds, text) in [
+            (f64::NAN, "less than a second"),
+            (-1.0, "less than a second"),
+            (1.9, "1 second"),
+            (86_400.0, "1 day"),
+            (7201.0, "2 hours, 1 second"),
+        ] {
+            assert_eq!(Age(seconds).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn says_nothing_of_nothing() {
+        assert_eq!(render(&Status::default()), "");
+    }
+}
