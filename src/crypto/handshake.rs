@@ -28,7 +28,8 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::keys::{KEY_LEN, PresharedKey, PrivateKey, PublicKey};
-use super::packet::{HEADER_LEN, Header, Mask, Opener, Sealer};
+use super::mask::{HEADER_LEN, Header, Mask};
+use super::packet::{Opener, Sealer};
 use super::payload::{MESSAGE1_LEN, MESSAGE2_MAX, MESSAGE2_MIN, Message1, Message2, PayloadError};
 use super::suite::{Key, Suite, TAG_LEN};
 

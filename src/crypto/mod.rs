@@ -8,6 +8,7 @@
 
 mod handshake;
 mod keys;
+mod mask;
 mod packet;
 mod payload;
 mod replay;
@@ -18,9 +19,9 @@ pub use handshake::{
     HandshakeError, Initiator, Keys, MESSAGE_MAX_LEN, MESSAGE1_MIN_LEN, Received, Responder,
 };
 pub use keys::{KEY_LEN, KeyError, PresharedKey, PrivateKey, PublicKey};
+pub use mask::{HEADER_LEN, Header, Mask};
 pub use packet::{
-    COUNTER_LIMIT, HEADER_LEN, Header, Mask, OVERHEAD, OpenError, Opened, Opener,
-    REKEY_AFTER_PACKETS, SealError, Sealer,
+    COUNTER_LIMIT, OVERHEAD, OpenError, Opened, Opener, REKEY_AFTER_PACKETS, SealError, Sealer,
 };
 pub use payload::{
     MAX_LIST, Message1, Message2, PayloadError, Refusal, SESSION_ID_LEN, SessionId, VERSION,

@@ -1,4 +1,4 @@
-//! Sealed packets: the masked header, and one end's keys of one direction.
+//! Sealing and opening packets: one end's keys of one direction.
 //!
 //! ```text
 //!      0        4        8                            n-16      n
@@ -6,107 +6,15 @@
 //!      '--- masked ---'
 //! ```
 //!
-//! `index` (u32) is the one that the receiver chose in its handshake message; 0 belongs to the
-//! handshake. `counter` (u32) is the low half of the 64-bit counter that makes the nonce (see
-//! [`Suite`](super::Suite)). Both are little-endian. The associated data are these 8 bytes before
-//! they are masked.
-//!
-//! The mask is SipHash-2-4 of the tag, as a little-endian u64, XORed over the 8 bytes. Its key is
-//! the first 16 bytes of BLAKE2s-256("vpn header mask" ‖ the server's public key), in both
-//! directions: nothing on the wire is constant or counts, and who does not hold the server's public
-//! key cannot make a header that names one of our indices but by chance.
-//!
-//! Test vectors for both suites stand in this file, made by another implementation.
+//! The header is [`Header`]'s, masked by [`Mask`]. The associated data are these 8 bytes before they
+//! are masked; the nonce is the [`Suite`]'s. Test vectors for both suites stand in this file, made
+//! by another implementation.
 
-use std::fmt;
-
-use blake2::{Blake2s256, Digest as _};
-use siphasher::sip::SipHasher24;
 use thiserror::Error;
 
-use super::keys::PublicKey;
+use super::mask::{HEADER_LEN, Header, Mask};
 use super::replay::{Replay, Window};
 use super::suite::{Aead, Key, Suite, TAG_LEN};
-
-/// What hides and shows the headers of all packets to and from one server.
-#[derive(Clone, Copy)]
-pub struct Mask(SipHasher24);
-
-impl Mask {
-    /// Makes the mask of the server with this public key.
-    pub fn new(server: &PublicKey) -> Self {
-        let hash = Blake2s256::new()
-            .chain_update(MASK_LABEL)
-            .chain_update(server.as_bytes())
-            .finalize();
-        let mut key = [0; SIPHASH_KEY_LEN];
-        key.copy_from_slice(&hash[..SIPHASH_KEY_LEN]);
-        Self(SipHasher24::new_with_key(&key))
-    }
-
-    /// Reads the header of a packet without opening it: whom it is for, if it is ours at all.
-    /// `None` if the packet is too short to be one.
-    pub fn header(&self, packet: &[u8]) -> Option<Header> {
-        let (masked, rest) = packet.split_first_chunk::<HEADER_LEN>()?;
-        let tag = rest.last_chunk::<TAG_LEN>()?;
-        Some(Header::decode(self.apply(*masked, tag)))
-    }
-
-    /// Writes the masked header over the first 8 bytes of a packet whose tag stands.
-    pub(crate) fn write(&self, header: Header, packet: &mut [u8]) {
-        let Some((bytes, rest)) = packet.split_first_chunk_mut::<HEADER_LEN>() else {
-            return;
-        };
-        if let Some(tag) = rest.last_chunk::<TAG_LEN>() {
-            *bytes = self.apply(header.encode(), tag);
-        }
-    }
-
-    fn apply(&self, bytes: [u8; HEADER_LEN], tag: &[u8; TAG_LEN]) -> [u8; HEADER_LEN] {
-        (u64::from_le_bytes(bytes) ^ self.0.hash(tag)).to_le_bytes()
-    }
-}
-
-impl fmt::Debug for Mask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mask(…)")
-    }
-}
-
-/// The header of a packet, unmasked. Until the packet opens, anyone who knows the server's public
-/// key may have written it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
-    /// The receiver's index.
-    pub index: u32,
-    /// The low 32 bits of the counter.
-    pub counter: u32,
-}
-
-impl Header {
-    /// The header of both handshake messages.
-    pub const HANDSHAKE: Self = Self {
-        index: 0,
-        counter: 0,
-    };
-
-    /// Is this a handshake message?
-    pub fn is_handshake(self) -> bool {
-        self == Self::HANDSHAKE
-    }
-
-    fn encode(self) -> [u8; HEADER_LEN] {
-        (u64::from(self.index) | u64::from(self.counter) << 32).to_le_bytes()
-    }
-
-    fn decode(bytes: [u8; HEADER_LEN]) -> Self {
-        let [a, b, c, d, e, f, g, h] = bytes;
-        Self {
-            index: u32::from_le_bytes([a, b, c, d]),
-            counter: u32::from_le_bytes([e, f, g, h]),
-        }
-    }
-}
 
 /// The sending half of a key pair: seals packets for one index of the peer.
 #[derive(Debug)]
@@ -322,9 +230,6 @@ fn low_half(counter: u64) -> u32 {
     counter as u32
 }
 
-/// Bytes before the ciphertext.
-pub const HEADER_LEN: usize = 8;
-
 /// Bytes that sealing adds to a plaintext.
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 
@@ -341,14 +246,11 @@ const TURN: u64 = 1 << 32;
 
 const HALF_TURN: u64 = TURN / 2;
 
-const MASK_LABEL: &[u8] = b"vpn header mask";
-
-const SIPHASH_KEY_LEN: usize = 16;
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::keys::PublicKey;
     use super::*;
 
     const INDEX: u32 = 0x0403_0201;

@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn forgets_exactly_what_a_jump_leaves_behind() {
-        for jump in (1..2 * WINDOW + 3 * WORD_BITS).step_by(7) {
+        for jump in (1..2 * WINDOW + 3 * WORD_BITS).step_by(61) {
             let mut window = Window::new();
             let mut model = Model::default();
             for counter in (0..WINDOW).step_by(3).chain([WINDOW + jump]) {

@@ -102,7 +102,7 @@ fn pass(sealer: &mut Sealer, opener: &mut Opener, mask: &Mask) -> Option<u32> {
     let mut packet = vec![0; HEADER_LEN];
     packet.extend_from_slice(b"hello");
     sealer.seal(&mut packet, 0).unwrap();
-    let header = mask.header(&packet).unwrap();
+    let header = mask.header(&packet)?;
     let opened = opener.open(header, &mut packet).ok()?;
     assert_eq!(opened.plaintext, b"hello");
     Some(header.index)
