@@ -18,6 +18,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::phase::{Open, Opening, Phase};
 use super::stack::{LINUX, Stack, WINDOWS, default_mss, flow_label, initial_window, own_mss};
 use super::{
     Accepted, DropReason, EmitError, Flags, Kind, Mode, ModeNotBuilt, Repr, Segment, Seq, Stats, SynOptions,
@@ -348,71 +349,228 @@ pub enum State {
     TimedOut,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Phase {
-    SynSent(Opening),
-    Established(Open),
-    Closing(Open),
-    Closed,
-    TimedOut,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Opening {
-    isn: Seq,
-    next_syn: Instant,
-    sent: u32,
-}
-
-impl Opening {
-    fn is_answered_by(&self, segment: &Segment) -> bool {
-        segment.ack == self.isn.advanced_by(1)
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    /// Of the SYN-ACK; the server's end never learns the client's.
-    peer_isn: Option<Seq>,
-    /// The highest end of a payload that opened: our ack.
-    highest: Seq,
-    window: u16,
-    /// Payloads that opened since we last sent anything.
-    unacknowledged: u32,
-    ack_at: Option<Instant>,
-}
-
-impl Open {
-    const fn new(peer_isn: Option<Seq>, highest: Seq, window: u16) -> Self {
-        Self { peer_isn, highest, window, unacknowledged: 0, ack_at: None }
-    }
-
-    fn on_payload(&mut self, end: Seq, now: Instant) {
-        self.highest = self.highest.later(end);
-        self.unacknowledged += 1;
-        let delay = if self.unacknowledged < ACK_EVERY { ACK_DELAY } else { Duration::ZERO };
-        let due = now + delay;
-        self.ack_at = Some(self.ack_at.map_or(due, |earlier| earlier.min(due)));
-    }
-
-    const fn with_ack_due(self, now: Instant) -> Self {
-        Self { ack_at: Some(now), ..self }
-    }
-
-    const fn acknowledged(self) -> Self {
-        Self { unacknowledged: 0, ack_at: None, ..self }
-    }
-}
-
 /// The first wait for a SYN-ACK (RFC 6298, section 2.1); each next one is twice as long.
 const SYN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// SYNs sent before giving up, at 0, 1, 3, 7 and 15 s; the last may be answered until 31 s. Our choice: a first connection attempt lasts 20 s.
 const SYN_ATTEMPTS: u32 = 5;
 
-/// The longest a payload waits for its ACK: Linux' and Windows' delayed-ACK time.
-const ACK_DELAY: Duration = Duration::from_millis(40);
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "some instant must be the first")]
+mod tests {
+    use super::*;
+    use crate::carrier::emit::tests::{COOKIE, ISN, client, data_v4, data_v6, server, syn_v4};
+    use crate::carrier::phase::{ACK_DELAY, ACK_EVERY};
+    use crate::carrier::{Options, parse};
 
-/// A pure ACK leaves at once when this many payloads were opened and nothing was sent. Our choice: TCP acknowledges every second segment
-/// (RFC 5681, section 4.2), receivers that merge segments every few.
-const ACK_EVERY: u32 = 4;
+    fn connecting(family: u8, now: Instant) -> Connection {
+        Connection::connect(client(family), server(family), Mode::default(), ISN.0, now).unwrap()
+    }
+
+    /// A segment from the server, as it would be read.
+    fn from_server(family: u8, flags: Flags, payload: usize) -> Segment {
+        let (source, destination) = (server(family), client(family));
+        let options = Options { mss: Some(1400), window_scale: Some(10), sack_permitted: true };
+        let (seq, ack, payload) = (COOKIE, ISN.advanced_by(1), 40..40 + payload);
+        Segment { source, destination, seq, ack, flags, window: 64_240, options, payload }
+    }
+
+    fn syn_ack(family: u8) -> Segment {
+        from_server(family, Flags::SYN.with(Flags::ACK), 0)
+    }
+
+    /// Established, and its first ACK sent.
+    fn established(family: u8, now: Instant) -> Connection {
+        let mut connection = connecting(family, now);
+        assert!(connection.poll_transmit(now).is_some());
+        assert_eq!(connection.handle_segment(&syn_ack(family), now), Input::Established);
+        let ack = parse(&connection.poll_transmit(now).unwrap()).unwrap();
+        assert_eq!(
+            (ack.kind(), ack.seq, ack.ack),
+            (Kind::Acknowledgement, ISN.advanced_by(1), COOKIE.advanced_by(1))
+        );
+        connection
+    }
+
+    fn data(seq: Seq, payload: usize) -> Segment {
+        Segment { seq, ..from_server(4, Flags::ACK, payload) }
+    }
+
+    #[test]
+    fn opens_like_windows_to_the_byte() {
+        let now = Instant::now();
+        assert_eq!(connecting(4, now).poll_transmit(now), Some(syn_v4()));
+        for (family, expected, is_last) in [(4, data_v4(), true), (6, data_v6(), false)] {
+            let mut connection = established(family, now);
+            assert_eq!(connection.peer_mss(), Some(1400));
+            let mut packet = vec![0; connection.header_len()];
+            packet.extend_from_slice(b"hello");
+            assert_eq!(connection.finish_packet(&mut packet, is_last), Ok(()));
+            assert_eq!(packet, expected);
+        }
+    }
+
+    #[test]
+    fn repeats_its_syn_with_growing_waits_and_then_gives_up() {
+        let now = Instant::now();
+        let mut connection = connecting(4, now);
+        let mut sent = Vec::new();
+        while let Some(due) = connection.poll_timeout() {
+            assert_eq!(connection.poll_transmit(due - Duration::from_nanos(1)), None);
+            if let Some(packet) = connection.poll_transmit(due) {
+                assert_eq!(packet, syn_v4());
+                sent.push(due.duration_since(now).as_secs());
+            }
+        }
+        assert_eq!(sent, [0, 1, 3, 7, 15]);
+        assert_eq!(connection.state(), State::TimedOut);
+        assert_eq!(connection.handle_segment(&syn_ack(4), now), Input::Ignored(DropReason::Closed));
+    }
+
+    #[test]
+    fn remembers_a_reset_to_its_syn_and_goes_on() {
+        let now = Instant::now();
+        let mut connection = connecting(4, now);
+        let reset = from_server(4, Flags::RST.with(Flags::ACK), 0);
+        let stray = Segment { ack: ISN, ..reset.clone() };
+        assert_eq!(connection.handle_segment(&stray, now), Input::ResetSeen);
+        assert!(!connection.reset_to_syn());
+        assert_eq!(connection.handle_segment(&reset, now), Input::ResetSeen);
+        assert!(connection.reset_to_syn());
+        assert_eq!(connection.handle_segment(&syn_ack(4), now), Input::Established);
+    }
+
+    #[test]
+    fn nothing_forged_changes_an_established_connection() {
+        let now = Instant::now();
+        let mut connection = established(4, now);
+        let before = (connection.seq, format!("{:?}", connection.phase));
+        let reject = |flags| from_server(4, flags, 0);
+        let wrong_isn = Segment { seq: Seq(5), ..syn_ack(4) };
+        let stranger = Segment { source: server(6), ..data(Seq(0), 9) };
+        let expected = [
+            (reject(Flags::RST), Input::ResetSeen),
+            (reject(Flags::RST.with(Flags::ACK)), Input::ResetSeen),
+            (reject(Flags::FIN.with(Flags::ACK)), Input::FinSeen),
+            (from_server(4, Flags::FIN.with(Flags::ACK), 9), Input::FinSeen),
+            (reject(Flags::SYN), Input::Ignored(DropReason::UnexpectedSyn)),
+            (wrong_isn, Input::Ignored(DropReason::UnexpectedSynAck)),
+            (stranger, Input::Ignored(DropReason::WrongPeer)),
+            (reject(Flags::ACK), Input::Acknowledgement),
+            (data(Seq(0), 9), Input::Payload),
+        ];
+        for (segment, input) in expected {
+            assert_eq!(connection.handle_segment(&segment, now), input, "{segment:?}");
+            assert_eq!((connection.seq, format!("{:?}", connection.phase)), before, "{segment:?}");
+        }
+        let stats = connection.stats();
+        assert_eq!((stats.injected_resets, stats.injected_fins, stats.unexpected_syn), (2, 2, 1));
+    }
+
+    #[test]
+    fn answers_a_repeated_syn_ack_with_a_pure_ack() {
+        let now = Instant::now();
+        let mut connection = established(4, now);
+        assert_eq!(connection.handle_segment(&syn_ack(4), now), Input::Ignored(DropReason::RepeatedSynAck));
+        let ack = parse(&connection.poll_transmit(now).unwrap()).unwrap();
+        assert_eq!((ack.kind(), ack.ack), (Kind::Acknowledgement, COOKIE.advanced_by(1)));
+        assert_eq!(connection.poll_transmit(now), None);
+    }
+
+    #[test]
+    fn acknowledges_the_highest_end_seen_and_never_goes_back() {
+        let now = Instant::now();
+        let mut connection = established(4, now);
+        let near_the_wrap = Seq(u32::MAX - 100);
+        connection.on_opened(&data(COOKIE.advanced_by(1), 100), now);
+        for (seq, payload, ack) in [
+            (near_the_wrap, 50, Seq(u32::MAX - 50)),
+            (near_the_wrap.advanced_by(50), 150, Seq(99)),
+            (near_the_wrap, 50, Seq(99)),
+        ] {
+            connection.on_opened(&data(seq, payload), now);
+            let mut packet = vec![0; 100];
+            connection.finish_packet(&mut packet, false).unwrap();
+            assert_eq!(parse(&packet).unwrap().ack, ack);
+        }
+    }
+
+    #[test]
+    fn delays_its_ack_unless_many_payloads_wait_or_data_carries_it() {
+        let now = Instant::now();
+        let mut connection = established(4, now);
+        assert_eq!(connection.poll_timeout(), None);
+        let segment = data(COOKIE.advanced_by(1), 100);
+        connection.on_opened(&segment, now);
+        connection.on_opened(&segment, now + ACK_DELAY / 2);
+        assert_eq!(connection.poll_timeout(), Some(now + ACK_DELAY));
+        assert_eq!(connection.poll_transmit(now), None);
+        assert!(connection.poll_transmit(now + ACK_DELAY).is_some());
+        assert_eq!(connection.poll_timeout(), None);
+        for _ in 0..ACK_EVERY {
+            assert_eq!(connection.poll_transmit(now), None);
+            connection.on_opened(&segment, now);
+        }
+        assert!(connection.poll_transmit(now).is_some());
+        connection.on_opened(&segment, now);
+        connection.finish_packet(&mut [0; 100], false).unwrap();
+        assert_eq!(connection.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_peer_that_scales_no_window_is_told_an_unscaled_one() {
+        let now = Instant::now();
+        let mut connection = connecting(4, now);
+        let plain = Segment { options: Options::default(), ..syn_ack(4) };
+        assert_eq!(connection.handle_segment(&plain, now), Input::Established);
+        assert_eq!(connection.peer_mss(), Some(536));
+        let ack = parse(&connection.poll_transmit(now).unwrap()).unwrap();
+        assert_eq!(ack.window, u16::MAX);
+    }
+
+    #[test]
+    fn closes_with_one_fin_and_sends_nothing_after_it() {
+        let now = Instant::now();
+        let mut connection = established(4, now);
+        connection.close();
+        assert_eq!(connection.state(), State::Closing);
+        let fin = parse(&connection.poll_transmit(now).unwrap()).unwrap();
+        assert_eq!((fin.flags, fin.seq), (Flags::FIN.with(Flags::ACK), ISN.advanced_by(1)));
+        connection.close();
+        assert_eq!((connection.poll_transmit(now), connection.state()), (None, State::Closed));
+        assert_eq!(connection.finish_packet(&mut [0; 100], true), Err(EmitError::NotEstablished));
+        let mut never_opened = connecting(4, now);
+        never_opened.close();
+        assert_eq!((never_opened.poll_transmit(now), never_opened.state()), (None, State::Closed));
+    }
+
+    #[test]
+    fn a_server_goes_on_from_the_cookie_and_follows_its_peer() {
+        let now = Instant::now();
+        let (local, remote) = (server(4), client(4));
+        let (seq, ack) = (COOKIE.advanced_by(1), ISN.advanced_by(6));
+        let accepted = Accepted { local, remote, seq, ack, is_scaled: true };
+        let mut connection = Connection::accepted(&accepted, Mode::default(), now).unwrap();
+        assert_eq!(connection.poll_timeout(), Some(now + ACK_DELAY));
+        let mut moved = parse(&data_v4()).unwrap();
+        moved.source.set_port(50_001);
+        assert_eq!(connection.handle_segment(&moved, now), Input::Ignored(DropReason::WrongPeer));
+        connection.on_peer_moved(&moved);
+        assert_eq!(connection.handle_segment(&moved, now), Input::Payload);
+        let mut packet = vec![0; 100];
+        connection.finish_packet(&mut packet, false).unwrap();
+        let segment = parse(&packet).unwrap();
+        assert_eq!((segment.seq, segment.ack, segment.window), (seq, ack, 32_768));
+        assert_eq!((segment.source, segment.destination.port()), (local, 50_001));
+    }
+
+    #[test]
+    fn refuses_packets_without_payload_and_modes_that_are_not_built() {
+        let now = Instant::now();
+        let mut connection = established(4, now);
+        assert_eq!(connection.finish_packet(&mut [0; 40], true), Err(EmitError::TooShort));
+        assert_eq!(connection.finish_packet(&mut [0; 3], true), Err(EmitError::TooShort));
+        let refused = Connection::connect(client(4), server(4), Mode::BareFixed, 0, now).map(|_| ());
+        assert_eq!(refused, Err(ModeNotBuilt(Mode::BareFixed)));
+    }
+}

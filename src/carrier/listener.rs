@@ -137,10 +137,8 @@ mod tests {
     use crate::carrier::{Options, parse};
 
     fn answered(listener: &mut Listener, syn: &Segment, now: Instant) -> Segment {
-        match listener.handle_segment(syn, now) {
-            ListenerAction::SynAck(packet) => parse(&packet).unwrap(),
-            other => panic!("no SYN-ACK but {other:?}"),
-        }
+        let ListenerAction::SynAck(packet) = listener.handle_segment(syn, now) else { panic!("no SYN-ACK") };
+        parse(&packet).unwrap()
     }
 
     /// The client's first payload after `syn_ack`.

@@ -20,9 +20,15 @@ mod listener;
 mod mode;
 mod options;
 mod packet;
+mod phase;
 mod seq;
 mod stack;
 mod stats;
+
+#[cfg(test)]
+mod conntrack;
+#[cfg(test)]
+mod simulation;
 
 pub use connection::{Connection, Input, State};
 pub use emit::{EmitError, Repr, header_len};
