@@ -1,1 +1,457 @@
-//! TODO head.
+//! KCP: the only thing in the tunnel that retransmits. ikcp's wire format, an engine of its own.
+//!
+//! Sans-IO. Feed [`Kcp::handle_packet`] with a whole receive batch, read [`Kcp::poll_message`] until it is empty, then
+//! call [`Kcp::poll_transmit`] until it says `false`; do so again at [`Kcp::poll_timeout`] and whenever the
+//! [`Source`] has new data. Data is *pulled* from the source when it can leave, so nothing waits unsent in here.
+//!
+//! What an ikcp peer does not see: congestion control and pacing behind one trait, loss detection by time as well as by
+//! count, repeated acks, and no scan of the window anywhere (ikcp's `ikcp_flush` and `ikcp_check` look at every segment).
+
+mod acks;
+mod congestion;
+mod delivery;
+mod pacing;
+mod probe;
+mod rate;
+mod receive;
+mod recovery;
+mod ring;
+mod rtt;
+mod segment;
+mod send;
+#[cfg(test)]
+mod sim;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use self::{
+    acks::{Ack, Acks},
+    pacing::Pacer,
+    probe::Probe,
+    receive::Receiver,
+    segment::{Command, Header},
+    send::Sender,
+};
+pub use self::{
+    congestion::CongestionKind,
+    segment::{HEADER_LEN, Malformed},
+    stats::Stats,
+};
+
+/// How a [`Kcp`] is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Payload bytes of a full segment. `poll_transmit` must be given room for `mss` + [`HEADER_LEN`].
+    pub mss: usize,
+    /// Segments that may lie between the first unacknowledged and the last sent.
+    pub send_window: u16,
+    /// Segments we are willing to hold, advertised to the peer.
+    pub receive_window: u16,
+    /// Which congestion control to use.
+    pub congestion: CongestionKind,
+    /// RTO grows by half with each timeout, not to double.
+    pub nodelay: bool,
+    /// Skips after which a segment is sent again; 0 = off.
+    pub fast_resend: u32,
+    /// The shortest RTO.
+    pub min_rto: Duration,
+    /// Wire bytes around each packet, for pacing.
+    pub overhead: usize,
+    /// Payload bytes kept for retransmission.
+    pub send_buffer: usize,
+    /// Payload bytes held for the reader.
+    pub receive_buffer: usize,
+}
+
+/// Where fresh data comes from.
+pub trait Source {
+    /// Fills `buffer` with whole frames of fresh data and returns how many bytes it wrote; 0 = nothing to send.
+    fn fill(&mut self, buffer: &mut [u8]) -> usize;
+}
+
+/// One KCP conversation.
+#[derive(Debug)]
+pub struct Kcp {
+    conv: u32,
+    config: Config,
+    /// When the clock that `ts` shows started.
+    started: Instant,
+    sender: Sender,
+    receiver: Receiver,
+    acks: Acks,
+    probe: Probe,
+    pacer: Pacer,
+    peer_window: u16,
+    /// The source may have data that was not asked for, because the pacer was in the way.
+    paced: bool,
+    stats: Stats,
+}
+
+impl Kcp {
+    /// Starts conversation `conv`.
+    pub fn new(conv: u32, config: Config, now: Instant) -> Self {
+        let overhead = wide(config.overhead + HEADER_LEN);
+        let packet = overhead + wide(config.mss);
+        let most = packet * u64::from(config.send_window);
+        let congestion = congestion::new(config.congestion, packet, most, conv, now);
+        let setup = send::Setup {
+            overhead,
+            packet,
+            fast_resend: config.fast_resend,
+            min_rto: config.min_rto,
+            nodelay: config.nodelay,
+        };
+        let limits = receive::Limits {
+            window: usize::from(config.receive_window),
+            bytes: config.receive_buffer,
+            segment: config.mss,
+        };
+        let mut kcp = Self {
+            conv,
+            config,
+            started: now,
+            sender: Sender::new(setup, congestion, now),
+            receiver: Receiver::new(limits),
+            acks: Acks::default(),
+            probe: Probe::default(),
+            pacer: Pacer::new(packet, now),
+            peer_window: FIRST_PEER_WINDOW,
+            paced: false,
+            stats: Stats::default(),
+        };
+        kcp.pace(now);
+        kcp
+    }
+
+    /// Takes one packet of the peer (`ikcp_input`).
+    ///
+    /// # Errors
+    /// Says why the packet is not KCP of this conversation; it is counted and changes nothing. Segments that are well
+    /// formed but make no sense are counted and ignored one by one.
+    pub fn handle_packet(&mut self, packet: &[u8], now: Instant) -> Result<(), Malformed> {
+        segment::check(packet, self.conv).inspect_err(|_| self.stats.malformed += 1)?;
+        self.stats.received_bytes += wide(packet.len());
+        let mut rest = packet;
+        while let Ok((header, payload, following)) = segment::split(rest, self.conv) {
+            self.handle_segment(&header, payload, now);
+            rest = following;
+        }
+        self.sender.on_packet_end(now);
+        self.pace(now);
+        Ok(())
+    }
+
+    /// The next message of the peer, in order. Call [`Self::poll_transmit`] after the last: it may announce the room.
+    pub fn poll_message(&mut self) -> Option<Vec<u8>> {
+        let was_closed = self.receiver.window() == 0;
+        let message = self.receiver.poll_message()?;
+        self.stats.payload_received_bytes += wide(message.len());
+        if was_closed && self.receiver.window() > 0 {
+            self.probe.on_tell_wanted();
+        }
+        Some(message)
+    }
+
+    /// Appends one packet of at most `max` bytes to `out`; `false` if nothing may leave now.
+    ///
+    /// Acks come first and are never held back by the pacer, then what is sent again, then fresh data from `source`.
+    pub fn poll_transmit(
+        &mut self,
+        max: usize,
+        source: &mut dyn Source,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> bool {
+        self.sender.handle_timeout(now);
+        let start = out.len();
+        let end = start + max;
+        self.write_acks(end, out);
+        self.write_probes(end, out, now);
+        let has_control = out.len() > start;
+        let has_data = self.write_data(end, source, out, now);
+        let bytes = out.len() - start;
+        if bytes == 0 {
+            return false;
+        }
+        self.stats.sent_bytes += wide(bytes);
+        let wire = wide(bytes + self.config.overhead);
+        if has_data {
+            self.pacer.debit(wire, now);
+        } else if has_control {
+            let charged = self.pacer.debit_beside(wire, now);
+            self.sender.on_beside(charged);
+        }
+        true
+    }
+
+    /// When [`Self::poll_transmit`] is to be called next if nothing happens before; `None` if idle.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let tell = self.probe.has_tell().then_some(self.started);
+        [
+            self.acks.waiting_since(),
+            tell,
+            self.probe.poll_timeout(),
+            self.sender.poll_timeout(),
+            self.release(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Charges the pacer for `bytes` on the wire, all headers included, that left beside KCP.
+    pub fn on_datagram_sent(&mut self, bytes: usize, now: Instant) {
+        let charged = self.pacer.debit_beside(wide(bytes), now);
+        self.sender.on_beside(charged);
+    }
+
+    /// Notes the first packet after a silence: back-offs end, and the next `poll_transmit` sends the tail at once.
+    pub fn on_path_restored(&mut self, now: Instant) {
+        self.sender.on_path_restored(now);
+        self.probe.on_path_restored(now);
+        self.pace(now);
+    }
+
+    /// What was measured and counted.
+    pub fn stats(&self) -> Stats {
+        let (sent, received) = (self.sender.counters(), self.receiver.counters());
+        let congestion = self.sender.congestion();
+        Stats {
+            srtt: self.srtt(),
+            min_rtt: congestion.min_rtt(),
+            rto: self.sender.rtt().rto(),
+            bandwidth: congestion.bandwidth().map(|rate| rate.bytes_per_second()),
+            pacing_rate: congestion.pacing_rate().map(|rate| rate.bytes_per_second()),
+            window: congestion.window(),
+            in_flight: self.sender.ring().in_flight(),
+            span: self.sender.ring().span(),
+            peer_window: self.peer_window,
+            sent: sent.sent,
+            retransmitted: sent.retransmitted,
+            spurious: sent.spurious,
+            lost: sent.lost,
+            timeouts: sent.timeouts,
+            received: received.received,
+            duplicates: received.duplicates,
+            outside_window: received.outside_window,
+            no_room: received.no_room,
+            unassembled: received.unassembled,
+            ..self.stats
+        }
+    }
+
+    /// The smoothed round-trip time, once measured.
+    pub fn srtt(&self) -> Option<Duration> {
+        self.sender.rtt().smoothed()
+    }
+
+    /// Whether something sent is not acknowledged yet.
+    pub fn has_unacked(&self) -> bool {
+        self.sender.ring().span() > 0
+    }
+
+    fn handle_segment(&mut self, header: &Header, payload: &[u8], now: Instant) {
+        match self.sender.handle_una(header.una, now) {
+            None => {
+                self.stats.bad_una += 1;
+                return;
+            }
+            Some(true) => self.set_peer_window(header.wnd),
+            // Overtaken on the way: what it says of the window is old, too.
+            Some(false) => {}
+        }
+        match header.command {
+            Command::Push => self.handle_push(header, payload, now),
+            Command::Ack => {
+                self.stats.acks_received += 1;
+                let clock = self.clock(now);
+                if !self.sender.handle_ack(header.sn, header.ts, clock, now) {
+                    self.stats.bad_acks += 1;
+                }
+            }
+            Command::Ask => self.probe.on_tell_wanted(),
+            Command::Tell => {}
+        }
+    }
+
+    fn handle_push(&mut self, header: &Header, payload: &[u8], now: Instant) {
+        if self.receiver.handle_push(header.sn, header.frg, payload) {
+            let ack = Ack {
+                sn: header.sn,
+                ts: header.ts,
+            };
+            if !self.acks.push(ack, now) {
+                self.stats.acks_dropped += 1;
+            }
+        }
+    }
+
+    fn set_peer_window(&mut self, window: u16) {
+        self.peer_window = window;
+        if window > 0 {
+            self.probe.on_open();
+        }
+    }
+
+    fn write_acks(&mut self, end: usize, out: &mut Vec<u8>) {
+        let una = self.receiver.una();
+        while out.len() + HEADER_LEN <= end {
+            let Some(ack) = self.acks.pop(una) else {
+                return;
+            };
+            self.stats.acks_sent += 1;
+            let header = self.header(Command::Ack, ack.sn, ack.ts);
+            out.extend_from_slice(&header.encode(0));
+        }
+    }
+
+    fn write_probes(&mut self, end: usize, out: &mut Vec<u8>, now: Instant) {
+        let ts = self.clock(now);
+        if out.len() + HEADER_LEN <= end && self.probe.poll_ask(now) {
+            let header = self.header(Command::Ask, 0, ts);
+            out.extend_from_slice(&header.encode(0));
+        }
+        if out.len() + HEADER_LEN <= end && self.probe.poll_tell() {
+            let header = self.header(Command::Tell, 0, ts);
+            out.extend_from_slice(&header.encode(0));
+        }
+    }
+
+    /// Fills the packet with data; whether there was any.
+    fn write_data(
+        &mut self,
+        end: usize,
+        source: &mut dyn Source,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> bool {
+        let start = out.len();
+        if !self.pacer.may_send(now) && !self.sender.has_credit() {
+            self.paced = true;
+            return false;
+        }
+        while self.write_retransmission(end, out, now) {}
+        // Fresh data waits for those lost, unless they wait for the next packet only.
+        if self.pacer.may_send(now) && self.sender.peek_retransmission().is_none() {
+            while self.write_fresh(end, source, out, now) {}
+        }
+        out.len() > start
+    }
+
+    fn write_retransmission(&mut self, end: usize, out: &mut Vec<u8>, now: Instant) -> bool {
+        if !self.sender.has_credit() && !self.sender.has_window() {
+            return false;
+        }
+        let Some(sn) = self.sender.peek_retransmission() else {
+            return false;
+        };
+        let ts = self.clock(now);
+        let header = self.header(Command::Push, sn, ts);
+        let Some(sent) = self.sender.ring().get(sn) else {
+            return false;
+        };
+        if out.len() + HEADER_LEN + sent.payload.len() > end {
+            return false;
+        }
+        let len = u32::try_from(sent.payload.len()).unwrap_or(u32::MAX);
+        out.extend_from_slice(&header.encode(len));
+        out.extend_from_slice(&sent.payload);
+        self.stats.retransmitted_bytes += u64::from(len);
+        self.sender.on_retransmitted(sn, ts, now);
+        true
+    }
+
+    fn write_fresh(
+        &mut self,
+        end: usize,
+        source: &mut dyn Source,
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> bool {
+        let room = end
+            .saturating_sub(out.len() + HEADER_LEN)
+            .min(self.config.mss);
+        if room < self.config.mss.min(LEAST_ROOM) || !self.may_send_fresh(now) {
+            return false;
+        }
+        let at = out.len();
+        out.resize(at + HEADER_LEN + room, 0);
+        let (_, segment) = out.split_at_mut(at);
+        let (head, payload) = segment.split_at_mut(HEADER_LEN);
+        let filled = source.fill(payload).min(room);
+        self.paced = false;
+        if filled == 0 {
+            out.truncate(at);
+            self.sender.on_app_limited();
+            return false;
+        }
+        let ts = self.clock(now);
+        let header = self.header(Command::Push, self.sender.ring().next(), ts);
+        let len = u32::try_from(filled).unwrap_or(u32::MAX);
+        head.copy_from_slice(&header.encode(len));
+        self.sender.on_sent(&payload[..filled], ts, now);
+        out.truncate(at + HEADER_LEN + filled);
+        self.stats.payload_sent_bytes += u64::from(len);
+        true
+    }
+
+    /// Whether congestion window, peer and buffer have room for fresh data.
+    fn may_send_fresh(&mut self, now: Instant) -> bool {
+        if self.peer_window == 0 {
+            self.probe.on_closed(now);
+        }
+        let span = self.sender.ring().span();
+        let may = span < u32::from(self.peer_window.min(self.config.send_window))
+            && self.sender.ring().buffered() < self.config.send_buffer
+            && self.sender.has_fresh_window();
+        if !may {
+            // An ack comes before the pacer matters again.
+            self.paced = false;
+        }
+        may
+    }
+
+    /// When the pacer lets go what waits for it.
+    fn release(&self) -> Option<Instant> {
+        let lost = self.sender.has_retransmission();
+        if lost && self.sender.has_credit() {
+            return Some(self.started);
+        }
+        (self.paced || (lost && self.sender.has_window())).then(|| self.pacer.release())
+    }
+
+    fn pace(&mut self, now: Instant) {
+        self.pacer
+            .set_rate(self.sender.congestion().pacing_rate(), now);
+    }
+
+    fn header(&self, command: Command, sn: u32, ts: u32) -> Header {
+        Header {
+            conv: self.conv,
+            command,
+            frg: 0,
+            wnd: self.receiver.window(),
+            ts,
+            sn,
+            una: self.receiver.una(),
+        }
+    }
+
+    /// The clock of `ts`: milliseconds since the start, wrapping.
+    fn clock(&self, now: Instant) -> u32 {
+        let millis = now.saturating_duration_since(self.started).as_millis();
+        u32::try_from(millis & u128::from(u32::MAX)).unwrap_or(0)
+    }
+}
+
+fn wide(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// The peer's window until it says so (`IKCP_WND_RCV`).
+const FIRST_PEER_WINDOW: u16 = 128;
+/// Fresh data joins what is in a packet only if this much fits; our choice: a header should stay under a tenth.
+const LEAST_ROOM: usize = 256;

@@ -1,0 +1,352 @@
+//! A model-based congestion control after BBR (draft-cardwell-iccrg-bbr-congestion-control).
+//!
+//! ```text
+//! Startup ──(bandwidth stands still)──> Drain ──(in flight ≤ BDP)──> Cruise ──> Up ──> Down ──> Cruise …
+//!                                  any but Startup ──(min RTT is old)──> ProbeRtt ──> Cruise
+//! ```
+//!
+//! Where it departs from the draft: bandwidth is what is *delivered*, so on a path that loses p it is 1 − p of what the
+//! path takes; the pacing rate makes up for that loss, measured while the queue is being emptied, and gives the
+//! increase back as soon as delay says that a queue stands. Loss alone never reduces the rate.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Acks, Congestion,
+    estimate::{Bandwidth, ONE, PathLoss, RecentRtt},
+};
+use crate::kcp::rate::Rate;
+
+/// The model of the path and the phase of probing it.
+#[derive(Debug)]
+pub(crate) struct Bbr {
+    packet: u64,
+    mode: Mode,
+    mode_since: Instant,
+    bandwidth: Bandwidth,
+    min_rtt: Option<Duration>,
+    min_rtt_at: Instant,
+    recent: RecentRtt,
+    loss: PathLoss,
+    round: u64,
+    /// The round ends when what was delivered by then exceeds this.
+    round_ends: u64,
+    /// How many round trips this cycle cruises.
+    cruise: u32,
+    random: u32,
+}
+
+impl Bbr {
+    /// Starts with an unknown path; `seed` varies the cycle, so that sessions do not probe in step.
+    pub(crate) fn new(packet: u64, seed: u32, now: Instant) -> Self {
+        Self {
+            packet,
+            mode: Mode::Startup {
+                best: Rate::default(),
+                still: 0,
+            },
+            mode_since: now,
+            bandwidth: Bandwidth::default(),
+            min_rtt: None,
+            min_rtt_at: now,
+            recent: RecentRtt::default(),
+            loss: PathLoss::default(),
+            round: 0,
+            round_ends: 0,
+            cruise: CRUISE_ROUNDS,
+            random: seed | 1,
+        }
+    }
+
+    /// Whether this batch begins a new round trip.
+    fn count_round(&mut self, acks: &Acks) -> bool {
+        let begins = acks
+            .delivered_at_departure
+            .is_some_and(|delivered| delivered >= self.round_ends);
+        if begins {
+            self.round += 1;
+            self.round_ends = acks.delivered;
+        }
+        begins
+    }
+
+    fn take_rtt(&mut self, rtt: Duration, now: Instant) {
+        let min_rtt = self.min_rtt.unwrap_or(rtt);
+        self.recent.on_sample(rtt, min_rtt / 2, now);
+        if rtt <= min_rtt + (min_rtt / SAME_RTT).max(SAME_RTT_AT_LEAST) {
+            self.min_rtt_at = now;
+        }
+        self.min_rtt = Some(min_rtt.min(rtt));
+        if let Mode::ProbeRtt { shortest } = &mut self.mode {
+            *shortest = Some(shortest.map_or(rtt, |shortest| shortest.min(rtt)));
+        }
+    }
+
+    fn advance(&mut self, acks: &Acks, round_begins: bool, now: Instant) {
+        let Some(min_rtt) = self.min_rtt else {
+            return;
+        };
+        let lasted = now.saturating_duration_since(self.mode_since);
+        match self.mode {
+            Mode::Startup { best, still } => {
+                self.leave_startup(best, still, acks, round_begins, now)
+            }
+            Mode::Drain => {
+                if acks.in_flight <= self.bdp() || lasted >= 3 * min_rtt {
+                    self.enter(Mode::Down, now);
+                }
+            }
+            Mode::Cruise => {
+                if lasted >= min_rtt * self.cruise {
+                    self.enter(Mode::Up, now);
+                }
+            }
+            Mode::Up => {
+                let queued = self.queue_delay() > self.long_queue();
+                if lasted >= min_rtt || (queued && lasted >= min_rtt / 2) {
+                    self.enter(Mode::Down, now);
+                }
+            }
+            Mode::Down => {
+                let emptied = self.queue_delay() <= self.short_queue();
+                if (lasted >= min_rtt && emptied) || lasted >= 2 * min_rtt {
+                    self.enter(Mode::Cruise, now);
+                }
+            }
+            Mode::ProbeRtt { shortest } => {
+                if lasted >= 2 * min_rtt + PROBE_RTT_AT_LEAST {
+                    self.min_rtt = shortest.or(self.min_rtt);
+                    self.min_rtt_at = now;
+                    self.enter(Mode::Cruise, now);
+                }
+            }
+        }
+        self.renew_min_rtt(now);
+    }
+
+    fn leave_startup(
+        &mut self,
+        best: Rate,
+        still: u32,
+        acks: &Acks,
+        round_begins: bool,
+        now: Instant,
+    ) {
+        let limited = acks.rate.is_none_or(|rate| rate.app_limited);
+        if !round_begins || limited {
+            return;
+        }
+        let bandwidth = self.bandwidth.best().unwrap_or_default();
+        let queued = self.queue_delay() > self.min_rtt.unwrap_or_default() / 4;
+        let still = if bandwidth >= best.scaled(5, 4) {
+            0
+        } else {
+            still + 1
+        };
+        if still >= STILL_ROUNDS || (still >= 1 && queued) {
+            self.enter(Mode::Drain, now);
+        } else {
+            let best = if still == 0 { bandwidth } else { best };
+            self.mode = Mode::Startup { best, still };
+        }
+    }
+
+    fn renew_min_rtt(&mut self, now: Instant) {
+        let old = now.saturating_duration_since(self.min_rtt_at) >= MIN_RTT_LASTS;
+        if old && !matches!(self.mode, Mode::Startup { .. } | Mode::ProbeRtt { .. }) {
+            self.enter(Mode::ProbeRtt { shortest: None }, now);
+        }
+    }
+
+    fn enter(&mut self, mode: Mode, now: Instant) {
+        if mode == Mode::Down {
+            self.loss.open(now);
+        } else {
+            self.loss.close(now);
+        }
+        if mode == Mode::Cruise {
+            // A linear congruential step is random enough to keep sessions apart (Numerical Recipes).
+            self.random = self
+                .random
+                .wrapping_mul(1_664_525)
+                .wrapping_add(1_013_904_223);
+            self.cruise = CRUISE_ROUNDS + (self.random >> 16) % CRUISE_VARIES;
+        }
+        self.mode = mode;
+        self.mode_since = now;
+    }
+
+    /// How long packets seem to wait in the queue of the path.
+    fn queue_delay(&self) -> Duration {
+        let recent = self.recent.shortest().unwrap_or_default();
+        recent.saturating_sub(self.min_rtt.unwrap_or_default())
+    }
+
+    /// Below this there is no queue worth the name.
+    fn short_queue(&self) -> Duration {
+        (self.min_rtt.unwrap_or_default() / 32).max(SHORT_QUEUE_AT_LEAST)
+    }
+
+    /// Above this a queue stands.
+    fn long_queue(&self) -> Duration {
+        (self.min_rtt.unwrap_or_default() / 8).max(LONG_QUEUE_AT_LEAST)
+    }
+
+    fn path_loss(&self) -> u64 {
+        self.loss.share(BELIEVED_PACKETS * self.packet)
+    }
+
+    /// What to send so that the bandwidth arrives.
+    fn sending_rate(&self) -> Option<Rate> {
+        Some(self.bandwidth.best()?.scaled(ONE, ONE - self.path_loss()))
+    }
+
+    /// The bytes that fill the path without a queue.
+    fn bdp(&self) -> u64 {
+        match (self.sending_rate(), self.min_rtt) {
+            (Some(rate), Some(min_rtt)) => rate.bytes_in(min_rtt),
+            _ => INITIAL_PACKETS * self.packet,
+        }
+    }
+
+    /// The pacing gain in thousandths.
+    fn gain(&self) -> u64 {
+        match self.mode {
+            Mode::Startup { .. } => STARTUP_GAIN,
+            Mode::Drain => 1_000_000 / STARTUP_GAIN,
+            Mode::Up => UP_GAIN,
+            Mode::Down => DOWN_GAIN,
+            Mode::ProbeRtt { .. } => PROBE_RTT_GAIN,
+            Mode::Cruise => self.cruise_gain(),
+        }
+    }
+
+    /// The full rate on an empty queue, falling to [`QUEUED_GAIN`] as one builds up.
+    fn cruise_gain(&self) -> u64 {
+        let (short, long) = (self.short_queue(), self.long_queue());
+        let excess = self.queue_delay().saturating_sub(short).min(long - short);
+        let share =
+            excess.as_nanos() * u128::from(1000 - QUEUED_GAIN) / (long - short).as_nanos().max(1);
+        1000 - u64::try_from(share).unwrap_or(0)
+    }
+}
+
+impl Congestion for Bbr {
+    fn on_acks(&mut self, acks: &Acks, now: Instant) {
+        let round_begins = self.count_round(acks);
+        if let Some(rtt) = acks.rtt {
+            self.take_rtt(rtt, now);
+        }
+        if let Some(sample) = &acks.rate {
+            self.bandwidth.on_sample(sample, self.round);
+        }
+        self.advance(acks, round_begins, now);
+    }
+
+    fn on_arrival(&mut self, bytes: u64, sent_at: Instant) {
+        self.loss.on_arrival(bytes, sent_at);
+    }
+
+    fn on_loss(&mut self, bytes: u64, sent_at: Instant, _now: Instant) {
+        self.loss.on_loss(bytes, sent_at);
+    }
+
+    fn on_timeout(&mut self, _now: Instant) {}
+
+    fn window(&self) -> u64 {
+        let gain = match self.mode {
+            Mode::Startup { .. } => STARTUP_GAIN,
+            Mode::ProbeRtt { .. } => PROBE_RTT_WINDOW,
+            Mode::Drain | Mode::Cruise | Mode::Up | Mode::Down => WINDOW_GAIN,
+        };
+        (self.bdp() * gain / 1000).max(FEWEST_PACKETS * self.packet) + ACK_BATCH
+    }
+
+    fn bounds_span(&self) -> bool {
+        false
+    }
+
+    fn pacing_rate(&self) -> Option<Rate> {
+        let rtt = self.min_rtt.unwrap_or(ASSUMED_RTT).max(SHORTEST_RTT);
+        let first = Rate::of(INITIAL_PACKETS * self.packet, rtt)?;
+        let rate = match self.mode {
+            Mode::Startup { .. } => self.sending_rate().unwrap_or(first).max(first),
+            _ => self.sending_rate().unwrap_or(first),
+        };
+        Some(rate.scaled(self.gain(), 1000).max(self.slowest()))
+    }
+
+    fn bandwidth(&self) -> Option<Rate> {
+        self.bandwidth.best()
+    }
+
+    fn min_rtt(&self) -> Option<Duration> {
+        self.min_rtt
+    }
+}
+
+impl Bbr {
+    /// The rate at which a new estimate can still be made.
+    fn slowest(&self) -> Rate {
+        Rate::per_second(SLOWEST_PACKETS * self.packet)
+    }
+}
+
+/// The phases; see the diagram at the top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Grows by 2.77 a round trip until the bandwidth has stood still for some rounds.
+    Startup { best: Rate, still: u32 },
+    /// Empties the queue that Startup made.
+    Drain,
+    /// Sends what the path takes.
+    Cruise,
+    /// Tries whether it takes more.
+    Up,
+    /// Empties the queue that Up made, and counts the loss meanwhile.
+    Down,
+    /// Sends little, to see the round-trip time without a queue.
+    ProbeRtt { shortest: Option<Duration> },
+}
+
+/// BBR draft: 4 ln 2, the least gain that doubles the rate each round, in thousandths.
+const STARTUP_GAIN: u64 = 2770;
+/// BBR draft: a quarter more …
+const UP_GAIN: u64 = 1250;
+/// … and, to make up for it, a quarter less.
+const DOWN_GAIN: u64 = 750;
+/// While a queue stands.
+const QUEUED_GAIN: u64 = 850;
+const PROBE_RTT_GAIN: u64 = 500;
+const PROBE_RTT_WINDOW: u64 = 500;
+/// BBR draft: cwnd_gain, room for acks that come late and together.
+const WINDOW_GAIN: u64 = 2000;
+/// Room for one burst of the pacer and one batch of acks; our choice.
+const ACK_BATCH: u64 = 128 * 1024;
+/// BBR draft: rounds without a quarter more bandwidth that end Startup.
+const STILL_ROUNDS: u32 = 3;
+/// BBR draft: a cycle is one round up, one down and six between; here six to nine.
+const CRUISE_ROUNDS: u32 = 6;
+const CRUISE_VARIES: u32 = 4;
+/// BBR draft: how long the shortest round-trip time is believed.
+const MIN_RTT_LASTS: Duration = Duration::from_secs(10);
+/// ProbeRtt lasts two round trips and this.
+const PROBE_RTT_AT_LEAST: Duration = Duration::from_millis(20);
+/// A sample within 1/64 of the shortest round-trip time confirms it …
+const SAME_RTT: u32 = 64;
+/// … or within this; our choice.
+const SAME_RTT_AT_LEAST: Duration = Duration::from_micros(200);
+/// Timers and batches on the way add this much; our choice.
+const SHORT_QUEUE_AT_LEAST: Duration = Duration::from_millis(1);
+/// Our choice; below 10 ms nobody notices.
+const LONG_QUEUE_AT_LEAST: Duration = Duration::from_millis(8);
+/// Loss is believed by half once this many packets were counted; our choice.
+const BELIEVED_PACKETS: u64 = 20;
+/// The first flight; our choice: it is paced over a round trip.
+const INITIAL_PACKETS: u64 = 32;
+const FEWEST_PACKETS: u64 = 4;
+/// Before the first sample.
+const ASSUMED_RTT: Duration = Duration::from_millis(50);
+const SHORTEST_RTT: Duration = Duration::from_millis(1);
+/// Never slower than this many packets a second; our choice.
+const SLOWEST_PACKETS: u64 = 20;

@@ -1,0 +1,319 @@
+//! The receive side: a ring indexed by sn, reassembly of messages, and the window we advertise.
+
+use std::collections::VecDeque;
+
+use super::segment::distance;
+
+/// Puts segments in order and messages together.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    /// rcv_nxt, the first number not received.
+    next: u32,
+    /// What arrived at `next + index`; the front is always missing.
+    ring: VecDeque<Option<Fragment>>,
+    ring_bytes: usize,
+    /// Whole messages that wait to be read.
+    messages: VecDeque<Message>,
+    /// The message whose last fragment has not come.
+    partial: Message,
+    /// The `frg` the next fragment of `partial` must carry; `None` between messages.
+    expected_frg: Option<u8>,
+    /// The rest of a message that cannot be put together is skipped.
+    skipping: bool,
+    /// Segments and bytes in `messages` and `partial`.
+    queued: usize,
+    queued_bytes: usize,
+    limits: Limits,
+    counters: Counters,
+}
+
+impl Receiver {
+    /// Starts at sn 0 with nothing received.
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            next: 0,
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            messages: VecDeque::new(),
+            partial: Message::default(),
+            expected_frg: None,
+            skipping: false,
+            queued: 0,
+            queued_bytes: 0,
+            limits,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes a data segment; whether it is to be acknowledged.
+    pub(crate) fn handle_push(&mut self, sn: u32, frg: u8, payload: &[u8]) -> bool {
+        let Ok(ahead) = usize::try_from(distance(sn, self.next)) else {
+            self.counters.duplicates += 1;
+            return true;
+        };
+        if ahead >= self.limits.window {
+            self.counters.outside_window += 1;
+            return false;
+        }
+        if self.ring.get(ahead).is_some_and(Option::is_some) {
+            self.counters.duplicates += 1;
+            return true;
+        }
+        if !self.has_room(ahead, payload.len()) {
+            self.counters.no_room += 1;
+            return false;
+        }
+        self.store(ahead, frg, payload);
+        true
+    }
+
+    /// The next message, in order.
+    pub(crate) fn poll_message(&mut self) -> Option<Vec<u8>> {
+        let message = self.messages.pop_front()?;
+        self.release(&message);
+        Some(message.bytes)
+    }
+
+    /// The window to advertise: the free segments from `una` on.
+    pub(crate) fn window(&self) -> u16 {
+        let segments = self.limits.window.saturating_sub(self.queued);
+        let bytes = self.limits.bytes.saturating_sub(self.queued_bytes);
+        let room = segments.min(bytes / self.limits.segment.max(1));
+        u16::try_from(room).unwrap_or(u16::MAX)
+    }
+
+    /// The first number not received.
+    pub(crate) fn una(&self) -> u32 {
+        self.next
+    }
+
+    /// What was counted so far.
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The missing front always finds room beside what waits out of order, else a full ring would never empty.
+    fn has_room(&self, ahead: usize, len: usize) -> bool {
+        let beside = if ahead == 0 { 0 } else { self.ring_bytes };
+        self.queued_bytes + beside + len <= self.limits.bytes
+    }
+
+    fn store(&mut self, ahead: usize, frg: u8, payload: &[u8]) {
+        self.counters.received += 1;
+        let fragment = Fragment {
+            frg,
+            bytes: payload.to_vec(),
+        };
+        if ahead == 0 && self.ring.len() <= 1 {
+            self.ring.clear();
+            return self.advance(fragment);
+        }
+        if self.ring.len() <= ahead {
+            self.ring.resize_with(ahead + 1, || None);
+        }
+        if let Some(slot) = self.ring.get_mut(ahead) {
+            self.ring_bytes += payload.len();
+            *slot = Some(fragment);
+        }
+        while let Some(Some(_)) = self.ring.front() {
+            if let Some(fragment) = self.ring.pop_front().flatten() {
+                self.ring_bytes -= fragment.bytes.len();
+                self.advance(fragment);
+            }
+        }
+    }
+
+    /// Takes the fragment at `next`.
+    fn advance(&mut self, fragment: Fragment) {
+        self.next = self.next.wrapping_add(1);
+        if self.expected_frg.is_some_and(|frg| frg != fragment.frg) {
+            self.abandon();
+        }
+        if self.skipping || usize::from(fragment.frg) >= self.limits.window {
+            self.counters.unassembled += 1;
+            self.skipping = fragment.frg != 0;
+            return;
+        }
+        self.queued += 1;
+        self.queued_bytes += fragment.bytes.len();
+        self.partial.segments += 1;
+        if self.partial.bytes.is_empty() {
+            self.partial.bytes = fragment.bytes;
+        } else {
+            self.partial.bytes.extend_from_slice(&fragment.bytes);
+        }
+        self.expected_frg = fragment.frg.checked_sub(1);
+        if fragment.frg == 0 {
+            self.messages.push_back(std::mem::take(&mut self.partial));
+        } else if self.messages.is_empty() && self.window() == 0 {
+            // Nothing is left to read that could make room for the rest.
+            self.abandon();
+            self.skipping = true;
+        }
+    }
+
+    /// Drops the message being put together.
+    fn abandon(&mut self) {
+        let partial = std::mem::take(&mut self.partial);
+        self.counters.unassembled += u64::try_from(partial.segments).unwrap_or(u64::MAX);
+        self.release(&partial);
+        self.expected_frg = None;
+    }
+
+    fn release(&mut self, message: &Message) {
+        self.queued -= message.segments;
+        self.queued_bytes -= message.bytes.len();
+    }
+}
+
+/// The bounds of the receive side.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Segments from `una` on.
+    pub(crate) window: usize,
+    /// Payload bytes.
+    pub(crate) bytes: usize,
+    /// Payload bytes the peer's segments are taken to have.
+    pub(crate) segment: usize,
+}
+
+/// What the receive side counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counters {
+    /// Segments accepted.
+    pub(crate) received: u64,
+    /// Segments that had arrived before.
+    pub(crate) duplicates: u64,
+    /// Segments beyond the window.
+    pub(crate) outside_window: u64,
+    /// Segments for which there was no room in bytes.
+    pub(crate) no_room: u64,
+    /// Segments of messages that could not be put together.
+    pub(crate) unassembled: u64,
+}
+
+#[derive(Debug)]
+struct Fragment {
+    frg: u8,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct Message {
+    bytes: Vec<u8>,
+    segments: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receiver(window: usize, bytes: usize) -> Receiver {
+        Receiver::new(Limits {
+            window,
+            bytes,
+            segment: 10,
+        })
+    }
+
+    #[test]
+    fn puts_segments_in_order() {
+        let mut receiver = receiver(8, 1000);
+        for sn in [2, 1, 4, 0, 3] {
+            assert!(receiver.handle_push(sn, 0, &[u8::try_from(sn).unwrap()]));
+        }
+        let messages: Vec<_> = std::iter::from_fn(|| receiver.poll_message()).collect();
+        assert_eq!(messages, [[0], [1], [2], [3], [4]]);
+        assert_eq!(receiver.una(), 5);
+    }
+
+    #[test]
+    fn goes_on_across_the_wrap_of_sn() {
+        let mut receiver = receiver(8, 1000);
+        receiver.next = u32::MAX;
+        assert!(receiver.handle_push(0, 0, b"b"));
+        assert!(receiver.handle_push(u32::MAX, 0, b"a"));
+        assert_eq!(receiver.poll_message().unwrap(), b"a");
+        assert_eq!(receiver.poll_message().unwrap(), b"b");
+        assert_eq!(receiver.una(), 1);
+    }
+
+    #[test]
+    fn puts_the_fragments_of_a_message_together() {
+        let mut receiver = receiver(8, 1000);
+        receiver.handle_push(0, 2, b"ab");
+        receiver.handle_push(2, 0, b"e");
+        assert_eq!(receiver.poll_message(), None);
+        receiver.handle_push(1, 1, b"cd");
+        assert_eq!(receiver.poll_message().unwrap(), b"abcde");
+        assert_eq!(receiver.window(), 8);
+    }
+
+    #[test]
+    fn skips_a_message_whose_fragments_do_not_count_down() {
+        let mut receiver = receiver(8, 1000);
+        receiver.handle_push(0, 2, b"ab");
+        receiver.handle_push(1, 0, b"x");
+        assert_eq!(receiver.poll_message().unwrap(), b"x");
+        assert_eq!(receiver.counters().unassembled, 1);
+        assert_eq!(receiver.window(), 8);
+    }
+
+    #[test]
+    fn skips_a_message_larger_than_the_window() {
+        let mut receiver = receiver(3, 1000);
+        for frg in (0..5).rev() {
+            receiver.handle_push(receiver.una(), frg, b"ab");
+        }
+        receiver.handle_push(5, 0, b"next");
+        assert_eq!(receiver.poll_message().unwrap(), b"next");
+        assert_eq!(receiver.window(), 3);
+    }
+
+    #[test]
+    fn skips_a_message_larger_than_the_buffer() {
+        let mut receiver = receiver(300, 100);
+        for frg in (0..20).rev() {
+            receiver.handle_push(receiver.una(), frg, &[0; 10]);
+        }
+        receiver.handle_push(20, 0, b"next");
+        assert_eq!(receiver.poll_message().unwrap(), b"next");
+    }
+
+    #[test]
+    fn counts_duplicates_and_what_lies_outside_the_window() {
+        let mut receiver = receiver(4, 1000);
+        assert!(receiver.handle_push(0, 0, b"a"));
+        assert!(receiver.handle_push(0, 0, b"a"));
+        assert!(receiver.handle_push(2, 0, b"c"));
+        assert!(receiver.handle_push(2, 0, b"c"));
+        assert!(!receiver.handle_push(5, 0, b"e"));
+        let counters = receiver.counters();
+        assert_eq!((counters.received, counters.duplicates), (2, 2));
+        assert_eq!(counters.outside_window, 1);
+    }
+
+    #[test]
+    fn advertises_what_is_free_in_segments_and_in_bytes() {
+        let mut receiver = receiver(8, 40);
+        assert_eq!(receiver.window(), 4);
+        receiver.handle_push(1, 0, &[0; 10]);
+        assert_eq!(receiver.window(), 4);
+        receiver.handle_push(0, 0, &[0; 10]);
+        assert_eq!(receiver.window(), 2);
+        receiver.poll_message();
+        assert_eq!(receiver.window(), 3);
+    }
+
+    #[test]
+    fn holds_its_byte_bound_yet_always_takes_the_missing_front() {
+        let mut receiver = receiver(64, 100);
+        for sn in 1..30 {
+            receiver.handle_push(sn, 0, &[0; 10]);
+        }
+        assert_eq!(receiver.ring_bytes, 100);
+        assert!(receiver.handle_push(0, 0, &[0; 10]));
+        assert_eq!((receiver.una(), receiver.window()), (11, 0));
+        assert!(!receiver.handle_push(11, 0, &[0; 10]));
+    }
+}

@@ -1,0 +1,108 @@
+//! The round-trip time and the retransmission timeout (RFC 6298, `ikcp_update_ack`).
+//!
+//! Samples come from the echoed `ts`, so a retransmitted segment is no ambiguity: the echo says which copy arrived.
+
+use std::time::Duration;
+
+/// Smoothed round-trip time, its variation, and the timeout that follows.
+#[derive(Debug, Clone)]
+pub(crate) struct Rtt {
+    smoothed: Option<Duration>,
+    variation: Duration,
+    min_rto: Duration,
+}
+
+impl Rtt {
+    /// Starts without a sample; no timeout is ever below `min_rto`.
+    pub(crate) fn new(min_rto: Duration) -> Self {
+        Self {
+            smoothed: None,
+            variation: Duration::ZERO,
+            min_rto: min_rto.min(MAX_RTO),
+        }
+    }
+
+    /// Takes one sample (RFC 6298 §2.2 and §2.3: the variation first, then the mean).
+    pub(crate) fn on_sample(&mut self, rtt: Duration) {
+        let Some(smoothed) = self.smoothed else {
+            self.smoothed = Some(rtt);
+            self.variation = rtt / 2;
+            return;
+        };
+        self.variation = (self.variation * 3 + smoothed.abs_diff(rtt)) / 4;
+        self.smoothed = Some((smoothed * 7 + rtt) / 8);
+    }
+
+    /// SRTT, once there is a sample.
+    pub(crate) fn smoothed(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    /// RTO without back-off: SRTT + max(G, 4 RTTVAR).
+    pub(crate) fn rto(&self) -> Duration {
+        let rto = match self.smoothed {
+            Some(smoothed) => smoothed + (self.variation * 4).max(GRANULARITY),
+            None => INITIAL_RTO,
+        };
+        rto.clamp(self.min_rto, MAX_RTO)
+    }
+
+    /// RTO after `timeouts` in a row: × 1.5 each in nodelay mode, × 2 otherwise, at most [`MAX_RTO`].
+    pub(crate) fn backed_off(&self, timeouts: u32, nodelay: bool) -> Duration {
+        let mut rto = self.rto();
+        for _ in 0..timeouts.min(MAX_DOUBLINGS) {
+            rto = if nodelay { rto * 3 / 2 } else { rto * 2 };
+            if rto >= MAX_RTO {
+                return MAX_RTO;
+            }
+        }
+        rto
+    }
+}
+
+/// RTO before the first sample (`IKCP_RTO_DEF`).
+const INITIAL_RTO: Duration = Duration::from_millis(200);
+/// G of RFC 6298: what a receiver's batching may add (ikcp's interval in fast mode).
+const GRANULARITY: Duration = Duration::from_millis(10);
+/// The longest timeout; our choice, because one segment each 10 s costs nothing (`IKCP_RTO_MAX` is 60 s).
+pub(crate) const MAX_RTO: Duration = Duration::from_secs(10);
+/// 10 ms × 1.5^20 is above [`MAX_RTO`].
+const MAX_DOUBLINGS: u32 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn follows_the_formulas_of_rfc_6298() {
+        let mut rtt = Rtt::new(ms(30));
+        assert_eq!(rtt.rto(), ms(200));
+        rtt.on_sample(ms(100));
+        assert_eq!((rtt.smoothed(), rtt.rto()), (Some(ms(100)), ms(300)));
+        rtt.on_sample(ms(180));
+        // RTTVAR = 3/4 × 50 + 1/4 × 80 = 57.5; SRTT = 7/8 × 100 + 1/8 × 180 = 110.
+        assert_eq!((rtt.smoothed(), rtt.rto()), (Some(ms(110)), ms(340)));
+    }
+
+    #[test]
+    fn never_falls_below_the_minimum() {
+        let mut rtt = Rtt::new(ms(100));
+        for _ in 0..100 {
+            rtt.on_sample(ms(1));
+        }
+        assert_eq!(rtt.rto(), ms(100));
+    }
+
+    #[test]
+    fn backs_off_gently_in_nodelay_mode_and_up_to_the_cap() {
+        let rtt = Rtt::new(ms(30));
+        assert_eq!(rtt.backed_off(1, true), ms(300));
+        assert_eq!(rtt.backed_off(2, true), ms(450));
+        assert_eq!(rtt.backed_off(2, false), ms(800));
+        assert_eq!(rtt.backed_off(u32::MAX, false), MAX_RTO);
+    }
+}

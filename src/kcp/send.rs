@@ -1,0 +1,415 @@
+//! The send side: what is in flight, what was lost, and the timers that find out.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::{
+    congestion::{self, Congestion},
+    delivery::{Delivery, Snapshot},
+    recovery::Recovery,
+    ring::{Acknowledged, Departure, Ring, State},
+    rtt::Rtt,
+    segment::distance,
+};
+
+/// Keeps segments until they are acknowledged and says which to send again.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    ring: Ring,
+    rtt: Rtt,
+    nodelay: bool,
+    delivery: Delivery,
+    recovery: Recovery,
+    congestion: Box<dyn Congestion>,
+    /// Lost segments in the order to send them; those acknowledged meanwhile are passed over.
+    retransmit: VecDeque<u32>,
+    /// Transmissions that neither window nor pacer holds back.
+    credit: u32,
+    /// Timeouts in a row.
+    backoff: u32,
+    last_timeout: Option<Instant>,
+    last_progress: Option<Instant>,
+    /// The tail was probed since the last progress.
+    tail_probed: bool,
+    batch: Batch,
+    packet: u64,
+    counters: Counters,
+}
+
+impl Sender {
+    /// Starts with nothing sent.
+    pub(crate) fn new(setup: Setup, congestion: Box<dyn Congestion>, now: Instant) -> Self {
+        Self {
+            ring: Ring::new(setup.overhead),
+            rtt: Rtt::new(setup.min_rto),
+            nodelay: setup.nodelay,
+            delivery: Delivery::new(now),
+            recovery: Recovery::new(setup.fast_resend),
+            congestion,
+            retransmit: VecDeque::new(),
+            credit: 0,
+            backoff: 0,
+            last_timeout: None,
+            last_progress: None,
+            tail_probed: false,
+            batch: Batch::default(),
+            packet: setup.packet,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes the `una` of a segment (`ikcp_parse_una`); `None` if it acknowledges what was never sent,
+    /// else whether the segment is not older than the last one.
+    pub(crate) fn handle_una(&mut self, una: u32, now: Instant) -> Option<bool> {
+        let Ok(ahead) = u32::try_from(distance(una, self.ring.una())) else {
+            return Some(false);
+        };
+        if ahead > self.ring.span() {
+            return None;
+        }
+        for _ in 0..ahead {
+            let sn = self.ring.una();
+            if let Some(acked) = self.ring.acknowledge(sn) {
+                self.take_unambiguous(&acked, None, now);
+            }
+            self.ring.shrink();
+        }
+        Some(true)
+    }
+
+    /// Takes an ack (`ikcp_parse_ack`); `false` if it acknowledges what was never sent or echoes a `ts` never sent.
+    pub(crate) fn handle_ack(&mut self, sn: u32, ts: u32, clock: u32, now: Instant) -> bool {
+        let ahead = distance(sn, self.ring.una());
+        if ahead < 0 {
+            return distance(sn, self.ring.una().wrapping_sub(OLDEST_ACK)) >= 0;
+        }
+        let Some(sent) = self.ring.get(sn) else {
+            return false;
+        };
+        if distance(ts, sent.first_ts()) < 0 || distance(ts, sent.departure.ts) > 0 {
+            return false;
+        }
+        let Some(acked) = self.ring.acknowledge(sn) else {
+            return true;
+        };
+        self.ring.shrink();
+        if ts == acked.departure.ts {
+            self.take_unambiguous(&acked, Some(ts), now);
+        } else {
+            self.take_spurious(&acked, ts, clock, now);
+        }
+        true
+    }
+
+    /// Ends a packet: what its acks say together.
+    pub(crate) fn on_packet_end(&mut self, now: Instant) {
+        let batch = std::mem::take(&mut self.batch);
+        if batch.bytes == 0 {
+            return;
+        }
+        self.last_progress = Some(now);
+        (self.backoff, self.tail_probed) = (0, false);
+        if let Some(rtt) = batch.rtt {
+            self.rtt.on_sample(rtt);
+        }
+        self.delivery.on_delivered(batch.bytes, now);
+        let rate = batch
+            .newest
+            .and_then(|newest| self.delivery.sample(&newest.snapshot, newest.sent_at));
+        self.detect_losses(now);
+        let acks = congestion::Acks {
+            bytes: batch.bytes,
+            delivered: self.delivery.delivered(),
+            delivered_at_departure: batch.newest.map(|newest| newest.snapshot.delivered),
+            in_flight: self.ring.in_flight(),
+            rtt: batch.rtt,
+            srtt: self.rtt.smoothed(),
+            rate,
+        };
+        self.congestion.on_acks(&acks, now);
+    }
+
+    /// Does what is due: losses by time, the tail probe, the timeout.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.detect_losses(now);
+        if self.tail_at().is_some_and(|at| at <= now) {
+            self.probe_tail();
+        } else if self.timeout_at().is_some_and(|at| at <= now) {
+            self.time_out(now);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        [self.loss_at(), self.tail_at(), self.timeout_at()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The next segment to send again, without taking it.
+    pub(crate) fn peek_retransmission(&mut self) -> Option<u32> {
+        while let Some(sn) = self.retransmit.front().copied() {
+            if self.ring.is_in(sn, State::Lost) {
+                return Some(sn);
+            }
+            self.retransmit.pop_front();
+        }
+        None
+    }
+
+    /// Whether a lost segment waits; it may have been acknowledged meanwhile.
+    pub(crate) fn has_retransmission(&self) -> bool {
+        !self.retransmit.is_empty()
+    }
+
+    /// Takes what [`Self::peek_retransmission`] showed and puts it in flight again.
+    pub(crate) fn on_retransmitted(&mut self, sn: u32, ts: u32, now: Instant) {
+        self.retransmit.pop_front();
+        self.credit = self.credit.saturating_sub(1);
+        self.counters.retransmitted += 1;
+        let departure = self.departure(ts, now);
+        self.ring.depart(sn, departure);
+    }
+
+    /// Puts a fresh segment in flight.
+    pub(crate) fn on_sent(&mut self, payload: &[u8], ts: u32, now: Instant) {
+        self.counters.sent += 1;
+        let departure = self.departure(ts, now);
+        self.ring.push(payload.to_vec(), departure);
+    }
+
+    /// Whether the window has room for one more segment.
+    pub(crate) fn has_window(&self) -> bool {
+        let window = self.congestion.window();
+        let window = if self.backoff > 0 {
+            window.min(PROBING_PACKETS * self.packet)
+        } else {
+            window
+        };
+        self.ring.in_flight() < window
+    }
+
+    /// Whether the window has room for fresh data, too.
+    pub(crate) fn has_fresh_window(&self) -> bool {
+        let span = u64::from(self.ring.span()) * self.packet;
+        self.has_window() && !(self.congestion.bounds_span() && span >= self.congestion.window())
+    }
+
+    /// Whether the next retransmission leaves whatever window and pacer say.
+    pub(crate) fn has_credit(&self) -> bool {
+        self.credit > 0
+    }
+
+    /// Forgets back-offs and sends the two ends of what is in flight at once; their acks tell the rest.
+    pub(crate) fn on_path_restored(&mut self, now: Instant) {
+        self.backoff = 0;
+        self.last_timeout = None;
+        self.last_progress = Some(now);
+        self.probe_tail();
+        self.credit = PROBES;
+    }
+
+    /// Notes that nothing more waits to be sent.
+    pub(crate) fn on_app_limited(&mut self) {
+        if self.has_fresh_window() {
+            self.delivery.on_app_limited(self.ring.in_flight());
+        }
+    }
+
+    /// Counts what left beside the data as delivered.
+    pub(crate) fn on_beside(&mut self, bytes: u64) {
+        self.delivery.on_beside(bytes);
+    }
+
+    /// What is sent and not acknowledged.
+    pub(crate) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// The round-trip time.
+    pub(crate) fn rtt(&self) -> &Rtt {
+        &self.rtt
+    }
+
+    /// The congestion control.
+    pub(crate) fn congestion(&self) -> &dyn Congestion {
+        self.congestion.as_ref()
+    }
+
+    /// What was counted so far.
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn departure(&mut self, ts: u32, now: Instant) -> Departure {
+        let snapshot = self.delivery.on_sent(self.ring.in_flight() == 0, now);
+        Departure {
+            at: now,
+            ts,
+            snapshot,
+        }
+    }
+
+    /// Counts an arrival of which the last transmission is known to have been the one, if there were several.
+    fn take_unambiguous(&mut self, acked: &Acknowledged, echo: Option<u32>, now: Instant) {
+        self.batch.bytes += acked.bytes;
+        if echo.is_none() && acked.transmissions > 1 {
+            return;
+        }
+        let sent_at = acked.departure.at;
+        let rtt = now.saturating_duration_since(sent_at);
+        self.congestion.on_arrival(acked.bytes, sent_at);
+        self.recovery.on_acked(acked.order, rtt);
+        if self
+            .batch
+            .newest
+            .is_none_or(|newest| newest.order < acked.order)
+        {
+            let snapshot = acked.departure.snapshot;
+            self.batch.newest = Some(Newest {
+                order: acked.order,
+                sent_at,
+                snapshot,
+            });
+            // `una` alone may come long after the arrival.
+            self.batch.rtt = echo.map(|_| rtt).or(self.batch.rtt);
+        }
+    }
+
+    /// An earlier transmission arrived, so the last one was not needed.
+    fn take_spurious(&mut self, acked: &Acknowledged, ts: u32, clock: u32, now: Instant) {
+        self.batch.bytes += acked.bytes;
+        self.counters.spurious += 1;
+        self.recovery.on_spurious(now);
+        if self.batch.rtt.is_none() {
+            let millis = u64::try_from(distance(clock, ts)).ok();
+            self.batch.rtt = millis.map(Duration::from_millis);
+        }
+    }
+
+    fn detect_losses(&mut self, now: Instant) {
+        let srtt = self.rtt.smoothed().unwrap_or_default();
+        self.recovery.relax(srtt, now);
+        while self.loss_at().is_some_and(|at| at <= now) {
+            let Some((sn, sent)) = self.ring.oldest() else {
+                return;
+            };
+            let sent_at = sent.departure.at;
+            self.congestion.on_loss(self.ring.cost(sn), sent_at, now);
+            self.lose(sn);
+        }
+    }
+
+    fn lose(&mut self, sn: u32) {
+        if self.ring.lose(sn) {
+            self.counters.lost += 1;
+            self.retransmit.push_back(sn);
+        }
+    }
+
+    fn loss_at(&self) -> Option<Instant> {
+        let (_, sent) = self.ring.oldest()?;
+        let srtt = self.rtt.smoothed().unwrap_or_default();
+        self.recovery.lost_at(sent.order, sent.departure.at, srtt)
+    }
+
+    /// When the tail is probed: nothing came for what was sent last, and nothing else was sent since.
+    fn tail_at(&self) -> Option<Instant> {
+        let (_, newest) = self.ring.newest()?;
+        (!self.tail_probed).then(|| newest.departure.at + self.rtt.rto())
+    }
+
+    /// Sends the first and the last in flight again (RFC 8985 §7: tail-loss probe); their acks tell about the others.
+    fn probe_tail(&mut self) {
+        self.tail_probed = true;
+        let ends = (
+            self.ring.oldest().map(|o| o.0),
+            self.ring.newest().map(|n| n.0),
+        );
+        for sn in [ends.0, ends.1].into_iter().flatten() {
+            self.lose(sn);
+        }
+        self.credit = PROBES;
+    }
+
+    /// RFC 6298 §5: the timer runs from the last progress, backed off with each timeout.
+    fn timeout_at(&self) -> Option<Instant> {
+        let (_, oldest) = self.ring.oldest()?;
+        let from = [self.last_progress, self.last_timeout]
+            .into_iter()
+            .flatten()
+            .fold(oldest.departure.at, Instant::max);
+        Some(from + self.rtt.backed_off(self.backoff, self.nodelay))
+    }
+
+    fn time_out(&mut self, now: Instant) {
+        let rto = self.rtt.rto();
+        while let Some((sn, sent)) = self.ring.oldest() {
+            if sent.departure.at + rto > now {
+                break;
+            }
+            self.lose(sn);
+        }
+        self.backoff = self.backoff.saturating_add(1);
+        self.last_timeout = Some(now);
+        self.credit = PROBES;
+        self.counters.timeouts += 1;
+        self.congestion.on_timeout(now);
+    }
+}
+
+/// How the send side is set up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup {
+    /// Wire bytes around a payload.
+    pub(crate) overhead: u64,
+    /// Wire bytes of a full packet.
+    pub(crate) packet: u64,
+    /// Skips that make a loss; 0 = off.
+    pub(crate) fast_resend: u32,
+    /// The shortest RTO.
+    pub(crate) min_rto: Duration,
+    /// RTO grows by half and not to double.
+    pub(crate) nodelay: bool,
+}
+
+/// What the send side counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counters {
+    /// Fresh segments sent.
+    pub(crate) sent: u64,
+    /// Segments sent again.
+    pub(crate) retransmitted: u64,
+    /// Retransmissions whose original had arrived.
+    pub(crate) spurious: u64,
+    /// Transmissions taken for lost.
+    pub(crate) lost: u64,
+    /// Timeouts.
+    pub(crate) timeouts: u64,
+}
+
+/// What the acks of one packet add up to.
+#[derive(Debug, Default)]
+struct Batch {
+    bytes: u64,
+    rtt: Option<Duration>,
+    newest: Option<Newest>,
+}
+
+/// The acknowledged segment that was sent last.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    order: u64,
+    sent_at: Instant,
+    snapshot: Snapshot,
+}
+
+/// Segments sent by a probe of the tail or a timeout, whatever the window says.
+const PROBES: u32 = 2;
+/// While timeouts go unanswered no more than this is in flight; our choice: enough for small traffic.
+const PROBING_PACKETS: u64 = 10;
+/// An ack this far behind `una` is a duplicate; further behind it is nonsense.
+const OLDEST_ACK: u32 = 1 << 20;
