@@ -4,8 +4,6 @@ use std::fmt;
 use std::io;
 use std::process;
 
-use crate::config::ConfigError;
-
 /// The documented exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -66,21 +64,6 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        match error {
-            ConfigError::Unreadable { path, error } => {
-                let failure = Self::of_system(format!("cannot read {}", path.display()), &error);
-                if failure.class == ExitCode::Rights {
-                    return failure;
-                }
-                Self::new(ExitCode::Usage, failure.message)
-            }
-            ConfigError::At { .. } => Self::new(ExitCode::Usage, error.to_string()),
-        }
-    }
-}
-
 /// The system's own words for an error, without the number Rust appends.
 pub(crate) fn os_text(error: &io::Error) -> String {
     let text = error.to_string();
@@ -92,8 +75,6 @@ pub(crate) fn os_text(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     #[test]
@@ -126,21 +107,5 @@ mod tests {
             failure.message,
             "cannot create vpn0: Device or resource busy"
         );
-    }
-
-    #[test]
-    fn counts_a_missing_configuration_as_usage_and_a_forbidden_one_as_a_missing_right() {
-        let of = |number| {
-            Failure::from(ConfigError::Unreadable {
-                path: PathBuf::from("/etc/vpn/client.toml"),
-                error: io::Error::from_raw_os_error(number),
-            })
-        };
-        assert_eq!(of(libc::ENOENT).class, ExitCode::Usage);
-        assert_eq!(
-            of(libc::ENOENT).message,
-            "cannot read /etc/vpn/client.toml: No such file or directory"
-        );
-        assert_eq!(of(libc::EACCES).class, ExitCode::Rights);
     }
 }

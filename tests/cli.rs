@@ -1,5 +1,10 @@
 //! The real program: what it prints, and the codes it ends with.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy allows it in tests, and the helpers of this file are part of them"
+)]
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

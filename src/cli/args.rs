@@ -93,10 +93,10 @@ mod tests {
     }
 
     fn up(line: &str) -> Up {
-        match parse(line).unwrap() {
-            Command::Up(up) => up,
-            other => panic!("{other:?}"),
-        }
+        let Command::Up(up) = parse(line).unwrap() else {
+            panic!("up is a command");
+        };
+        up
     }
 
     #[test]

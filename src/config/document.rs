@@ -69,7 +69,11 @@ impl Document {
                 Some((_, known)) => format!("unknown key, {known}"),
                 None => "unknown key".to_owned(),
             },
-            None => message,
+            // The name of a Rust type says nothing to who writes the file.
+            None => match message.split_once("expected struct ") {
+                Some((before, _)) => format!("{before}expected a table"),
+                None => message,
+            },
         };
         let what = match self.key_at(&span) {
             Some(key) => format!("{key}: {what}"),

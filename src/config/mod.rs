@@ -1,7 +1,7 @@
 //! The configuration files of the client and of the server.
 //!
 //! Both are TOML. Every key has a default but keys and addresses; an unknown key is an error; a
-//! value whose feature is not built yet is refused by name ([`unbuilt`]). An error says the
+//! value whose feature is not built yet is refused by name (`unbuilt.rs`). An error says the
 //! file, line and column, the key, and what to do.
 
 mod choice;

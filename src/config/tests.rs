@@ -215,7 +215,7 @@ fn says_where_a_client_is_wrong_and_what_to_do() {
         ),
         (
             "tunnel = 1",
-            "4:10: tunnel: invalid type: integer `1`, expected struct ClientTunnel",
+            "4:10: tunnel: invalid type: integer `1`, expected a table",
         ),
         (
             "[tunnel]\nroutes = [\"::/0\", \"10.0.0.1/8\"]",

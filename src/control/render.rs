@@ -1,6 +1,6 @@
 //! A status for people, laid out like `wg show`: a block for the interface, one for each peer.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Display};
 
 use super::Role;
 use super::status::{Carrier, Flows, Peer, Session, Status, Tunnel};
@@ -140,8 +140,7 @@ impl Block {
     }
 
     fn line(&mut self, key: &str, value: impl Display) {
-        // Writing to a string cannot fail.
-        let _: fmt::Result = writeln!(self.text, "  {key}: {value}");
+        self.text.push_str(&format!("  {key}: {value}\n"));
     }
 }
 

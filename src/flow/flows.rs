@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::config::{FlowLimits, Stats};
+use super::connection::{Flow, Held, Open};
 use super::deadlines::Deadlines;
 use super::event::{Event, Refusal};
-use super::flow::{Flow, Held, Open};
 use super::slab::{FlowId, Slab};
 use super::stack::{Phase, RETRY, Stack, Wish};
 use super::tuple::{Keyed, Tuple, TupleMap};
@@ -376,6 +376,15 @@ impl Flows {
         {
             open.is_ready = true;
             self.ready.push_back(id);
+            self.trim_ready();
+        }
+    }
+
+    /// Clears the queue of flows that are no more, should it be full of them: while the device takes
+    /// no packets, flows may come and go.
+    fn trim_ready(&mut self) {
+        if self.ready.len() > self.limits.flows.saturating_mul(2) {
+            self.ready.retain(|id| self.flows.get(*id).is_some());
         }
     }
 
@@ -420,7 +429,8 @@ impl Flows {
         }
     }
 
-    /// A flow has at most five events before its owner takes them; SYNs stop before there are more.
+    /// Events that may wait when a new flow is held. One flow has at most five (connect, readable,
+    /// writable, finished, its end), so flows at their limit add at most as many again.
     const fn event_limit(&self) -> usize {
         self.limits.flows.saturating_mul(5)
     }

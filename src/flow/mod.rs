@@ -19,9 +19,9 @@
 //! [`Flows::poll_timeout`] and wait. What the events promise stands at [`Event`].
 
 mod config;
+mod connection;
 mod deadlines;
 mod event;
-mod flow;
 mod flows;
 mod slab;
 mod stack;

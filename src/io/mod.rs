@@ -1,1 +1,51 @@
-//! TODO head.
+//! Raw packets in and out: thin wrappers around sockets, the TUN device and timers, without protocol decisions.
+//!
+//! The only place with `unsafe`; the system calls that need it stand in `sys.rs`, one each.
+//!
+//! - [`PacketSocket`] taps what arrives for our ports, before any firewall, one IP packet at a time.
+//! - [`RawSocket`] sends whole IP packets.
+//! - [`PortGuard`] keeps the kernel silent on a port and others off it.
+//! - [`TunDevice`], [`Timer`], [`LocalAddresses`], [`source_for`], [`missing_rights`].
+
+mod capability;
+mod filter;
+mod gso;
+mod guard;
+mod local;
+mod packet_socket;
+mod raw_socket;
+mod route;
+mod sys;
+mod timer;
+mod tun_device;
+
+pub use capability::missing_rights;
+pub use filter::PortFilter;
+pub use guard::PortGuard;
+pub use local::LocalAddresses;
+pub use packet_socket::{PacketSocket, ReceiveStats};
+pub use raw_socket::{RawSocket, SendStats};
+pub use route::source_for;
+pub use timer::Timer;
+pub use tun_device::{TUN_MTU, TunDevice};
+
+use std::net::IpAddr;
+
+/// An IP version; sockets that carry raw packets exist once for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The version of an address.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use super::{ICMP, ICMPV6, UDP};
 use pnet::packet::ip::{IpNextHeaderProtocol, IpNextHeaderProtocols};
 use pnet::packet::ipv4::{Ipv4Flags, Ipv4Packet};
 use pnet::packet::ipv6::Ipv6Packet;
@@ -75,6 +76,27 @@ impl DropReason {
 }
 
 impl Header {
+    /// The destination port of a UDP packet, if it is one and its UDP header is here.
+    #[must_use]
+    pub fn destination_port(&self, packet: &[u8]) -> Option<u16> {
+        if self.protocol != UDP || self.is_later_fragment() {
+            return None;
+        }
+        let udp = packet.get(self.header_length..)?;
+        Some(u16::from_be_bytes([*udp.get(2)?, *udp.get(3)?]))
+    }
+
+    /// Whether this is an ICMP or ICMPv6 echo request.
+    #[must_use]
+    pub fn is_echo_request(&self, packet: &[u8]) -> bool {
+        let expected = match self.protocol {
+            ICMP => 8,
+            ICMPV6 => 128,
+            _ => return false,
+        };
+        !self.is_later_fragment() && packet.get(self.header_length) == Some(&expected)
+    }
+
     /// Whether this is a fragment that does not hold the upper-layer header.
     #[must_use]
     pub const fn is_later_fragment(&self) -> bool {

@@ -13,3 +13,15 @@ pub mod icmp;
 pub mod tcp;
 
 pub use header::{DropReason, Header, parse};
+pub use icmp::too_big;
+
+use pnet::packet::ip::IpNextHeaderProtocols;
+
+/// Protocol number of ICMP.
+pub const ICMP: u8 = IpNextHeaderProtocols::Icmp.0;
+/// Protocol number of TCP.
+pub const TCP: u8 = IpNextHeaderProtocols::Tcp.0;
+/// Protocol number of UDP.
+pub const UDP: u8 = IpNextHeaderProtocols::Udp.0;
+/// Protocol number of ICMPv6.
+pub const ICMPV6: u8 = IpNextHeaderProtocols::Icmpv6.0;

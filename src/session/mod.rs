@@ -1,1 +1,35 @@
-//! TODO head.
+//! The composition of the layers, sans-IO: nobody else knows their order.
+//!
+//! [`Client`] and [`Server`] are whole tunnels without a socket: bytes and `now` go in, bytes and events come out.
+//! Both are driven the same way: feed input (`handle_*`, commands) → drain `poll_event`, `poll_tun`, `poll_transmit`
+//! → read `poll_timeout` → wait.
+//!
+//! ```text
+//!  client, server        one end: who is connected, on which carriers
+//!    ├ dial, liveness    client: opening a carrier, noticing that it died
+//!    ├ peer              server: sessions, pending and confirmed carriers
+//!    ├ splice            client: inner TCP flow ⟷ MUX stream
+//!    ├ engine            KCP + MUX + datagrams: what survives every carrier
+//!    ├ status            what both know about themselves
+//!    └ link, frame       one carrier: fake TCP + keys; what a sealed packet says
+//! ```
+
+mod client;
+mod dial;
+mod engine;
+mod frame;
+mod link;
+mod liveness;
+mod peer;
+mod server;
+mod splice;
+mod status;
+
+pub use client::{Client, ClientDrops, ClientEvent, ClientSettings, Ending};
+pub use dial::Reach;
+pub use frame::CloseCode;
+pub use peer::PeerSettings;
+pub use status::{
+    CarrierStatus, ClientState, ClientStatus, PeerStatus, ServerStatus, SessionStatus,
+};
+pub use server::{Abandoned, Server, ServerDrops, ServerEvent, ServerSettings, StreamKey};

@@ -1,0 +1,215 @@
+//! One flow: a held SYN, or an open connection and what its owner was told of it.
+
+use std::time::{Duration, Instant};
+
+use super::config::FlowLimits;
+use super::event::Event;
+use super::slab::FlowId;
+use super::stack::{Phase, Socket};
+use super::tuple::Tuple;
+use crate::packet::tcp::Segment;
+
+/// A flow in either of its two lives.
+#[derive(Debug)]
+pub(super) enum Flow {
+    /// Waits for the owner's word.
+    Held(Held),
+    /// Was accepted.
+    Open(Box<Open>),
+}
+
+/// A SYN that waits for the owner's word.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) tuple: Tuple,
+    /// The SYN's headers, as the program's kernel wrote them.
+    pub(super) syn: Vec<u8>,
+    pub(super) initial_sequence: u32,
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) tuple: Tuple,
+    pub(super) socket: Socket,
+    /// Its entry among the deadlines.
+    pub(super) deadline: Option<Instant>,
+    /// It stands in the queue of flows to poll.
+    pub(super) is_ready: bool,
+    initial_sequence: u32,
+    bytes_read: u32,
+    told: Told,
+    finish_when_open: bool,
+    send_buffer: usize,
+    last_sign: Instant,
+}
+
+/// Which events are armed, and which were given.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    wants_readable: bool,
+    wants_writable: bool,
+    finished: bool,
+}
+
+impl Flow {
+    pub(super) const fn tuple(&self) -> Tuple {
+        match self {
+            Self::Held(held) => held.tuple,
+            Self::Open(open) => open.tuple,
+        }
+    }
+
+    /// The sequence number of the SYN it began with.
+    pub(super) const fn initial_sequence(&self) -> u32 {
+        match self {
+            Self::Held(held) => held.initial_sequence,
+            Self::Open(open) => open.initial_sequence,
+        }
+    }
+}
+
+impl Open {
+    pub(super) fn new(held: &Held, limits: &FlowLimits, now: Instant) -> Option<Self> {
+        Some(Self {
+            tuple: held.tuple,
+            socket: Socket::listen(held.tuple.target, limits)?,
+            deadline: None,
+            is_ready: false,
+            initial_sequence: held.initial_sequence,
+            bytes_read: 0,
+            told: Told {
+                wants_readable: true,
+                wants_writable: false,
+                finished: false,
+            },
+            finish_when_open: false,
+            send_buffer: limits.send_buffer,
+            last_sign: now,
+        })
+    }
+
+    /// Whether the data of a segment ends within the receive buffer. smoltcp cuts a segment to the
+    /// window it last advertised, but takes the unscaled window of the SYN-ACK for a scaled one,
+    /// which may be more than the buffer holds, and then panics.
+    pub(super) fn fits(&self, segment: &Segment) -> bool {
+        let unread = u32::try_from(self.socket.unread()).unwrap_or(u32::MAX);
+        let expected = self
+            .initial_sequence
+            .wrapping_add(1)
+            .wrapping_add(self.bytes_read)
+            .wrapping_add(unread);
+        let offset = i64::from(segment.sequence.wrapping_sub(expected).cast_signed());
+        let end = offset.saturating_add_unsigned(segment.payload_length as u64);
+        end <= i64::try_from(self.socket.receive_room()).unwrap_or(i64::MAX)
+    }
+
+    /// The program's kernel gave a sign of life.
+    pub(super) const fn on_sign(&mut self, now: Instant) {
+        self.last_sign = now;
+    }
+
+    /// Whether the program's kernel has not answered for so long that it never will.
+    pub(super) fn is_given_up(&self, now: Instant) -> bool {
+        let patience = match self.socket.phase() {
+            Phase::Opening => SYN_ACK_PATIENCE,
+            Phase::Waiting
+            | Phase::Open
+            | Phase::WeFinished
+            | Phase::TheyFinished
+            | Phase::Closing
+            | Phase::Lingering
+            | Phase::Closed => DATA_PATIENCE,
+        };
+        self.socket.is_waiting_for_ack() && now.saturating_duration_since(self.last_sign) > patience
+    }
+
+    /// Whether nothing is left to do: both directions ended in order, and all was read.
+    pub(super) fn is_done(&self) -> bool {
+        self.told.finished && matches!(self.socket.phase(), Phase::Lingering | Phase::Closed)
+    }
+
+    /// Whether smoltcp has nothing more to say. It must not be asked then: after a while in
+    /// TIME-WAIT it would throw away what was not read.
+    pub(super) fn is_parked(&self) -> bool {
+        matches!(self.socket.phase(), Phase::Lingering | Phase::Closed)
+    }
+
+    pub(super) fn read(&mut self, take: impl FnOnce(&[u8]) -> usize) -> usize {
+        let taken = self.socket.read(take);
+        let counted = u32::try_from(taken).unwrap_or(u32::MAX);
+        self.bytes_read = self.bytes_read.wrapping_add(counted);
+        if self.socket.unread() == 0 {
+            self.told.wants_readable = true;
+        }
+        taken
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8], now: Instant) -> usize {
+        if !self.socket.is_waiting_for_ack() {
+            self.last_sign = now;
+        }
+        let taken = if self.finish_when_open {
+            0
+        } else {
+            self.socket.write(bytes)
+        };
+        if taken < bytes.len() {
+            self.told.wants_writable = true;
+        }
+        taken
+    }
+
+    pub(super) fn finish(&mut self, now: Instant) {
+        if !self.socket.is_waiting_for_ack() {
+            self.last_sign = now;
+        }
+        // smoltcp counts sequence numbers wrongly if it is closed before its SYN is acknowledged.
+        if self.socket.phase() == Phase::Opening {
+            self.finish_when_open = true;
+        } else {
+            self.socket.finish();
+        }
+    }
+
+    /// Looks at the socket after something happened to it, does what waited for this, and returns
+    /// the events that are due.
+    pub(super) fn on_change(&mut self, id: FlowId) -> impl Iterator<Item = Event> + use<> {
+        let phase = self.socket.phase();
+        if self.finish_when_open && matches!(phase, Phase::Open | Phase::TheyFinished) {
+            self.finish_when_open = false;
+            self.socket.finish();
+        }
+        let readable = self.told.wants_readable && self.socket.unread() > 0;
+        let writable = self.told.wants_writable && self.socket.send_room() >= self.writable_room();
+        let finished = !self.told.finished && self.socket.unread() == 0 && self.has_their_end();
+        self.told.wants_readable &= !readable;
+        self.told.wants_writable &= !writable;
+        self.told.finished |= finished;
+        [
+            readable.then_some(Event::Readable { id }),
+            writable.then_some(Event::Writable { id }),
+            finished.then_some(Event::Finished { id }),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    fn has_their_end(&self) -> bool {
+        matches!(
+            self.socket.phase(),
+            Phase::TheyFinished | Phase::Closing | Phase::Lingering | Phase::Closed
+        )
+    }
+
+    fn writable_room(&self) -> usize {
+        (self.send_buffer / 4).max(1)
+    }
+}
+
+/// How long the program's kernel may leave our SYN-ACK unanswered: Linux's own patience as a server
+/// (`tcp_synack_retries` = 5).
+const SYN_ACK_PATIENCE: Duration = Duration::from_secs(63);
+/// How long it may leave data or FIN unanswered: RFC 9293 §3.8.3 (R2, at least 100 s) and Linux's
+/// `tcp_retries2` = 15. A zero window is an answer.
+const DATA_PATIENCE: Duration = Duration::from_secs(924);

@@ -1,0 +1,68 @@
+//! The port guard: keeps this host's own TCP silent on a port that our packets use.
+//!
+//! A listening socket whose filter drops everything takes each segment before TCP can answer it: no SYN-ACK, no RST,
+//! whatever arrives, and no other program can take the port. It is gone when the process dies, however it dies, so no
+//! firewall rule is needed and nothing is left behind. Without `listen`, or without the filter, the kernel answers.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+use super::filter::DROP;
+
+/// Holds a TCP port silent and reserved until dropped.
+#[derive(Debug)]
+pub struct PortGuard {
+    socket: Socket,
+    address: SocketAddr,
+}
+
+impl PortGuard {
+    /// Reserves a port; port 0 = any free one. The kernel answers nothing on it from the first moment.
+    ///
+    /// A guard on `[::]` holds IPv6 only, so that `0.0.0.0` and `[::]` can be held on one port.
+    ///
+    /// # Errors
+    /// `AddrInUse` if another program has the port, `AddrNotAvailable` for an address that is not ours,
+    /// `PermissionDenied` without CAP_NET_ADMIN (the filter) or for a low port without CAP_NET_BIND_SERVICE.
+    pub fn reserve(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        // Before bind: afterwards there would be a moment in which the kernel answers.
+        socket.attach_filter(&[SockFilter::from(DROP)])?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(SMALLEST_BACKLOG)?;
+        let address = socket.local_addr()?.as_socket();
+        let address = address.ok_or_else(|| io::Error::other("the kernel named no port"))?;
+        Ok(Self { socket, address })
+    }
+
+    /// The reserved port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The reserved address and port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl AsFd for PortGuard {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Nothing ever gets as far as the queue.
+const SMALLEST_BACKLOG: i32 = 1;

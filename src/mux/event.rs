@@ -1,0 +1,203 @@
+//! What the owner is told, and the bounded queue it is told from.
+//!
+//! The queue holds ids, not events: each stream remembers what is new about it, so a stream stands
+//! in the queue once and has each kind of event at most once, whatever the peer does.
+
+use std::net::SocketAddr;
+
+use super::frame::{ResetCode, StreamId};
+use super::schedule::IdList;
+use super::stream::{Phase, Stream, Streams};
+
+/// News for the owner of a [`Mux`](super::Mux).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The peer opened a stream; answer with `accept` or `reset`. Nothing but `Reset` is told of it
+    /// before it is accepted.
+    Open {
+        /// The stream.
+        id: StreamId,
+        /// Where the peer wants to be connected to; nothing about it has been checked.
+        target: SocketAddr,
+    },
+    /// The peer accepted our stream.
+    Opened {
+        /// The stream.
+        id: StreamId,
+    },
+    /// Bytes arrived since the last such event; read until `readable` is empty.
+    Readable {
+        /// The stream.
+        id: StreamId,
+    },
+    /// There is room again after a `write` that was short or filled the buffer, or a `write_room` of 0.
+    Writable {
+        /// The stream.
+        id: StreamId,
+    },
+    /// The peer finished its direction and every byte of it was read.
+    Finished {
+        /// The stream.
+        id: StreamId,
+    },
+    /// The stream ended at once; it is forgotten with this event.
+    Reset {
+        /// The stream.
+        id: StreamId,
+        /// Why.
+        code: ResetCode,
+    },
+    /// The peer takes no new streams.
+    GoAway,
+}
+
+/// One kind of news, in the order in which they are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Open = 1,
+    Opened = 2,
+    Readable = 4,
+    Finished = 8,
+    Writable = 16,
+    Reset = 32,
+}
+
+/// What is new about one stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct News {
+    kinds: u8,
+    /// The stream stands in the event queue.
+    is_listed: bool,
+}
+
+impl News {
+    pub(super) fn is_empty(self) -> bool {
+        self.kinds == 0
+    }
+
+    pub(super) fn has(self, kind: Kind) -> bool {
+        self.kinds & kind as u8 != 0
+    }
+
+    pub(super) fn clear(&mut self, kind: Kind) {
+        self.kinds &= !(kind as u8);
+    }
+
+    fn set(&mut self, kind: Kind) {
+        self.kinds |= kind as u8;
+    }
+
+    fn take_first(&mut self) -> Option<Kind> {
+        let kind = KINDS.into_iter().find(|kind| self.has(*kind))?;
+        self.clear(kind);
+        Some(kind)
+    }
+}
+
+/// The streams about which something is new, oldest news first.
+#[derive(Debug, Default)]
+pub(super) struct EventQueue {
+    ids: IdList,
+}
+
+impl EventQueue {
+    /// Notes `kind` of a stream.
+    pub(super) fn raise(&mut self, id: StreamId, stream: &mut Stream, kind: Kind) {
+        stream.news.set(kind);
+        if !stream.news.is_listed {
+            stream.news.is_listed = true;
+            self.ids.push(id);
+        }
+    }
+
+    /// Takes the next event; the stream may be done with it.
+    pub(super) fn poll(&mut self, streams: &mut Streams) -> Option<Event> {
+        while let Some(id) = self.ids.front() {
+            if let Some(stream) = streams.get_mut(&id) {
+                while let Some(kind) = stream.news.take_first() {
+                    if let Some(event) = describe(id, stream, kind) {
+                        return Some(event);
+                    }
+                }
+                stream.news.is_listed = false;
+            }
+            self.ids.pop();
+        }
+        None
+    }
+
+    /// Streams in the queue.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Drops the ids of forgotten streams if they are many.
+    pub(super) fn compact(&mut self, streams: &Streams) {
+        self.ids.compact(streams);
+    }
+}
+
+/// The event of `kind`; `None` when the stream's phase has outrun it.
+fn describe(id: StreamId, stream: &Stream, kind: Kind) -> Option<Event> {
+    Some(match (kind, stream.phase) {
+        (Kind::Open, Phase::Offered(target)) => Event::Open { id, target },
+        (Kind::Reset, Phase::Reset(code)) => Event::Reset { id, code },
+        (Kind::Open | Kind::Reset, _) => return None,
+        (Kind::Opened, _) => Event::Opened { id },
+        (Kind::Readable, _) => Event::Readable { id },
+        (Kind::Finished, _) => Event::Finished { id },
+        (Kind::Writable, _) => Event::Writable { id },
+    })
+}
+
+const KINDS: [Kind; 6] = [
+    Kind::Open,
+    Kind::Opened,
+    Kind::Readable,
+    Kind::Finished,
+    Kind::Writable,
+    Kind::Reset,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::credit::Windows;
+    use super::*;
+
+    fn one_stream(phase: Phase) -> (StreamId, Streams) {
+        let id = StreamId::first(true);
+        let stream = Stream::new(phase, &Windows::new(0, 0, 0));
+        (id, Streams::from([(id, Box::new(stream))]))
+    }
+
+    #[test]
+    fn tells_each_kind_once_however_often_it_was_raised() {
+        let (id, mut streams) = one_stream(Phase::Open);
+        let mut queue = EventQueue::default();
+        for kind in [
+            Kind::Writable,
+            Kind::Readable,
+            Kind::Readable,
+            Kind::Writable,
+            Kind::Opened,
+        ] {
+            queue.raise(id, streams.get_mut(&id).unwrap(), kind);
+        }
+        assert_eq!(queue.poll(&mut streams), Some(Event::Opened { id }));
+        assert_eq!(queue.poll(&mut streams), Some(Event::Readable { id }));
+        assert_eq!(queue.poll(&mut streams), Some(Event::Writable { id }));
+        assert_eq!(queue.poll(&mut streams), None);
+        queue.raise(id, streams.get_mut(&id).unwrap(), Kind::Readable);
+        assert_eq!(queue.poll(&mut streams), Some(Event::Readable { id }));
+    }
+
+    #[test]
+    fn says_nothing_of_streams_that_are_forgotten() {
+        let (id, mut streams) = one_stream(Phase::Reset(ResetCode::Denied));
+        let mut queue = EventQueue::default();
+        queue.raise(id, streams.get_mut(&id).unwrap(), Kind::Reset);
+        streams.clear();
+        assert_eq!(queue.poll(&mut streams), None);
+    }
+}
