@@ -13,21 +13,25 @@ mod gso;
 mod guard;
 mod local;
 mod packet_socket;
+mod poller;
 mod raw_socket;
 mod route;
 mod sys;
 mod timer;
 mod tun_device;
+mod wire;
 
 pub use capability::missing_rights;
 pub use filter::PortFilter;
 pub use guard::PortGuard;
 pub use local::LocalAddresses;
+pub use poller::{Poller, Readiness};
 pub use packet_socket::{PacketSocket, ReceiveStats};
 pub use raw_socket::{RawSocket, SendStats};
 pub use route::source_for;
 pub use timer::Timer;
 pub use tun_device::{TUN_MTU, TunDevice};
+pub use wire::Wire;
 
 use std::net::IpAddr;
 

@@ -93,7 +93,7 @@ mod tests {
             assert!(acks.push(Ack { sn, ts: 0 }, start()));
             rounds.push(round(&mut acks, 0));
         }
-        assert_eq!(rounds, [vec![1], vec![2, 1], vec![3, 1, 2], vec![4, 2, 3]]);
+        assert_eq!(rounds, [vec![1], vec![2, 1], vec![3, 2, 1], vec![4, 3, 2]]);
         assert_eq!(acks.waiting_since(), None);
         assert!(round(&mut acks, 0).is_empty());
     }

@@ -32,8 +32,8 @@ use self::{
     pacing::Pacer,
     probe::Probe,
     receive::Receiver,
-    segment::{Command, Header},
-    send::Sender,
+    segment::{Command, Header, distance},
+    send::{Sender, Una},
 };
 pub use self::{
     congestion::CongestionKind,
@@ -134,11 +134,14 @@ impl Kcp {
     pub fn handle_packet(&mut self, packet: &[u8], now: Instant) -> Result<(), Malformed> {
         segment::check(packet, self.conv).inspect_err(|_| self.stats.malformed += 1)?;
         self.stats.received_bytes += wide(packet.len());
-        let mut rest = packet;
+        let (mut rest, mut una) = (packet, self.sender.ring().una());
         while let Ok((header, payload, following)) = segment::split(rest, self.conv) {
-            self.handle_segment(&header, payload, now);
+            if self.handle_segment(&header, payload, now) && distance(header.una, una) > 0 {
+                una = header.una;
+            }
             rest = following;
         }
+        self.sender.handle_una(una, now);
         self.sender.on_packet_end(now);
         self.pace(now);
         Ok(())
@@ -253,15 +256,16 @@ impl Kcp {
         self.sender.ring().span() > 0
     }
 
-    fn handle_segment(&mut self, header: &Header, payload: &[u8], now: Instant) {
-        match self.sender.handle_una(header.una, now) {
-            None => {
+    /// Takes all of a segment but its `una`; whether it makes sense.
+    fn handle_segment(&mut self, header: &Header, payload: &[u8], now: Instant) -> bool {
+        match self.sender.check_una(header.una) {
+            Una::Impossible => {
                 self.stats.bad_una += 1;
-                return;
+                return false;
             }
-            Some(true) => self.set_peer_window(header.wnd),
-            // Overtaken on the way: what it says of the window is old, too.
-            Some(false) => {}
+            Una::New => self.set_peer_window(header.wnd),
+            // What it says of the window is old, too.
+            Una::Old => {}
         }
         match header.command {
             Command::Push => self.handle_push(header, payload, now),
@@ -275,6 +279,7 @@ impl Kcp {
             Command::Ask => self.probe.on_tell_wanted(),
             Command::Tell => {}
         }
+        true
     }
 
     fn handle_push(&mut self, header: &Header, payload: &[u8], now: Instant) {
@@ -329,13 +334,13 @@ impl Kcp {
         now: Instant,
     ) -> bool {
         let start = out.len();
-        if !self.pacer.may_send(now) && !self.sender.has_credit() {
-            self.paced = true;
+        self.paced = !self.pacer.may_send(now);
+        if self.paced && !self.sender.has_credit() {
             return false;
         }
         while self.write_retransmission(end, out, now) {}
         // Fresh data waits for those lost, unless they wait for the next packet only.
-        if self.pacer.may_send(now) && self.sender.peek_retransmission().is_none() {
+        if !self.paced && self.sender.peek_retransmission().is_none() {
             while self.write_fresh(end, source, out, now) {}
         }
         out.len() > start
@@ -382,7 +387,6 @@ impl Kcp {
         let (_, segment) = out.split_at_mut(at);
         let (head, payload) = segment.split_at_mut(HEADER_LEN);
         let filled = source.fill(payload).min(room);
-        self.paced = false;
         if filled == 0 {
             out.truncate(at);
             self.sender.on_app_limited();
@@ -404,14 +408,9 @@ impl Kcp {
             self.probe.on_closed(now);
         }
         let span = self.sender.ring().span();
-        let may = span < u32::from(self.peer_window.min(self.config.send_window))
+        span < u32::from(self.peer_window.min(self.config.send_window))
             && self.sender.ring().buffered() < self.config.send_buffer
-            && self.sender.has_fresh_window();
-        if !may {
-            // An ack comes before the pacer matters again.
-            self.paced = false;
-        }
-        may
+            && self.sender.has_fresh_window()
     }
 
     /// When the pacer lets go what waits for it.

@@ -51,7 +51,7 @@ impl Receiver {
             self.counters.duplicates += 1;
             return true;
         };
-        if ahead >= self.limits.window {
+        if ahead + self.queued >= self.limits.window {
             self.counters.outside_window += 1;
             return false;
         }
@@ -291,6 +291,17 @@ mod tests {
         let counters = receiver.counters();
         assert_eq!((counters.received, counters.duplicates), (2, 2));
         assert_eq!(counters.outside_window, 1);
+    }
+
+    #[test]
+    fn holds_no_more_segments_than_it_advertised_however_small() {
+        let mut receiver = receiver(4, 1000);
+        for sn in 0..10 {
+            receiver.handle_push(sn, 0, &[]);
+        }
+        assert_eq!((receiver.una(), receiver.window()), (4, 0));
+        assert!(receiver.poll_message().is_some());
+        assert!(receiver.handle_push(4, 0, &[]));
     }
 
     #[test]

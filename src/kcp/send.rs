@@ -60,23 +60,25 @@ impl Sender {
         }
     }
 
-    /// Takes the `una` of a segment (`ikcp_parse_una`); `None` if it acknowledges what was never sent,
-    /// else whether the segment is not older than the last one.
-    pub(crate) fn handle_una(&mut self, una: u32, now: Instant) -> Option<bool> {
-        let Ok(ahead) = u32::try_from(distance(una, self.ring.una())) else {
-            return Some(false);
-        };
-        if ahead > self.ring.span() {
-            return None;
+    /// What a segment's `una` is worth.
+    pub(crate) fn check_una(&self, una: u32) -> Una {
+        if distance(self.ring.next(), una) < 0 {
+            Una::Impossible
+        } else if distance(una, self.ring.una()) < 0 {
+            Una::Old
+        } else {
+            Una::New
         }
-        for _ in 0..ahead {
-            let sn = self.ring.una();
-            if let Some(acked) = self.ring.acknowledge(sn) {
+    }
+
+    /// Takes the `una` of a packet (`ikcp_parse_una`), after its acks: they say more of the same segments.
+    pub(crate) fn handle_una(&mut self, una: u32, now: Instant) {
+        while self.ring.span() > 0 && distance(una, self.ring.una()) > 0 {
+            if let Some(acked) = self.ring.acknowledge(self.ring.una()) {
                 self.take_unambiguous(&acked, None, now);
             }
             self.ring.shrink();
         }
-        Some(true)
     }
 
     /// Takes an ack (`ikcp_parse_ack`); `false` if it acknowledges what was never sent or echoes a `ts` never sent.
@@ -359,6 +361,17 @@ impl Sender {
         self.counters.timeouts += 1;
         self.congestion.on_timeout(now);
     }
+}
+
+/// What a `una` is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Una {
+    /// It acknowledges what was never sent.
+    Impossible,
+    /// It was overtaken on the way.
+    Old,
+    /// It is not behind the last one.
+    New,
 }
 
 /// How the send side is set up.

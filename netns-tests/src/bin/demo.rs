@@ -1,0 +1,268 @@
+//! Real programs through the tunnel over a bad link, beside the same programs without it. `scripts/demo` runs this.
+//!
+//! ```text
+//!   client ──[ 100 Mbit/s, 100 ms, 2 % loss each way, no UDP ]── router ── server
+//!                                                                  └── target ─┘
+//! ```
+#![expect(clippy::print_stdout, reason = "a program for people")]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::addresses::{TARGET, TARGET_V6, TUNNEL_SERVER, UNREACHABLE, UNREACHABLE_V6, url};
+use netns_tests::emulator::Profile;
+use netns_tests::node::Node;
+use netns_tests::services::{self, FILE, HTTP_PORT, Services};
+use netns_tests::table::Table;
+use netns_tests::topology::{Setup, Topology};
+use netns_tests::vpn::{self, Vpn};
+
+fn main() -> ExitCode {
+    match demonstrate() {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(failures) => {
+            println!("{failures} of these failed through the VPN.");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Shows everything and returns how many rows failed through the tunnel.
+fn demonstrate() -> Result<usize> {
+    vpn::binary()?;
+    println!(
+        "Four hosts in network namespaces: client, router, server, target. The client's link has 100 Mbit/s, a round trip of"
+    );
+    println!("100 ms, loses 2 % of the packets each way at random, and drops every UDP packet.\n");
+    let profile = Profile::long_line(RATE, ROUND_TRIP, LOSS).without_udp();
+    let topology = Topology::build(Setup::link(profile)).context("building the network")?;
+    let services = Services::start(&topology, FILE_SIZE)?;
+    let client = topology.client();
+
+    println!("Direct:");
+    let direct = Row::ALL.map(|row| show(row, row.measure(&services, client, Way::Direct)));
+
+    println!("\nThrough the VPN:");
+    let vpn = Vpn::prepare(&topology)?;
+    let _serve = vpn.serve(&topology)?;
+    let up = vpn.up(&topology, 0, "")?;
+    println!(
+        "  vpn up                            {:.1} s",
+        up.elapsed.as_secs_f64()
+    );
+    let through = Row::ALL.map(|row| show(row, row.measure(&services, client, Way::Vpn)));
+    vpn.down(&topology, 0)?.expect_code(0)?;
+
+    let failures = through.iter().filter(|outcome| outcome.is_err()).count();
+    let mut table = Table::new(&["", "direct", "through the VPN"]);
+    for ((row, direct), through) in Row::ALL.into_iter().zip(direct).zip(through) {
+        table.row(vec![row.label(), cell(direct), cell(through)]);
+    }
+    println!("\n{table}");
+    if failures == 0 {
+        println!(
+            "TCP keeps its speed because the tunnel repeats what the link loses; UDP arrives because the link sees one TCP connection;"
+        );
+        println!(
+            "errors are the target's own: a refused port is refused, an unreachable host is unreachable. Nothing is left on this machine."
+        );
+    }
+    Ok(failures)
+}
+
+/// Which way the packets take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Direct,
+    Vpn,
+}
+
+/// One thing a program does; each is measured both ways.
+#[derive(Debug, Clone, Copy)]
+enum Row {
+    Download,
+    DownloadV6,
+    Name,
+    Ping,
+    PingV6,
+    PingServer,
+    Refused,
+    Unreachable,
+    UnreachableV6,
+}
+
+impl Row {
+    const ALL: [Self; 9] = [
+        Self::Download,
+        Self::DownloadV6,
+        Self::Name,
+        Self::Ping,
+        Self::PingV6,
+        Self::PingServer,
+        Self::Refused,
+        Self::Unreachable,
+        Self::UnreachableV6,
+    ];
+
+    fn label(self) -> String {
+        let megabytes = FILE_SIZE / 1_000_000;
+        match self {
+            Self::Download => format!("curl {megabytes} MB"),
+            Self::DownloadV6 => format!("curl {megabytes} MB over IPv6"),
+            Self::Name => "dig over UDP".to_owned(),
+            Self::Ping => "ping".to_owned(),
+            Self::PingV6 => "ping over IPv6".to_owned(),
+            Self::PingServer => "ping the server in the tunnel".to_owned(),
+            Self::Refused => "curl a refused port".to_owned(),
+            Self::Unreachable => "curl an unreachable host".to_owned(),
+            Self::UnreachableV6 => "the same over IPv6".to_owned(),
+        }
+    }
+
+    /// Does it; an error is a failure to show in the table, like any other outcome.
+    fn measure(self, services: &Services, client: &Node, way: Way) -> Result<String> {
+        match self {
+            Self::Download => download(services, client, TARGET.into(), way),
+            Self::DownloadV6 => download(services, client, TARGET_V6.into(), way),
+            Self::Name => name(client, way),
+            Self::Ping => ping(client, TARGET.into()),
+            Self::PingV6 => ping(client, TARGET_V6.into()),
+            Self::PingServer if way == Way::Direct => Ok("-".to_owned()),
+            Self::PingServer => ping(client, TUNNEL_SERVER.into()),
+            Self::Refused => error(client, &url(TARGET, REFUSED_PORT, "/"), &["refused"]),
+            Self::Unreachable => unreachable_v4(client, UNREACHABLE),
+            Self::UnreachableV6 => unreachable_v6(client, UNREACHABLE_V6),
+        }
+    }
+}
+
+fn download(services: &Services, client: &Node, host: IpAddr, way: Way) -> Result<String> {
+    if way == Way::Direct {
+        return direct_rate(client, host);
+    }
+    let seconds = services
+        .download(client, host, DOWNLOAD_LIMIT)?
+        .elapsed
+        .as_secs_f64();
+    Ok(format!(
+        "{:.1} Mbit/s ({seconds:.1} s, checksum right)",
+        megabits(FILE_SIZE as f64) / seconds
+    ))
+}
+
+/// A direct download would take minutes: it is cut, and its rate shown.
+fn direct_rate(client: &Node, host: IpAddr) -> Result<String> {
+    let url = url(host, HTTP_PORT, FILE);
+    let curl = services::curl(client, &url, DIRECT_LIMIT)?;
+    let finished = curl
+        .args(["-o", "/dev/null", "-w", "%{size_download}"])
+        .run(DOWNLOAD_LIMIT)?;
+    let bytes: f64 = finished
+        .stdout
+        .trim()
+        .parse()
+        .context("curl wrote no size")?;
+    let cut = if finished.code() == Some(CURL_TIMED_OUT) {
+        ", cut"
+    } else {
+        ""
+    };
+    let seconds = finished.elapsed.as_secs_f64();
+    Ok(format!(
+        "{:.1} Mbit/s ({seconds:.0} s{cut})",
+        megabits(bytes) / seconds
+    ))
+}
+
+fn name(client: &Node, way: Way) -> Result<String> {
+    let answer = services::dig(client, DIG_TRIES);
+    match way {
+        Way::Direct if answer.is_err() => Ok("no answer".to_owned()),
+        Way::Direct | Way::Vpn => Ok(milliseconds(answer?.elapsed)),
+    }
+}
+
+fn ping(client: &Node, host: IpAddr) -> Result<String> {
+    let (answered, mean) = services::ping(client, host, PINGS)?;
+    ensure!(
+        answered >= LEAST_PINGS,
+        "{:.0} % answered",
+        answered * 100.0
+    );
+    Ok(format!(
+        "{:.0} ms, {:.0} % answered",
+        mean.context("no time in ping's output")?,
+        answered * 100.0
+    ))
+}
+
+fn unreachable_v4(client: &Node, host: Ipv4Addr) -> Result<String> {
+    error(client, &url(host, HTTP_PORT, "/"), &UNREACHABLE_WORDS)
+}
+
+fn unreachable_v6(client: &Node, host: Ipv6Addr) -> Result<String> {
+    error(client, &url(host, HTTP_PORT, "/"), &UNREACHABLE_WORDS)
+}
+
+/// The time to an error that is not curl's own timeout and says one of `words`.
+fn error(client: &Node, url: &str, words: &[&str]) -> Result<String> {
+    let curl = services::curl(client, url, ERROR_LIMIT)?
+        .arg("-v")
+        .run(ERROR_LIMIT * 2)?;
+    let elapsed = curl.elapsed;
+    let curl = curl.expect_code(CURL_FAILED_TO_CONNECT)?;
+    let word = words.iter().find(|word| curl.stderr.contains(**word));
+    word.with_context(|| format!("curl did not say {words:?}"))?;
+    Ok(format!("{} after {}", words[0], milliseconds(elapsed)))
+}
+
+fn show(row: Row, outcome: Result<String>) -> Result<String> {
+    let text = outcome
+        .as_ref()
+        .map_or_else(|error| format!("FAILED: {error:#}"), Clone::clone);
+    println!("  {:<32}  {text}", row.label());
+    outcome
+}
+
+fn cell(outcome: Result<String>) -> String {
+    outcome.unwrap_or_else(|_| "FAILED".to_owned())
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.0} ms", time.as_secs_f64() * 1000.0)
+}
+
+fn megabits(bytes: f64) -> f64 {
+    bytes * 8.0 / 1e6
+}
+
+/// The link: what a bad line to another continent is like.
+const RATE: u64 = 100_000_000;
+const ROUND_TRIP: Duration = Duration::from_millis(100);
+const LOSS: f64 = 0.02;
+
+const FILE_SIZE: usize = 20_000_000;
+const DIRECT_LIMIT: Duration = Duration::from_secs(10);
+const DOWNLOAD_LIMIT: Duration = Duration::from_secs(30);
+const ERROR_LIMIT: Duration = Duration::from_secs(10);
+const DIG_TRIES: u32 = 3;
+const PINGS: u32 = 20;
+
+/// At 2 % each way an answer is missing now and then; half of them would be a broken tunnel.
+const LEAST_PINGS: f64 = 0.5;
+
+/// A port of the target where nobody listens.
+const REFUSED_PORT: u16 = 81;
+
+/// What the kernel says of a host or a network that a router knows to be unreachable.
+const UNREACHABLE_WORDS: [&str; 3] = ["unreachable", "No route to host", "Network is unreachable"];
+
+/// curl's exit codes, from its manual.
+const CURL_FAILED_TO_CONNECT: i32 = 7;
+const CURL_TIMED_OUT: i32 = 28;

@@ -1,0 +1,88 @@
+# Shared by the scripts: what must be on the machine before anything can be built or run.
+# Sourced, not run; leaves the shell in the project's directory, as root, with as_user and TARGET set.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fail() {
+    echo "$(basename "$0"): $*" >&2
+    exit 1
+}
+
+require_root() {
+    [ "$(id -u)" = 0 ] || fail "needs root for network namespaces: run sudo scripts/$(basename "$0")"
+}
+
+# The program to look for, and the Debian packages it needs.
+PACKAGES="
+    ip:iproute2 nft:nftables ethtool:ethtool ping:iputils-ping tcpdump:tcpdump
+    curl:curl dig:bind9-dnsutils iperf3:iperf3 nginx:nginx dnsmasq:dnsmasq-base cc:gcc,libc6-dev
+"
+
+# Debian's root has these on its path, a root that came by other ways may not.
+export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+
+install_missing_packages() {
+    local entry missing=""
+    for entry in $PACKAGES "$@"; do
+        command -v "${entry%%:*}" > /dev/null || missing="$missing ${entry#*:}"
+    done
+    [ -n "$missing" ] || return 0
+    missing="${missing//,/ }"
+    command -v apt-get > /dev/null || fail "please install:$missing"
+    echo "Installing$missing"
+    # In a subshell for the sake of its trap.
+    (install_without_starting $missing) || fail "apt-get could not install$missing"
+}
+
+# Some of the packages bring services (nginx on port 80); only their programs are wanted here.
+install_without_starting() {
+    local policy=/usr/sbin/policy-rc.d log
+    log="$(mktemp)"
+    if [ -e $policy ]; then
+        trap 'rm -f "$log"' EXIT
+    else
+        trap 'rm -f "$log" /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' > $policy
+        chmod +x $policy
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    if ! { apt-get update -q && apt-get install -q -y --no-install-recommends "$@"; } < /dev/null > "$log" 2>&1; then
+        tail -20 "$log" >&2
+        return 1
+    fi
+    case " $* " in
+        *" nginx "*) ! command -v systemctl > /dev/null || systemctl --quiet disable nginx 2> /dev/null || true ;;
+    esac
+}
+
+# Runs a command as who called sudo, with that user's home and cargo; as root if there was no sudo.
+as_user() {
+    local user="${SUDO_USER:-root}" home
+    if [ "$user" = root ]; then
+        PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH" "$@"
+    else
+        home="$(getent passwd "$user" | cut -d: -f6)"
+        sudo -u "$user" -H env PATH="$home/.cargo/bin:$PATH" "$@"
+    fi
+}
+
+# A Rust that is missing or older than Cargo.toml asks for gets one sentence.
+require_rust() {
+    local user="${SUDO_USER:-root}" wanted found
+    wanted="$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml | head -1)"
+    as_user sh -c 'command -v cargo' > /dev/null 2>&1 || fail "$user has no cargo: install Rust $wanted or later (https://rustup.rs)"
+    found="$(as_user rustc --version | cut -d' ' -f2)"
+    [ "$(printf '%s\n' "$wanted" "${found%%-*}" | sort -V | head -1)" = "$wanted" ] \
+        || fail "$user has Rust $found, but Rust $wanted or later is needed: rustup update"
+}
+
+require_component() {
+    as_user cargo "$1" --version > /dev/null 2>&1 || fail "cargo $1 is missing: rustup component add $2"
+}
+
+prepare() {
+    require_root
+    install_missing_packages "$@"
+    require_rust
+    TARGET="$(as_user cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
+}

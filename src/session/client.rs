@@ -1,0 +1,719 @@
+//! The client's end of the tunnel: apps' packets in at one side, outer packets out at the other.
+//!
+//! ```text
+//!  TUN ─> handle_tun ─┬─ TCP ─> flow ─> mux ─> kcp ─┐
+//!                     └─ rest ─> datagram ──────────┴─> seal ─> fake TCP ─> poll_transmit
+//!  network ─> handle_packet ─> fake TCP ─> open ─┬─ kcp ─> mux ─> flow ─┐
+//!                                                └─ datagram ───────────┴─> poll_tun
+//! ```
+//!
+//! Feed input with `handle_*`; then drain [`Client::poll_event`], [`Client::poll_tun`] and
+//! [`Client::poll_transmit`]; then wait until [`Client::poll_timeout`] or the next input.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::dial::{Dial, Progress, Reach};
+use super::engine::{DATAGRAM_MAX, DATAGRAM_MTU, Engine, OUTER_HEADERS, PLAINTEXT, Settings};
+use super::frame::{self, CloseCode, Frame, Frames};
+use super::link::Link;
+use super::liveness::Liveness;
+use super::splice::Splice;
+use super::status::{CarrierStatus, ClientState, ClientStatus, SessionStatus};
+use crate::carrier::{self, Connection, Mode};
+use crate::crypto::{
+    Initiator, Keys, Mask, Message1, Message2, OVERHEAD, PresharedKey, PrivateKey, PublicKey, Refusal,
+    SessionId, SuiteSet, Timestamp, VERSION,
+};
+use crate::flow::{FlowLimits, Flows};
+use crate::kcp::CongestionKind;
+use crate::mux;
+use crate::packet;
+
+/// What a client is made with.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// Ours.
+    pub private_key: PrivateKey,
+    /// The server's: whom we trust.
+    pub server_key: PublicKey,
+    /// Optional second secret; all zero when there is none.
+    pub preshared_key: PresharedKey,
+    /// How the carrier behaves.
+    pub mode: Mode,
+    /// Cipher suites this machine offers.
+    pub suites: SuiteSet,
+    /// How KCP reacts to loss.
+    pub congestion: CongestionKind,
+    /// Bound on what the session buffers, in bytes.
+    pub session_buffer: usize,
+    /// Bound on what all flows of the process buffer, in bytes.
+    pub process_buffer: usize,
+    /// How long nothing may make the round trip before every flow is given up.
+    pub dead_after: Duration,
+}
+
+/// What the shell must do or may tell the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientEvent {
+    /// Reserve a port towards the server and call [`Client::dial`], or [`Client::dial_failed`].
+    Dial,
+    /// A 4-tuple of ours is not used any more; its port is to stay guarded a while.
+    Retired(SocketAddr),
+    /// The tunnel carries packets; the server gave us these addresses and resolvers.
+    Up {
+        /// Ours, with the prefix lengths of the server's networks.
+        addresses: Vec<IpNetwork>,
+        /// Those the server names.
+        dns: Vec<IpAddr>,
+    },
+    /// The carrier does not answer; another is being opened beside it.
+    Suspect,
+    /// Packets make the round trip again.
+    Recovered,
+    /// Every flow was reset: the other end does not know them any more, or too much time passed.
+    Restarted,
+    /// The session is over and will not be tried again.
+    Ended(Ending),
+}
+
+/// Why a session will not be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The server answered with a refusal.
+    Refused(Refusal),
+    /// Message 2 opens neither under our pre-shared key nor under none.
+    PresharedKeyDiffers,
+    /// A newer session of the same key took our place.
+    Replaced,
+}
+
+/// One client: the sans-IO whole of `vpn up`.
+#[derive(Debug)]
+pub struct Client {
+    settings: ClientSettings,
+    mask: Mask,
+    rng: StdRng,
+    session: SessionId,
+    engine: Engine,
+    splice: Splice,
+    dialing: Dialing,
+    active: Option<Active>,
+    retired: VecDeque<(Link, Instant)>,
+    carriers: u32,
+    addresses: Vec<IpNetwork>,
+    dns: Vec<IpAddr>,
+    phase: Phase,
+    last_opened: Instant,
+    last_round_trip: Instant,
+    migrations: u64,
+    tun: VecDeque<Vec<u8>>,
+    events: VecDeque<ClientEvent>,
+    drops: ClientDrops,
+}
+
+/// The carrier in use.
+#[derive(Debug)]
+struct Active {
+    link: Link,
+    liveness: Liveness,
+    told_suspect: bool,
+}
+
+/// Where the client is on its way to another carrier.
+#[derive(Debug)]
+struct Dialing {
+    dial: Option<Dial>,
+    wanted: bool,
+    next: Instant,
+    failures: u32,
+    reach: Reach,
+    above: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Up,
+    Closing,
+    Ended,
+}
+
+/// Packets a client did not act on, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientDrops {
+    /// Outer packets that are no TCP packet of ours.
+    pub outer: u64,
+    /// Outer packets on no 4-tuple of ours.
+    pub stranger: u64,
+    /// Payloads whose index is not the carrier's.
+    pub index: u64,
+    /// Payloads that do not open, or opened before.
+    pub sealed: u64,
+    /// Opened packets whose frames do not parse.
+    pub frame: u64,
+    /// Inner packets that are no IP, or not to or from our addresses.
+    pub inner: u64,
+    /// Inner packets for which the TUN was too slow.
+    pub tun_full: u64,
+}
+
+impl Client {
+    /// A client that wants its first carrier at once; `seed` must be random and secret.
+    pub fn new(settings: ClientSettings, seed: [u8; 32], now: Instant) -> Self {
+        let mut rng = StdRng::from_seed(seed);
+        let session = SessionId(rng.random());
+        let engine_settings = Settings {
+            role: mux::Role::Client,
+            congestion: settings.congestion,
+            buffer: settings.session_buffer,
+            overhead: OUTER_HEADERS + OVERHEAD,
+        };
+        let flows = Flows::new(flow_limits(settings.process_buffer), rng.random(), now);
+        Self {
+            mask: Mask::new(&settings.server_key),
+            session,
+            engine: Engine::new(session, 0, engine_settings, now),
+            splice: Splice::new(flows),
+            dialing: Dialing::new(now),
+            active: None,
+            retired: VecDeque::new(),
+            carriers: 0,
+            addresses: Vec::new(),
+            dns: Vec::new(),
+            phase: Phase::Connecting,
+            last_opened: now,
+            last_round_trip: now,
+            migrations: 0,
+            tun: VecDeque::new(),
+            events: VecDeque::from([ClientEvent::Dial]),
+            drops: ClientDrops::default(),
+            rng,
+            settings,
+        }
+    }
+
+    /// Opens a carrier from `local`, whose port the shell guards, to `remote`; `wall` is the time of day.
+    pub fn dial(&mut self, local: SocketAddr, remote: SocketAddr, wall: Timestamp, now: Instant) {
+        self.carriers += 1;
+        let isn = self.rng.random();
+        let index = self.fresh_index();
+        let message = Message1 {
+            version: VERSION,
+            mode: self.settings.mode.to_wire(),
+            timestamp: self.dialing.above.map_or(wall, |above| wall.max(above.next())),
+            index,
+            session: self.session,
+            epoch: self.engine.epoch(),
+            suites: self.settings.suites,
+            carrier: self.carriers,
+        };
+        let initiation = Initiator::new(
+            &self.settings.private_key,
+            &self.settings.server_key,
+            &self.settings.preshared_key,
+            &message,
+            PLAINTEXT + OVERHEAD,
+            &mut self.rng,
+        );
+        let connection = Connection::connect(local, remote, self.settings.mode, isn, now);
+        let (Ok(initiation), Ok(connection)) = (initiation, connection) else {
+            return self.dialing.on_failure(now);
+        };
+        let lifetime = self.dialing.lifetime();
+        let dial = Dial::new(self.carriers, index, connection, initiation, lifetime, now);
+        self.dialing.dial = Some(dial);
+        self.dialing.wanted = false;
+    }
+
+    /// No port, route or address for a dial: it is asked for again later.
+    pub fn dial_failed(&mut self, now: Instant) {
+        self.dialing.on_failure(now);
+    }
+
+    /// Takes one outer IP packet.
+    pub fn handle_packet(&mut self, packet: &mut [u8], now: Instant) {
+        let Ok(segment) = carrier::parse(packet) else {
+            self.drops.outer += 1;
+            return;
+        };
+        if self.dialing.dial.as_ref().is_some_and(|dial| dial.is_from(&segment)) {
+            self.handle_dial(&segment, packet, now);
+        } else {
+            self.handle_data(&segment, packet, now);
+        }
+        self.splice.pump(&mut self.engine.mux, now);
+    }
+
+    /// Takes one IP packet from the TUN.
+    pub fn handle_tun(&mut self, packet: &[u8], now: Instant) {
+        let Ok(header) = packet::parse(packet) else {
+            self.drops.inner += 1;
+            return;
+        };
+        if header.protocol == packet::TCP {
+            self.splice.flows.handle_packet(packet, now);
+            self.splice.pump(&mut self.engine.mux, now);
+        } else if !self.is_ours(header.source) {
+            self.drops.inner += 1;
+        } else if packet.len() > DATAGRAM_MAX {
+            self.push_tun(packet::too_big(packet, DATAGRAM_MTU, header.destination));
+        } else {
+            self.engine.datagrams.push(packet.to_vec(), now);
+        }
+    }
+
+    /// Runs what is due; call it when [`Self::poll_timeout`] has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.splice.flows.handle_timeout(now);
+        self.splice.pump(&mut self.engine.mux, now);
+        self.check_retired(now);
+        if matches!(self.phase, Phase::Closing | Phase::Ended) {
+            return;
+        }
+        self.check_active(now);
+        self.check_dial(now);
+        self.check_dead(now);
+    }
+
+    /// Ends the session: tells the server, closes the carriers. Drain [`Self::poll_transmit`] once more afterwards.
+    pub fn close(&mut self, now: Instant) {
+        self.splice.reset_all(now);
+        if let Some(active) = &mut self.active {
+            active.link.queue(|out| frame::put_close(out, CloseCode::Done));
+            active.link.close();
+        }
+        if self.phase != Phase::Ended {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    /// Writes the next outer IP packet into `out`; `false` when there is none now.
+    pub fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
+        if let Some(dial) = &mut self.dialing.dial
+            && dial.poll_transmit(out, now)
+        {
+            return true;
+        }
+        while let Some(active) = &mut self.active {
+            if active.poll_transmit(&mut self.engine, out, now) {
+                return true;
+            }
+            // What left made room in the streams for more.
+            if !self.splice.pump(&mut self.engine.mux, now) {
+                break;
+            }
+        }
+        self.retired.iter_mut().any(|(link, _)| link.poll_transmit(None, out, now) || link.poll_ack(out, now))
+    }
+
+    /// The next IP packet for the TUN.
+    pub fn poll_tun(&mut self, now: Instant) -> Option<Vec<u8>> {
+        loop {
+            let packet = self.tun.pop_front().or_else(|| self.splice.flows.poll_packet(now));
+            // Making packets is how flows find out what happened to them.
+            if packet.is_some() || !self.splice.pump(&mut self.engine.mux, now) {
+                return packet;
+            }
+        }
+    }
+
+    /// The next thing the shell must do or tell.
+    pub fn poll_event(&mut self) -> Option<ClientEvent> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`Self::handle_timeout`] and [`Self::poll_transmit`] if nothing else happens.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let urgent = self.is_urgent();
+        let running = !matches!(self.phase, Phase::Closing | Phase::Ended);
+        let dial = match &self.dialing.dial {
+            Some(dial) => Some(dial.poll_timeout()),
+            None if self.wants_carrier() && !self.dialing.wanted => Some(self.dialing.next),
+            None => None,
+        };
+        let active = self.active.as_ref();
+        let liveness = active.filter(|_| running).map(|active| {
+            let due = active.liveness.ping_due(urgent);
+            active.suspect_at().map_or(due, |at| at.min(due))
+        });
+        let dead = (running && self.phase == Phase::Up).then(|| self.last_round_trip + self.settings.dead_after);
+        [
+            dial.filter(|_| running),
+            liveness,
+            dead,
+            active.and_then(|active| active.link.poll_timeout()),
+            active.and_then(|_| self.engine.poll_timeout()),
+            self.splice.flows.poll_timeout(),
+            self.retired.front().map(|(_, until)| *until),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// How far towards the server the dials came so far.
+    pub fn reach(&self) -> Reach {
+        self.dialing.dial.as_ref().map_or(Reach::None, Dial::reach).max(self.dialing.reach)
+    }
+
+    /// Everything there is to know.
+    pub fn status(&self, now: Instant) -> ClientStatus {
+        let carriers = self.active.iter().map(|active| {
+            CarrierStatus::of(&active.link, active.liveness.srtt(), now)
+        });
+        ClientStatus {
+            state: self.state(),
+            addresses: self.addresses.clone(),
+            carriers: carriers.collect(),
+            migrations: self.migrations,
+            session: SessionStatus::of(&self.engine, self.splice.open(), self.splice.total()),
+            drops: self.drops,
+        }
+    }
+
+    fn state(&self) -> ClientState {
+        match self.phase {
+            Phase::Connecting => ClientState::Connecting,
+            Phase::Up if self.wants_carrier() => ClientState::Recovering,
+            Phase::Up => ClientState::Up,
+            Phase::Closing | Phase::Ended => ClientState::Ended,
+        }
+    }
+
+    fn handle_dial(&mut self, segment: &carrier::Segment, packet: &mut [u8], now: Instant) {
+        let Some(dial) = &mut self.dialing.dial else { return };
+        match dial.handle_segment(segment, packet, now) {
+            Progress::Pending => {}
+            Progress::Accepted { message, keys, rtt } => self.on_accepted(message, *keys, rtt, now),
+            Progress::Answered(message) => self.on_answered(&message, now),
+            Progress::PresharedKeyDiffers => self.end(Ending::PresharedKeyDiffers),
+        }
+    }
+
+    fn on_accepted(&mut self, message: Message2, keys: Keys, rtt: Duration, now: Instant) {
+        let Some(dial) = self.dialing.dial.take() else { return };
+        let link = dial.into_link(keys, now);
+        self.dialing = Dialing::new(now);
+        if let Message2::Fresh { epoch, addresses, dns, .. } = message {
+            self.adopt_epoch(epoch, now);
+            (self.addresses, self.dns) = (addresses, dns);
+        }
+        let active = Active { link, liveness: Liveness::new(rtt, now), told_suspect: false };
+        if let Some(old) = self.active.replace(active) {
+            self.migrations += 1;
+            if old.told_suspect {
+                self.events.push_back(ClientEvent::Recovered);
+            }
+            self.retire(old.link, now);
+        }
+        self.last_round_trip = now;
+        self.engine.on_path_restored(now);
+        self.ping(now);
+    }
+
+    /// A message 2 without keys: there will be no session, or only with another timestamp.
+    fn on_answered(&mut self, message: &Message2, now: Instant) {
+        match message {
+            Message2::Refused { reason, .. } => self.end(Ending::Refused(*reason)),
+            Message2::Stale { above, .. } => {
+                self.drop_dial();
+                self.dialing.above = Some(*above);
+                self.dialing.next = now;
+            }
+            Message2::Fresh { .. } | Message2::Resumed { .. } => {}
+        }
+    }
+
+    fn handle_data(&mut self, segment: &carrier::Segment, packet: &mut [u8], now: Instant) {
+        let active = self.active.as_mut().map(|active| &mut active.link);
+        let mut links = active.into_iter().chain(self.retired.iter_mut().map(|(link, _)| link));
+        let Some(link) = links.find(|link| link.is_from(segment)) else {
+            self.drops.stranger += 1;
+            return;
+        };
+        let carrier::Input::Payload = link.connection_mut().handle_segment(segment, now) else { return };
+        let Some(payload) = packet.get_mut(segment.payload.clone()) else { return };
+        let Some(header) = self.mask.header(payload).filter(|header| header.index == link.index()) else {
+            self.drops.index += 1;
+            return;
+        };
+        match link.open(segment, header, payload, now) {
+            Ok(opened) => self.handle_frames(opened.plaintext, now),
+            Err(_) => self.drops.sealed += 1,
+        }
+    }
+
+    fn handle_frames(&mut self, plaintext: &[u8], now: Instant) {
+        if now.saturating_duration_since(self.last_opened) > SILENCE {
+            self.engine.on_path_restored(now);
+        }
+        self.last_opened = now;
+        for frame in Frames::new(plaintext) {
+            match frame {
+                Ok(frame) => self.handle_frame(frame, now),
+                Err(_) => self.drops.frame += 1,
+            }
+        }
+    }
+
+    fn handle_frame(&mut self, frame: Frame<'_>, now: Instant) {
+        match frame {
+            Frame::Kcp(body) => self.handle_kcp(body, now),
+            Frame::Datagram(inner) => self.handle_datagram(inner),
+            Frame::Pong { token, .. } => self.on_pong(token, now),
+            Frame::Ping { token, size } => {
+                if let Some(active) = &mut self.active {
+                    active.link.queue_pong(token, size);
+                }
+            }
+            Frame::Epoch(epoch) => self.adopt_epoch(epoch, now),
+            Frame::Close(code) => self.on_close(code, now),
+            Frame::Use { .. } => self.drops.frame += 1,
+        }
+    }
+
+    fn handle_kcp(&mut self, body: &[u8], now: Instant) {
+        let acked = self.engine.kcp_stats().acks_received;
+        if self.engine.handle_kcp(body, now).is_err() {
+            self.restart(self.engine.epoch() + 1, now);
+        }
+        if let Some(active) = &mut self.active {
+            let progressed = self.engine.kcp_stats().acks_received != acked;
+            active.liveness.on_traffic();
+            active.liveness.on_unacked(self.engine.has_unacked(), progressed, now);
+        }
+    }
+
+    fn handle_datagram(&mut self, inner: &[u8]) {
+        if let Some(active) = &mut self.active {
+            active.liveness.on_traffic();
+        }
+        match packet::parse(inner) {
+            Ok(header) if self.is_ours(header.destination) => self.push_tun(Some(inner.to_vec())),
+            _ => self.drops.inner += 1,
+        }
+    }
+
+    fn on_pong(&mut self, token: u64, now: Instant) {
+        let Some(active) = &mut self.active else { return };
+        if active.liveness.on_pong(token, now).is_none() {
+            return;
+        }
+        self.last_round_trip = now;
+        if std::mem::take(&mut active.told_suspect) {
+            self.engine.on_path_restored(now);
+            self.events.push_back(ClientEvent::Recovered);
+            self.drop_dial();
+            self.dialing = Dialing::new(now);
+        }
+        if self.phase == Phase::Connecting {
+            self.phase = Phase::Up;
+            let (addresses, dns) = (self.addresses.clone(), self.dns.clone());
+            self.events.push_back(ClientEvent::Up { addresses, dns });
+        }
+    }
+
+    fn on_close(&mut self, code: CloseCode, now: Instant) {
+        if code == CloseCode::Replaced {
+            return self.end(Ending::Replaced);
+        }
+        // The server goes away, perhaps to restart: look for it again.
+        if let Some(active) = self.active.take() {
+            self.retire(active.link, now);
+            self.events.push_back(ClientEvent::Suspect);
+        }
+    }
+
+    fn adopt_epoch(&mut self, epoch: u32, now: Instant) {
+        if epoch > self.engine.epoch() {
+            self.restart(epoch, now);
+        }
+    }
+
+    /// The second layer of keepalive: every flow is reset and a new epoch begins.
+    fn restart(&mut self, epoch: u32, now: Instant) {
+        let first = self.engine.epoch() == 0;
+        self.engine.restart(epoch, now);
+        self.splice.reset_all(now);
+        if !first {
+            self.events.push_back(ClientEvent::Restarted);
+        }
+    }
+
+    fn check_active(&mut self, now: Instant) {
+        let urgent = self.is_urgent();
+        let token = self.rng.random();
+        let Some(active) = &mut self.active else { return };
+        if let Some(token) = active.liveness.poll_ping(urgent, token, now) {
+            self.queue_ping(token);
+        }
+        let Some(active) = &mut self.active else { return };
+        if active.liveness.is_suspect(now) && !active.told_suspect {
+            active.told_suspect = true;
+            self.events.push_back(ClientEvent::Suspect);
+        }
+    }
+
+    fn check_dial(&mut self, now: Instant) {
+        if self.dialing.dial.as_ref().is_some_and(|dial| dial.deadline() <= now) {
+            self.drop_dial();
+            self.dialing.on_failure(now);
+        }
+        let idle = self.dialing.dial.is_none() && !self.dialing.wanted;
+        if idle && self.wants_carrier() && self.dialing.next <= now {
+            self.dialing.wanted = true;
+            self.events.push_back(ClientEvent::Dial);
+        }
+    }
+
+    fn check_dead(&mut self, now: Instant) {
+        let silent = now.saturating_duration_since(self.last_round_trip);
+        if self.phase == Phase::Up && silent >= self.settings.dead_after {
+            self.last_round_trip = now;
+            self.restart(self.engine.epoch() + 1, now);
+        }
+    }
+
+    fn check_retired(&mut self, now: Instant) {
+        while self.retired.front().is_some_and(|(_, until)| *until <= now)
+            || self.retired.len() > RETIRED_MAX
+        {
+            if let Some((link, _)) = self.retired.pop_front() {
+                self.events.push_back(ClientEvent::Retired(link.connection().local()));
+            }
+        }
+    }
+
+    fn wants_carrier(&self) -> bool {
+        self.active.as_ref().is_none_or(|active| active.told_suspect)
+    }
+
+    /// Whether someone waits for the path: then pings go on at full pace through an outage.
+    fn is_urgent(&self) -> bool {
+        self.phase == Phase::Connecting || self.splice.open() > 0
+    }
+
+    fn ping(&mut self, now: Instant) {
+        let token = self.rng.random();
+        let urgent = self.is_urgent();
+        if let Some(active) = &mut self.active {
+            active.liveness.ask_now(now);
+            if let Some(token) = active.liveness.poll_ping(urgent, token, now) {
+                self.queue_ping(token);
+            }
+        }
+    }
+
+    /// A ping says at once which carrier is in use and in which epoch we are, so neither needs an answer of its own.
+    fn queue_ping(&mut self, token: u64) {
+        let epoch = self.engine.epoch();
+        let Some(active) = &mut self.active else { return };
+        let number = active.link.number();
+        active.link.queue(|out| {
+            frame::put_use(out, number, number);
+            frame::put_epoch(out, epoch);
+            frame::put_ping(out, token, 0);
+        });
+    }
+
+    fn retire(&mut self, mut link: Link, now: Instant) {
+        link.close();
+        self.retired.push_back((link, now + RETIRED_FOR));
+        self.check_retired(now);
+    }
+
+    fn drop_dial(&mut self) {
+        if let Some(dial) = self.dialing.dial.take() {
+            self.dialing.reach = self.dialing.reach.max(dial.reach());
+            self.events.push_back(ClientEvent::Retired(dial.connection().local()));
+        }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.drop_dial();
+        self.phase = Phase::Ended;
+        self.events.push_back(ClientEvent::Ended(ending));
+    }
+
+    fn is_ours(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|ours| ours.ip() == address)
+    }
+
+    fn push_tun(&mut self, packet: Option<Vec<u8>>) {
+        if self.tun.len() < TUN_QUEUE {
+            self.tun.extend(packet);
+        } else {
+            self.drops.tun_full += 1;
+        }
+    }
+
+    fn fresh_index(&mut self) -> u32 {
+        loop {
+            let index = self.rng.random();
+            let active = self.active.iter().map(|active| active.link.index());
+            let retired = self.retired.iter().map(|(link, _)| link.index());
+            if index != 0 && active.chain(retired).all(|taken| taken != index) {
+                return index;
+            }
+        }
+    }
+}
+
+impl Active {
+    fn poll_transmit(&mut self, engine: &mut Engine, out: &mut Vec<u8>, now: Instant) -> bool {
+        self.link.poll_transmit(Some(engine), out, now) || self.link.poll_ack(out, now)
+    }
+
+    fn suspect_at(&self) -> Option<Instant> {
+        self.liveness.suspect_at().filter(|_| !self.told_suspect)
+    }
+}
+
+impl Dialing {
+    fn new(now: Instant) -> Self {
+        Self { dial: None, wanted: false, next: now, failures: 0, reach: Reach::None, above: None }
+    }
+
+    fn on_failure(&mut self, now: Instant) {
+        self.wanted = false;
+        self.failures += 1;
+        // A dial that ran its lifetime has waited long enough; one that could not start has not.
+        self.next = now + FIRST_DIAL / 4;
+    }
+
+    /// How long the next dial may take: only new source ports back off.
+    fn lifetime(&self) -> Duration {
+        (FIRST_DIAL * (1 << self.failures.min(4))).min(MAX_DIAL)
+    }
+}
+
+/// As many flows as their buffers allow, so that the bound on bytes holds.
+fn flow_limits(process_buffer: usize) -> FlowLimits {
+    let limits = FlowLimits::default();
+    let flows = process_buffer / (limits.receive_buffer + limits.send_buffer);
+    FlowLimits { flows: flows.clamp(1, limits.flows), ..limits }
+}
+
+/// Our choice: long enough for a SYN, its first repeat and two round trips of a bad path.
+const FIRST_DIAL: Duration = Duration::from_secs(2);
+
+/// Our choice: at most six new source ports a minute, so that no NAT's table is flooded.
+const MAX_DIAL: Duration = Duration::from_secs(10);
+
+/// Our choice: what silence must have lasted for back-offs to be worth resetting.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Packets of an old carrier may still be on their way.
+const RETIRED_FOR: Duration = Duration::from_secs(10);
+
+/// Our choice: old carriers that still open packets.
+const RETIRED_MAX: usize = 4;
+
+/// Our choice: packets of at most [`DATAGRAM_MAX`] bytes that wait for the TUN.
+const TUN_QUEUE: usize = 1024;

@@ -1,0 +1,180 @@
+//! The client opens a carrier: SYN, SYN-ACK, message 1, message 2.
+//!
+//! ```text
+//!  SynSent ──SYN-ACK──> Asking ──message 2──> done
+//!     │ RST: noted, not believed   │ nothing: message 1 again, the same bytes
+//! ```
+
+use std::time::{Duration, Instant};
+
+use super::link::Link;
+use crate::carrier::{Connection, Input, Segment};
+use crate::crypto::{HandshakeError, Initiator, Keys, Message2};
+
+/// A carrier in the making.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    number: u32,
+    index: u32,
+    connection: Connection,
+    initiator: Initiator,
+    message1: Vec<u8>,
+    next_message1: Option<Instant>,
+    repeats: u32,
+    differing: u32,
+    started: Instant,
+    asked: Option<Instant>,
+    deadline: Instant,
+}
+
+/// How far towards the server a dial came: what `up` tells the user when it gives up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// Not even tried: no source address, no route.
+    #[default]
+    None,
+    /// The SYN was never answered.
+    SynSent,
+    /// The SYN was answered by a RST: nothing listens there.
+    SynReset,
+    /// The SYN was answered, message 1 was not: another server, or another `server_key`.
+    SynAcked,
+}
+
+/// What a segment did to a dial.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// Nothing to act on.
+    Pending,
+    /// The server accepts; the round trip of the message is measured.
+    Accepted { message: Message2, keys: Box<Keys>, rtt: Duration },
+    /// The server answers, but with no keys: refused, or the timestamp is too old.
+    Answered(Message2),
+    /// A message 2 that opens under neither pre-shared key.
+    PresharedKeyDiffers,
+}
+
+impl Dial {
+    pub(crate) fn new(
+        number: u32,
+        index: u32,
+        connection: Connection,
+        (initiator, message1): (Initiator, Vec<u8>),
+        lifetime: Duration,
+        now: Instant,
+    ) -> Self {
+        Self {
+            number,
+            index,
+            connection,
+            initiator,
+            message1,
+            next_message1: None,
+            repeats: 0,
+            differing: 0,
+            started: now,
+            asked: None,
+            deadline: now + lifetime,
+        }
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    pub(crate) fn is_from(&self, segment: &Segment) -> bool {
+        self.connection.local() == segment.destination && self.connection.remote() == segment.source
+    }
+
+    pub(crate) fn reach(&self) -> Reach {
+        if self.connection.may_send() {
+            Reach::SynAcked
+        } else if self.connection.reset_to_syn() {
+            Reach::SynReset
+        } else {
+            Reach::SynSent
+        }
+    }
+
+    /// Takes a segment of this dial's 4-tuple.
+    pub(crate) fn handle_segment(
+        &mut self,
+        segment: &Segment,
+        packet: &[u8],
+        now: Instant,
+    ) -> Progress {
+        match self.connection.handle_segment(segment, now) {
+            Input::Established => {
+                self.next_message1 = Some(now);
+                Progress::Pending
+            }
+            Input::Payload => match packet.get(segment.payload.clone()) {
+                Some(payload) => self.handle_message2(segment, payload, now),
+                None => Progress::Pending,
+            },
+            _ => Progress::Pending,
+        }
+    }
+
+    fn handle_message2(
+        &mut self,
+        segment: &Segment,
+        payload: &[u8],
+        now: Instant,
+    ) -> Progress {
+        match self.initiator.finish(payload) {
+            Ok((message, Some(keys))) => {
+                self.connection.on_opened(segment, now);
+                let rtt = now.saturating_duration_since(self.asked.unwrap_or(self.started));
+                Progress::Accepted { message, keys: Box::new(keys), rtt }
+            }
+            Ok((message, None)) => Progress::Answered(message),
+            // A corrupted answer looks the same; it does not come again and again.
+            Err(HandshakeError::PresharedKeyDiffers) if self.differing + 1 == DIFFERING_MAX => {
+                Progress::PresharedKeyDiffers
+            }
+            Err(error) => {
+                self.differing += u32::from(error == HandshakeError::PresharedKeyDiffers);
+                Progress::Pending
+            }
+        }
+    }
+
+    /// The dial has become a carrier.
+    pub(crate) fn into_link(self, keys: Keys, now: Instant) -> Link {
+        Link::new(self.number, self.index, self.connection, keys.into_pair(), now)
+    }
+
+    /// Writes a SYN, an ACK or message 1 if one is due.
+    pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
+        if let Some(packet) = self.connection.poll_transmit(now) {
+            *out = packet;
+            return true;
+        }
+        if self.next_message1.is_none_or(|due| due > now) {
+            return false;
+        }
+        self.next_message1 = Some(now + FIRST_REPEAT * (1 << self.repeats.min(4)));
+        self.repeats += 1;
+        self.asked = Some(now);
+        out.clear();
+        out.resize(self.connection.header_len(), 0);
+        out.extend_from_slice(&self.message1);
+        self.connection.finish_packet(out, true).is_ok()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Instant {
+        let due = [self.connection.poll_timeout(), self.next_message1];
+        due.into_iter().flatten().fold(self.deadline, Instant::min)
+    }
+}
+
+/// Our choice: answers under another pre-shared key before it is believed.
+const DIFFERING_MAX: u32 = 3;
+
+/// Our choice: above the round trip of any path worth using.
+const FIRST_REPEAT: Duration = Duration::from_millis(500);

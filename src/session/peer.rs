@@ -1,0 +1,279 @@
+//! One peer of the server: its configuration, its carriers and its session.
+//!
+//! Message 1 proves the client's key but not that it is fresh: a recorded one opens again. So a handshake only makes a
+//! *pending* carrier; what it stands for (a new session, the end of the old one, a new epoch) happens when the first
+//! packet sealed with its keys opens, which nobody can replay.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+
+use super::engine::{Engine, Settings};
+use super::frame::{self, CloseCode};
+use super::link::Link;
+use super::status::{CarrierStatus, PeerStatus, SessionStatus};
+use crate::crypto::{PresharedKey, PublicKey, SessionId, Timestamp};
+
+/// A client that the server knows.
+#[derive(Clone, Debug)]
+pub struct PeerSettings {
+    /// For people: status and logs.
+    pub name: String,
+    /// The client's key.
+    pub public_key: PublicKey,
+    /// Optional second secret; all zero when there is none.
+    pub preshared_key: PresharedKey,
+    /// Its tunnel addresses, with the prefix lengths of the server's networks.
+    pub addresses: Vec<IpNetwork>,
+}
+
+/// A peer at work.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) settings: PeerSettings,
+    pub(crate) session: Option<Session>,
+    pub(crate) carriers: Vec<Carrier>,
+    /// Counts sessions and epochs, so that a stream's key is never used twice.
+    pub(crate) incarnation: u64,
+    pub(crate) migrations: u64,
+    pub(crate) newest: Option<Timestamp>,
+    seen: VecDeque<[u8; 32]>,
+}
+
+/// What the carriers of one session share.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) engine: Engine,
+    /// The index of the carrier that packets leave on.
+    pub(crate) active: u32,
+    pub(crate) use_number: u32,
+    pub(crate) last_opened: Instant,
+    pub(crate) started: Instant,
+    pub(crate) streams_total: u64,
+}
+
+/// A carrier, pending until its first packet opens.
+#[derive(Debug)]
+pub(crate) struct Carrier {
+    pub(crate) link: Link,
+    /// The session it was made for, and the epoch both ends then are in.
+    pub(crate) session: SessionId,
+    pub(crate) epoch: u32,
+    pub(crate) confirmed: bool,
+    pub(crate) ephemeral: [u8; 32],
+    /// Message 2, to be said again if message 1 comes again.
+    pub(crate) reply: Vec<u8>,
+    pub(crate) last_opened: Instant,
+}
+
+impl Peer {
+    pub(crate) fn new(settings: PeerSettings) -> Self {
+        Self {
+            settings,
+            session: None,
+            carriers: Vec::new(),
+            incarnation: 0,
+            migrations: 0,
+            newest: None,
+            seen: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn owns(&self, address: IpAddr) -> bool {
+        self.settings.addresses.iter().any(|network| network.ip() == address)
+    }
+
+    pub(crate) fn carrier(&mut self, index: u32) -> Option<&mut Carrier> {
+        self.carriers.iter_mut().find(|carrier| carrier.link.index() == index)
+    }
+
+    /// Whether this ephemeral was answered before; remembers it if not.
+    pub(crate) fn is_replay(&mut self, ephemeral: [u8; 32]) -> bool {
+        if self.seen.contains(&ephemeral) {
+            return true;
+        }
+        if self.seen.len() == SEEN_MAX {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(ephemeral);
+        false
+    }
+
+    /// The epoch that message 1's `(session, epoch)` leads to, and whether the session goes on in it.
+    pub(crate) fn resumes(&self, id: SessionId, epoch: u32) -> (u32, bool) {
+        match self.session.as_ref().filter(|session| session.id == id) {
+            Some(session) if epoch >= session.engine.epoch() => (epoch, true),
+            Some(session) => (session.engine.epoch(), false),
+            None => (epoch.saturating_add(1), false),
+        }
+    }
+
+    /// The first packet of a carrier opened: it now stands for what its handshake said.
+    /// Returns whether the streams that were open before are gone.
+    pub(crate) fn confirm(&mut self, index: u32, settings: Settings, now: Instant) -> bool {
+        let Some(carrier) = self.carrier(index) else { return false };
+        carrier.confirmed = true;
+        let (id, epoch) = (carrier.session, carrier.epoch);
+        match &mut self.session {
+            Some(session) if session.id == id => {
+                session.active = index;
+                self.migrations += 1;
+                self.advance_epoch(epoch, now)
+            }
+            _ => {
+                let had_streams = self.session.is_some();
+                self.close_carriers(|carrier| carrier.session != id, CloseCode::Replaced);
+                self.incarnation += 1;
+                self.session = Some(Session {
+                    id,
+                    engine: Engine::new(id, epoch, settings, now),
+                    active: index,
+                    use_number: 0,
+                    last_opened: now,
+                    started: now,
+                    streams_total: 0,
+                });
+                had_streams
+            }
+        }
+    }
+
+    /// Moves the session to a later epoch; returns whether streams were lost by it.
+    pub(crate) fn advance_epoch(&mut self, epoch: u32, now: Instant) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        if epoch <= session.engine.epoch() {
+            return false;
+        }
+        session.engine.restart(epoch, now);
+        self.incarnation += 1;
+        true
+    }
+
+    /// The peer's `USE`: packets leave on the carrier it names.
+    pub(crate) fn use_carrier(&mut self, number: u32, carrier_number: u32) {
+        let Some(session) = &mut self.session else { return };
+        if number < session.use_number {
+            return;
+        }
+        session.use_number = number;
+        let named = self.carriers.iter().find(|carrier| {
+            carrier.confirmed && carrier.session == session.id && carrier.link.number() == carrier_number
+        });
+        if let Some(carrier) = named {
+            session.active = carrier.link.index();
+        }
+    }
+
+    /// Says `code` on the carriers that `which` picks, and lets them fade out.
+    pub(crate) fn close_carriers(
+        &mut self,
+        which: impl Fn(&Carrier) -> bool,
+        code: CloseCode,
+    ) {
+        for carrier in self.carriers.iter_mut().filter(|carrier| carrier.confirmed && which(carrier)) {
+            carrier.link.queue(|out| frame::put_close(out, code));
+            carrier.link.close();
+        }
+    }
+
+    /// Removes carriers that never were confirmed in time or have been silent too long; returns their indices.
+    pub(crate) fn expire_carriers(&mut self, dead_after: Duration, now: Instant) -> Vec<u32> {
+        let active = self.session.as_ref().map(|session| session.active);
+        let mut gone = Vec::new();
+        self.carriers.retain(|carrier| {
+            let patience = if !carrier.confirmed {
+                PENDING_FOR
+            } else if Some(carrier.link.index()) == active {
+                dead_after
+            } else {
+                OLD_FOR
+            };
+            let alive = now.saturating_duration_since(carrier.last_opened) < patience;
+            if !alive {
+                gone.push(carrier.link.index());
+            }
+            alive
+        });
+        gone
+    }
+
+    /// Makes room for one more carrier; returns the index of the one that had to go.
+    pub(crate) fn make_room(&mut self) -> Option<u32> {
+        if self.carriers.len() < CARRIERS_MAX {
+            return None;
+        }
+        let active = self.session.as_ref().map(|session| session.active);
+        let oldest = self
+            .carriers
+            .iter()
+            .enumerate()
+            .filter(|(_, carrier)| Some(carrier.link.index()) != active)
+            .min_by_key(|(_, carrier)| (carrier.confirmed, carrier.last_opened))?
+            .0;
+        Some(self.carriers.swap_remove(oldest).link.index())
+    }
+
+    /// The epoch both ends are in; 0 before the first session.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.session.as_ref().map_or(0, |session| session.engine.epoch())
+    }
+
+    /// Writes the next outer packet of this peer into `out`; `false` when there is none now.
+    pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
+        let Self { session, carriers, .. } = self;
+        let active = session.as_ref().map(|session| session.active);
+        for carrier in carriers.iter_mut().filter(|carrier| carrier.confirmed) {
+            let is_active = Some(carrier.link.index()) == active;
+            let engine = session.as_mut().filter(|_| is_active).map(|session| &mut session.engine);
+            if carrier.link.poll_transmit(engine, out, now) || carrier.link.poll_ack(out, now) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Everything there is to know.
+    pub(crate) fn status(&self, now: Instant) -> PeerStatus {
+        let session = self.session.as_ref();
+        let active = session.map(|session| session.active);
+        let mut carriers: Vec<_> = self.carriers.iter().filter(|carrier| carrier.confirmed).collect();
+        carriers.sort_by_key(|carrier| Some(carrier.link.index()) != active);
+        let rtt = session.and_then(|session| session.engine.srtt());
+        PeerStatus {
+            name: self.settings.name.clone(),
+            public_key: self.settings.public_key,
+            addresses: self.settings.addresses.iter().map(IpNetwork::ip).collect(),
+            carriers: carriers.into_iter().map(|carrier| CarrierStatus::of(&carrier.link, rtt, now)).collect(),
+            migrations: self.migrations,
+            session: session.map(|session| {
+                SessionStatus::of(&session.engine, session.engine.mux.stats().streams, session.streams_total)
+            }),
+            age: session.map(|session| now.saturating_duration_since(session.started)),
+            last_heard: session.map(|session| now.saturating_duration_since(session.last_opened)),
+        }
+    }
+
+    /// When [`Self::poll_transmit`] may have something if nothing else happens.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let session = self.session.as_ref()?;
+        let acks = self.carriers.iter().filter(|carrier| carrier.confirmed);
+        acks.filter_map(|carrier| carrier.link.poll_timeout())
+            .chain(session.engine.poll_timeout())
+            .min()
+    }
+}
+
+/// Our choice: carriers of one peer at a time, pending and old ones included.
+const CARRIERS_MAX: usize = 8;
+
+/// Our choice: handshakes of one peer that are remembered.
+const SEEN_MAX: usize = 256;
+
+/// Our choice: several round trips of the worst path; the client dials for at most 10 s.
+const PENDING_FOR: Duration = Duration::from_secs(15);
+
+/// Our choice: a carrier that the client left may still bring late packets.
+const OLD_FOR: Duration = Duration::from_secs(60);

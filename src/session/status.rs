@@ -1,0 +1,142 @@
+//! What a session knows about itself, for `vpn status` and the tests.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+
+use super::client::ClientDrops;
+use super::engine::Engine;
+use super::link::Link;
+use super::server::ServerDrops;
+use crate::carrier::{self, Mode};
+use crate::crypto::PublicKey;
+use crate::kcp;
+use crate::mux;
+
+/// One carrier.
+#[derive(Clone, Copy, Debug)]
+pub struct CarrierStatus {
+    /// Counts the carriers of a session.
+    pub number: u32,
+    /// How it looks outside.
+    pub mode: Mode,
+    /// Our end of the 4-tuple.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// Since its handshake.
+    pub age: Duration,
+    /// Smoothed round trip.
+    pub rtt: Option<Duration>,
+    /// Share of the peer's packets that never came, of 1.
+    pub loss_in: f64,
+    /// RSTs, FINs and other things of the outside that were seen and not believed.
+    pub outside: carrier::Stats,
+}
+
+/// What survives every carrier.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionStatus {
+    /// The KCP epoch.
+    pub epoch: u32,
+    /// Smoothed round trip of KCP.
+    pub rtt: Option<Duration>,
+    /// Segments and windows.
+    pub kcp: kcp::Stats,
+    /// Streams and frames.
+    pub mux: mux::Stats,
+    /// Flows open now.
+    pub flows_open: usize,
+    /// Flows since the start.
+    pub flows_total: u64,
+}
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientState {
+    /// Never up yet.
+    Connecting,
+    /// Packets make the round trip.
+    Up,
+    /// The carrier does not answer; another is sought.
+    Recovering,
+    /// Ended: see [`super::ClientEvent::Ended`].
+    Ended,
+}
+
+/// All of a client.
+#[derive(Clone, Debug)]
+pub struct ClientStatus {
+    /// Where it is.
+    pub state: ClientState,
+    /// Its tunnel addresses.
+    pub addresses: Vec<IpNetwork>,
+    /// The carrier in use, if there is one.
+    pub carriers: Vec<CarrierStatus>,
+    /// How often another carrier took over.
+    pub migrations: u64,
+    /// The session.
+    pub session: SessionStatus,
+    /// Packets not acted on.
+    pub drops: ClientDrops,
+}
+
+/// One peer of a server.
+#[derive(Clone, Debug)]
+pub struct PeerStatus {
+    /// For people.
+    pub name: String,
+    /// Its key.
+    pub public_key: PublicKey,
+    /// Its tunnel addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its carriers, the one in use first.
+    pub carriers: Vec<CarrierStatus>,
+    /// How often another carrier took over.
+    pub migrations: u64,
+    /// Its session, if it has one.
+    pub session: Option<SessionStatus>,
+    /// Since the session began.
+    pub age: Option<Duration>,
+    /// Since a packet of it last opened.
+    pub last_heard: Option<Duration>,
+}
+
+/// All of a server.
+#[derive(Clone, Debug)]
+pub struct ServerStatus {
+    /// Every peer, connected or not.
+    pub peers: Vec<PeerStatus>,
+    /// Packets not acted on.
+    pub drops: ServerDrops,
+}
+
+impl SessionStatus {
+    pub(crate) fn of(engine: &Engine, flows_open: usize, flows_total: u64) -> Self {
+        Self {
+            epoch: engine.epoch(),
+            rtt: engine.srtt(),
+            kcp: engine.kcp_stats(),
+            mux: engine.mux.stats(),
+            flows_open,
+            flows_total,
+        }
+    }
+}
+
+impl CarrierStatus {
+    pub(crate) fn of(link: &Link, rtt: Option<Duration>, now: Instant) -> Self {
+        let connection = link.connection();
+        Self {
+            number: link.number(),
+            mode: connection.mode(),
+            local: connection.local(),
+            remote: connection.remote(),
+            age: now.saturating_duration_since(link.created()),
+            rtt,
+            loss_in: link.loss_in(),
+            outside: connection.stats(),
+        }
+    }
+}

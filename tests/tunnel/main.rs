@@ -1,0 +1,213 @@
+//! Whole tunnels in simulation: a client and a server in one process, over a bad network, under a virtual clock.
+//!
+//! The apps are an independent TCP stack; the targets are the model that knows every byte each flow must see.
+//! Every failure names its seed, and the seed reproduces it.
+
+mod app;
+mod network;
+mod target;
+mod world;
+
+use std::time::Duration;
+
+use app::Outcome;
+use network::Weather;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use target::{REFUSED_PORT, RESETTING_PORT, UNREACHABLE_PORT};
+use vpn::crypto::PresharedKey;
+use vpn::session::{ClientEvent, Ending, Reach};
+use world::World;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The outcomes of all connections, once all have ended.
+fn outcomes(world: &mut World, limit: Duration) -> Vec<Option<Outcome>> {
+    world.run_until(limit, |world| world.apps.is_done());
+    world.apps.connections.iter().map(|connection| connection.outcome).collect()
+}
+
+#[test]
+fn comes_up_and_carries_flows_of_both_families_both_ways() {
+    let mut world = World::new(Weather::FAIR, 1);
+    world.open(false, 100_000, 300_000);
+    world.open(true, 300_000, 100_000);
+    world.open(false, 0, 1);
+    world.open(true, 1, 0);
+    world.finish(MINUTE);
+}
+
+#[test]
+fn every_flow_sees_exactly_what_was_sent_in_any_weather() {
+    for seed in 0..200 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut world = World::new(Weather::random(&mut rng), seed);
+        for _ in 0..rng.random_range(1..6) {
+            let (upload, download) = (rng.random_range(0..60_000), rng.random_range(0..120_000));
+            world.open(rng.random_bool(0.3), upload, download);
+        }
+        world.finish(10 * MINUTE);
+    }
+}
+
+#[test]
+fn comes_up_in_any_weather() {
+    for seed in 0..100 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut world = World::connecting(Weather::random(&mut rng), seed);
+        let up = world.run_until(MINUTE, |world| {
+            world.events.iter().any(|event| matches!(event, ClientEvent::Up { .. }))
+        });
+        assert!(up, "seed {seed}: not up after a minute");
+    }
+}
+
+#[test]
+fn a_blackout_in_mid_download_is_noticed_by_no_flow() {
+    for seed in 0..30 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut world = World::new(Weather::lossy(0.02), seed);
+        world.open(false, 50_000, 2_000_000);
+        world.run_for(Duration::from_millis(rng.random_range(200..600)));
+        let ways = rng.random_range(1..4);
+        world.network.weather.blackout = [ways & 1 != 0, ways & 2 != 0];
+        world.run_for(Duration::from_secs(rng.random_range(1..60)));
+        world.network.weather.blackout = [false; 2];
+        world.finish(2 * MINUTE);
+        assert!(!world.events.contains(&ClientEvent::Restarted), "seed {seed}: a flow noticed");
+    }
+}
+
+#[test]
+fn a_killed_four_tuple_is_replaced_by_a_new_carrier() {
+    for seed in 0..30 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut world = World::new(Weather::lossy(0.02), seed);
+        world.open(false, 500_000, 8_000_000);
+        for _ in 0..rng.random_range(1..4) {
+            world.run_for(Duration::from_millis(rng.random_range(200..400)));
+            world.network.dead_ports.push(world.client_port);
+        }
+        assert!(!world.apps.is_done(), "seed {seed}: over before the first 4-tuple was killed");
+        world.finish(2 * MINUTE);
+        assert!(world.client.status(world.now).migrations > 0, "seed {seed}: no migration");
+        assert!(!world.events.contains(&ClientEvent::Restarted), "seed {seed}: a flow noticed");
+    }
+}
+
+#[test]
+fn a_refused_port_is_refused_and_a_reset_is_a_reset() {
+    let mut world = World::new(Weather::FAIR, 2);
+    world.open_special(REFUSED_PORT);
+    world.open_special(RESETTING_PORT);
+    assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset); 2]);
+}
+
+#[test]
+fn an_unreachable_host_is_answered_with_an_icmp_error() {
+    let mut world = World::new(Weather::FAIR, 3);
+    world.open_special(UNREACHABLE_PORT);
+    let told = world.run_until(Duration::from_secs(5), |world| !world.apps.icmp.is_empty());
+    assert!(told, "no ICMP error");
+    let packet = &world.apps.icmp[0];
+    assert_eq!((packet[9], packet[20], packet[21]), (1, 3, 1), "ICMP destination unreachable, host");
+}
+
+#[test]
+fn a_restarted_server_resets_the_old_flows_and_serves_new_ones() {
+    for seed in 0..10 {
+        let mut world = World::new(Weather::lossy(0.01), seed);
+        world.open(false, 0, 50_000_000);
+        world.run_for(Duration::from_secs(2));
+        world.restart_server();
+        assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset)], "seed {seed}");
+        assert!(world.events.contains(&ClientEvent::Restarted), "seed {seed}");
+        world.apps.connections.clear();
+        world.open(false, 10_000, 10_000);
+        world.finish(MINUTE);
+    }
+}
+
+#[test]
+fn a_restarted_client_replaces_its_session() {
+    for seed in 0..10 {
+        let mut world = World::new(Weather::lossy(0.01), seed);
+        // An app that only waits would learn nothing; one that sends is told.
+        world.open(false, 50_000_000, 0);
+        world.run_for(Duration::from_secs(2));
+        world.restart_client();
+        let up = world.run_until(MINUTE, |world| {
+            world.events.iter().any(|event| matches!(event, ClientEvent::Up { .. }))
+        });
+        assert!(up, "seed {seed}: not up again");
+        assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset)], "seed {seed}");
+        world.apps.connections.clear();
+        world.targets.forget_connections();
+        world.open(false, 10_000, 10_000);
+        world.finish(MINUTE);
+    }
+}
+
+#[test]
+fn silence_beyond_dead_after_resets_every_flow() {
+    let mut world = World::new(Weather::FAIR, 4);
+    world.open(false, 0, 50_000_000);
+    world.run_for(Duration::from_millis(300));
+    world.network.weather.blackout = [true; 2];
+    world.run_for(11 * MINUTE);
+    world.network.weather.blackout = [false; 2];
+    assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset)]);
+    world.apps.connections.clear();
+    world.targets.forget_connections();
+    world.open(false, 10_000, 10_000);
+    world.finish(MINUTE);
+}
+
+#[test]
+fn an_idle_tunnel_is_nearly_silent() {
+    let mut world = World::new(Weather::FAIR, 5);
+    world.run_for(MINUTE);
+    let before = world.network.packets();
+    world.run_for(10 * MINUTE);
+    let packets = world.network.packets() - before;
+    assert!(packets <= 100, "{packets} packets in ten idle minutes");
+}
+
+#[test]
+fn an_unknown_key_is_refused() {
+    let mut world = World::with_settings(Weather::FAIR, 6, |_, server| {
+        server.peers[0].public_key = server.private_key.public_key();
+    });
+    world.run_for(Duration::from_secs(5));
+    let refused = |event: &ClientEvent| matches!(event, ClientEvent::Ended(Ending::Refused(_)));
+    assert!(world.events.iter().any(refused), "{:?}", world.events);
+}
+
+#[test]
+fn a_wrong_server_key_meets_silence_after_the_syn_ack() {
+    let mut world = World::with_settings(Weather::FAIR, 7, |client, _| {
+        client.server_key = client.private_key.public_key();
+    });
+    world.run_for(Duration::from_secs(20));
+    assert_eq!(world.client.reach(), Reach::SynAcked);
+}
+
+#[test]
+fn another_preshared_key_is_told() {
+    let mut world = World::with_settings(Weather::FAIR, 8, |client, _| {
+        client.preshared_key = PresharedKey::default();
+    });
+    world.run_for(Duration::from_secs(5));
+    assert!(world.events.contains(&ClientEvent::Ended(Ending::PresharedKeyDiffers)), "{:?}", world.events);
+}
+
+#[test]
+fn a_closed_client_ends_its_session_on_the_server() {
+    let mut world = World::new(Weather::FAIR, 9);
+    world.open(false, 0, 50_000_000);
+    world.run_for(Duration::from_secs(1));
+    world.client.close(world.now);
+    world.run_for(Duration::from_secs(2));
+    assert!(world.server.status(world.now).peers[0].session.is_none());
+    assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset)]);
+}

@@ -1,0 +1,137 @@
+//! A bad network between a client and a server, in virtual time and from a seed.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt as _, SeedableRng as _};
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Way {
+    Up,
+    Down,
+}
+
+/// What the network does to packets; shares are of 1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weather {
+    pub(crate) delay: Duration,
+    /// Added at random to the delay of each packet, so that packets overtake one another.
+    pub(crate) jitter: Duration,
+    pub(crate) loss: f64,
+    pub(crate) duplication: f64,
+    pub(crate) corruption: f64,
+    /// Nothing passes this way.
+    pub(crate) blackout: [bool; 2],
+}
+
+impl Weather {
+    pub(crate) const FAIR: Self = Self {
+        delay: Duration::from_millis(50),
+        jitter: Duration::ZERO,
+        loss: 0.0,
+        duplication: 0.0,
+        corruption: 0.0,
+        blackout: [false; 2],
+    };
+
+    pub(crate) fn lossy(loss: f64) -> Self {
+        Self { loss, ..Self::FAIR }
+    }
+
+    /// Anything, but survivable.
+    pub(crate) fn random(rng: &mut StdRng) -> Self {
+        Self {
+            delay: Duration::from_millis(rng.random_range(1..150)),
+            jitter: Duration::from_millis(rng.random_range(0..40)),
+            loss: rng.random_range(0.0..0.2),
+            duplication: rng.random_range(0.0..0.1),
+            corruption: rng.random_range(0.0..0.05),
+            blackout: [false; 2],
+        }
+    }
+}
+
+/// Packets on their way.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) weather: Weather,
+    rng: StdRng,
+    queue: BinaryHeap<Reverse<(Instant, u64, Way, Vec<u8>)>>,
+    sent: u64,
+    pub(crate) lost: u64,
+    pub(crate) corrupted: u64,
+    /// 4-tuples that nothing passes any more, by the client's port.
+    pub(crate) dead_ports: Vec<u16>,
+}
+
+impl Network {
+    pub(crate) fn new(weather: Weather, seed: u64) -> Self {
+        Self {
+            weather,
+            rng: StdRng::seed_from_u64(seed),
+            queue: BinaryHeap::new(),
+            sent: 0,
+            lost: 0,
+            corrupted: 0,
+            dead_ports: Vec::new(),
+        }
+    }
+
+    pub(crate) fn send(&mut self, way: Way, packet: &[u8], now: Instant) {
+        let weather = self.weather;
+        let dead = self.dead_ports.contains(&client_port(way, packet));
+        if weather.blackout[way as usize] || dead || self.rng.random_bool(weather.loss) {
+            self.lost += 1;
+            return;
+        }
+        let copies = 1 + usize::from(self.rng.random_bool(weather.duplication));
+        for _ in 0..copies {
+            let mut packet = packet.to_vec();
+            if self.rng.random_bool(weather.corruption) {
+                self.corrupted += 1;
+                corrupt(&mut packet, &mut self.rng);
+            }
+            let jitter = weather.jitter.mul_f64(self.rng.random_range(0.0..1.0));
+            self.sent += 1;
+            self.queue.push(Reverse((now + weather.delay + jitter, self.sent, way, packet)));
+        }
+    }
+
+    /// Packets sent so far, lost ones not counted.
+    pub(crate) fn packets(&self) -> u64 {
+        self.sent
+    }
+
+    pub(crate) fn next_arrival(&self) -> Option<Instant> {
+        self.queue.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    pub(crate) fn receive(&mut self, now: Instant) -> Option<(Way, Vec<u8>)> {
+        if self.next_arrival()? > now {
+            return None;
+        }
+        self.queue.pop().map(|Reverse((_, _, way, packet))| (way, packet))
+    }
+}
+
+/// Flips a bit, or cuts the end off.
+fn corrupt(packet: &mut Vec<u8>, rng: &mut impl Rng) {
+    if rng.random_bool(0.2) {
+        packet.truncate(rng.random_range(0..packet.len()));
+    } else {
+        let position = rng.random_range(0..packet.len());
+        packet[position] ^= 1 << rng.random_range(0..8);
+    }
+}
+
+/// The client's port in an IPv4 TCP packet without IP options.
+fn client_port(way: Way, packet: &[u8]) -> u16 {
+    let offset = match way {
+        Way::Up => 20,
+        Way::Down => 22,
+    };
+    u16::from_be_bytes([packet[offset], packet[offset + 1]])
+}
