@@ -24,6 +24,22 @@ pub enum ExitCode {
     NoTunnel = 6,
 }
 
+impl ExitCode {
+    /// The class that a process ended with.
+    pub fn from_code(code: u8) -> Option<Self> {
+        let all = [
+            Self::Success,
+            Self::Failure,
+            Self::Usage,
+            Self::Rights,
+            Self::Unreachable,
+            Self::Refused,
+            Self::NoTunnel,
+        ];
+        all.into_iter().find(|class| *class as u8 == code)
+    }
+}
+
 impl From<ExitCode> for process::ExitCode {
     fn from(code: ExitCode) -> Self {
         Self::from(code as u8)
@@ -96,16 +112,10 @@ mod tests {
         let denied = io::Error::from_raw_os_error(libc::EPERM);
         let failure = Failure::of_system("cannot create vpn0", &denied);
         assert_eq!(failure.class, ExitCode::Rights);
-        assert_eq!(
-            failure.message,
-            "cannot create vpn0: Operation not permitted: run with sudo"
-        );
+        assert_eq!(failure.message, "cannot create vpn0: Operation not permitted: run with sudo");
         let busy = io::Error::from_raw_os_error(libc::EBUSY);
         let failure = Failure::of_system("cannot create vpn0", &busy);
         assert_eq!(failure.class, ExitCode::Failure);
-        assert_eq!(
-            failure.message,
-            "cannot create vpn0: Device or resource busy"
-        );
+        assert_eq!(failure.message, "cannot create vpn0: Device or resource busy");
     }
 }

@@ -32,6 +32,7 @@ pub mod datagram;
 pub mod egress;
 pub mod failure;
 pub mod flow;
+mod instance;
 pub mod io;
 pub mod kcp;
 pub mod mux;

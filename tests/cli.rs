@@ -21,27 +21,15 @@ fn vpn(arguments: &[&str]) -> Command {
 }
 
 fn run(arguments: &[&str], input: &str) -> Output {
-    let mut child = vpn(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.as_bytes())
-        .unwrap();
+    let mut child =
+        vpn(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }
 
 /// Runs in a place without instances, whatever the host has.
 fn run_beside(folder: &Path, arguments: &[&str]) -> Output {
-    vpn(arguments)
-        .env("RUNTIME_DIRECTORY", folder)
-        .output()
-        .unwrap()
+    vpn(arguments).env("RUNTIME_DIRECTORY", folder).output().unwrap()
 }
 
 fn stdout(output: &Output) -> &str {
@@ -62,15 +50,9 @@ fn key_of(output: &Output) -> Vec<u8> {
 #[test]
 fn derives_the_public_key_of_a_known_private_key() {
     // RFC 7748 section 6.1: Alice.
-    let output = run(
-        &["pubkey"],
-        "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n",
-    );
+    let output = run(&["pubkey"], "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n");
     assert!(output.status.success());
-    assert_eq!(
-        stdout(&output),
-        "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=\n"
-    );
+    assert_eq!(stdout(&output), "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=\n");
     assert_eq!(stderr(&output), "");
 }
 
@@ -92,8 +74,7 @@ fn warns_of_a_key_in_a_file_that_others_can_read() {
     for (mode, warned) in [(0o644, true), (0o600, false)] {
         let path = folder.path().join("key");
         let file = fs::File::create(&path).unwrap();
-        file.set_permissions(fs::Permissions::from_mode(mode))
-            .unwrap();
+        file.set_permissions(fs::Permissions::from_mode(mode)).unwrap();
         let output = vpn(&["genkey"]).stdout(file).output().unwrap();
         assert!(output.status.success());
         assert_eq!(stderr(&output).contains("umask 077"), warned);
@@ -107,10 +88,7 @@ fn ends_with_2_for_a_wrong_key_and_does_not_repeat_it() {
         assert_eq!(output.status.code(), Some(2));
         assert_eq!(stdout(&output), "");
         let said = stderr(&output);
-        assert!(
-            said.starts_with("vpn: no private key on standard input: "),
-            "{said}"
-        );
+        assert!(said.starts_with("vpn: no private key on standard input: "), "{said}");
         assert!(!said.contains("c2Vj") && !said.contains("secret"), "{said}");
         assert_eq!(said.lines().count(), 1);
     }
@@ -118,20 +96,12 @@ fn ends_with_2_for_a_wrong_key_and_does_not_repeat_it() {
 
 #[test]
 fn ends_with_2_for_wrong_usage() {
-    for arguments in [
-        &["fly"][..],
-        &[],
-        &["up", "--route", "10.0.0.1/8"],
-        &["status", "a b"],
-    ] {
+    for arguments in [&["fly"][..], &[], &["up", "--route", "10.0.0.1/8"], &["status", "a b"]] {
         assert_eq!(run(arguments, "").status.code(), Some(2), "{arguments:?}");
     }
     let watch = run(&["status", "--watch"], "");
     assert_eq!(watch.status.code(), Some(2));
-    assert_eq!(
-        stderr(&watch),
-        "vpn: status --watch is not built yet: leave it out\n"
-    );
+    assert_eq!(stderr(&watch), "vpn: status --watch is not built yet: leave it out\n");
 }
 
 #[test]
@@ -154,10 +124,7 @@ fn names_file_line_column_and_key_of_a_wrong_configuration() {
 fn ends_with_2_for_a_configuration_that_is_not_there() {
     let output = run(&["up", "/nowhere/home.toml"], "");
     assert_eq!(output.status.code(), Some(2));
-    assert_eq!(
-        stderr(&output),
-        "vpn: cannot read /nowhere/home.toml: No such file or directory\n"
-    );
+    assert_eq!(stderr(&output), "vpn: cannot read /nowhere/home.toml: No such file or directory\n");
 }
 
 #[test]
@@ -165,10 +132,7 @@ fn ends_with_6_for_a_tunnel_that_is_not_up() {
     let folder = tempfile::tempdir().unwrap();
     let output = run_beside(folder.path(), &["status", "nobody"]);
     assert_eq!(output.status.code(), Some(6));
-    assert_eq!(
-        stderr(&output),
-        "vpn: there is no tunnel nobody: `vpn status` lists those that are up\n"
-    );
+    assert_eq!(stderr(&output), "vpn: there is no tunnel nobody: `vpn status` lists those that are up\n");
 }
 
 #[test]

@@ -54,10 +54,7 @@ pub const fn client_gateway_v6(n: u8) -> Ipv6Addr {
 /// The addresses of client `n` inside the tunnel.
 #[must_use]
 pub const fn tunnel_client(n: u8) -> (Ipv4Addr, Ipv6Addr) {
-    (
-        Ipv4Addr::new(10, 77, 0, n + 2),
-        Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, n as u16 + 2),
-    )
+    (Ipv4Addr::new(10, 77, 0, n + 2), Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, n as u16 + 2))
 }
 
 /// The URL of `path` on `host` by HTTP on `port`.

@@ -107,15 +107,9 @@ pub fn remove_stale() -> Result<()> {
         Resource::Namespace(name).remove();
     }
     let temporary = std::env::temp_dir();
-    for path in stale(&temporary)?
-        .into_iter()
-        .map(|name| temporary.join(name))
-    {
+    for path in stale(&temporary)?.into_iter().map(|name| temporary.join(name)) {
         // Anybody may make a directory of this name there.
-        if path
-            .symlink_metadata()
-            .is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == 0)
-        {
+        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == 0) {
             Resource::Directory(path).remove();
         }
     }
@@ -162,9 +156,7 @@ fn guard_against_signals() -> Result<()> {
 fn start_signal_thread() -> Result<()> {
     let (reader, writer) = std::io::pipe()?;
     sys::write_signals_to(writer.into(), &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP])?;
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || end_on_signal(reader))?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || end_on_signal(reader))?;
     Ok(())
 }
 
@@ -190,15 +182,9 @@ mod tests {
         assert_eq!(creator("vpn-123-0"), Some(123));
         assert_eq!(creator("vpn-123-0-client"), Some(123));
         assert_eq!(creator("vpn-123-4-client-1"), Some(123));
-        for name in [
-            "vpn",
-            "vpn-",
-            "vpn-123",
-            "vpn-123-client",
-            "vpn-x-0-client",
-            "other-123-0-client",
-            "host-123",
-        ] {
+        for name in
+            ["vpn", "vpn-", "vpn-123", "vpn-123-client", "vpn-x-0-client", "other-123-0-client", "host-123"]
+        {
             assert_eq!(creator(name), None, "{name}");
         }
     }

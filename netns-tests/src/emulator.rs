@@ -34,13 +34,8 @@ pub struct Profile {
 
 impl Profile {
     /// A lane that passes everything at once.
-    pub const CLEAR: Self = Self {
-        delay: Duration::ZERO,
-        loss: 0.0,
-        rate: None,
-        queue: Duration::ZERO,
-        drop_udp: false,
-    };
+    pub const CLEAR: Self =
+        Self { delay: Duration::ZERO, loss: 0.0, rate: None, queue: Duration::ZERO, drop_udp: false };
 
     /// One direction of a link of `rate` bit/s with half of `round_trip` as its delay, `loss`, and a queue of one
     /// bandwidth-delay product, at least 50 ms.
@@ -58,10 +53,7 @@ impl Profile {
     /// The same lane with every UDP packet dropped.
     #[must_use]
     pub const fn without_udp(self) -> Self {
-        Self {
-            drop_udp: true,
-            ..self
-        }
+        Self { drop_udp: true, ..self }
     }
 }
 
@@ -125,15 +117,9 @@ impl Emulator {
     pub fn new(profiles: [Profile; 2], seed: u64) -> Self {
         // Each lane draws from a generator of its own, so the losses of one do not depend on the traffic of the other.
         let [out, inward] = profiles;
-        let lanes = [
-            Lane::new(out, seed.wrapping_mul(2)),
-            Lane::new(inward, seed.wrapping_mul(2).wrapping_add(1)),
-        ];
-        Self {
-            lanes,
-            killed: HashSet::new(),
-            newest_tcp: None,
-        }
+        let lanes =
+            [Lane::new(out, seed.wrapping_mul(2)), Lane::new(inward, seed.wrapping_mul(2).wrapping_add(1))];
+        Self { lanes, killed: HashSet::new(), newest_tcp: None }
     }
 
     /// Takes a frame that arrives at the link.
@@ -168,10 +154,7 @@ impl Emulator {
     /// When the next frame is due; `None` when none is under way.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        Direction::BOTH
-            .into_iter()
-            .filter_map(|direction| self.due(direction))
-            .min()
+        Direction::BOTH.into_iter().filter_map(|direction| self.due(direction)).min()
     }
 
     /// Changes what a direction does from now on; frames under way keep their time.
@@ -209,10 +192,7 @@ impl Emulator {
     }
 
     fn due(&self, direction: Direction) -> Option<Instant> {
-        self.lanes[direction.index()]
-            .in_flight
-            .front()
-            .map(|(due, _)| *due)
+        self.lanes[direction.index()].in_flight.front().map(|(due, _)| *due)
     }
 }
 
@@ -252,10 +232,7 @@ impl Lane {
         } else {
             let due = departure + self.profile.delay;
             // A profile with less delay does not overtake what is under way: a line keeps its order.
-            let due = self
-                .in_flight
-                .back()
-                .map_or(due, |(last, _)| due.max(*last));
+            let due = self.in_flight.back().map_or(due, |(last, _)| due.max(*last));
             self.in_flight.push_back((due, bytes.to_vec()));
         }
     }
@@ -331,10 +308,7 @@ mod tests {
         while let Some(due) = emulator.poll_timeout() {
             drain(emulator, due, &mut arrivals);
         }
-        arrivals
-            .into_iter()
-            .map(|arrival| arrival - epoch)
-            .collect()
+        arrivals.into_iter().map(|arrival| arrival - epoch).collect()
     }
 
     fn drain(emulator: &mut Emulator, now: Instant, arrivals: &mut Vec<Instant>) {
@@ -350,19 +324,10 @@ mod tests {
 
     #[test]
     fn gives_fifty_milliseconds_when_asked_for_fifty() {
-        let profile = Profile {
-            delay: Duration::from_millis(50),
-            ..Profile::CLEAR
-        };
+        let profile = Profile { delay: Duration::from_millis(50), ..Profile::CLEAR };
         let mut emulator = Emulator::new(both(profile), 1);
         let frame = ipv4_frame(UDP, 1, 2, FULL);
-        let arrivals = run(
-            &mut emulator,
-            Direction::Out,
-            &frame,
-            1000,
-            Duration::from_millis(1),
-        );
+        let arrivals = run(&mut emulator, Direction::Out, &frame, 1000, Duration::from_millis(1));
         assert_eq!(arrivals.len(), 1000);
         for (n, arrival) in (0..).zip(&arrivals) {
             assert_eq!(*arrival, Duration::from_millis(n + 50));
@@ -371,41 +336,22 @@ mod tests {
 
     #[test]
     fn loses_five_percent_when_asked_for_five_in_each_direction_and_whatever_the_seed() {
-        let profile = Profile {
-            loss: 0.05,
-            ..Profile::CLEAR
-        };
+        let profile = Profile { loss: 0.05, ..Profile::CLEAR };
         for seed in 0..10 {
             for direction in Direction::BOTH {
                 let mut emulator = Emulator::new(both(profile), seed);
-                run(
-                    &mut emulator,
-                    direction,
-                    &ipv4_frame(UDP, 1, 2, 100),
-                    FRAMES,
-                    Duration::from_micros(10),
-                );
+                run(&mut emulator, direction, &ipv4_frame(UDP, 1, 2, 100), FRAMES, Duration::from_micros(10));
                 let stats = emulator.stats(direction);
                 // Four standard deviations of a binomial of 100,000 at 5 %.
-                assert!(
-                    (4724..=5276).contains(&stats.lost),
-                    "seed {seed}: {stats:?}"
-                );
-                assert_eq!(
-                    stats.lost + stats.forwarded,
-                    u64::from(FRAMES),
-                    "seed {seed}"
-                );
+                assert!((4724..=5276).contains(&stats.lost), "seed {seed}: {stats:?}");
+                assert_eq!(stats.lost + stats.forwarded, u64::from(FRAMES), "seed {seed}");
             }
         }
     }
 
     #[test]
     fn loses_the_same_frames_again_with_the_same_seed() {
-        let profile = Profile {
-            loss: 0.2,
-            ..Profile::CLEAR
-        };
+        let profile = Profile { loss: 0.2, ..Profile::CLEAR };
         let outcome = |seed| {
             run(
                 &mut Emulator::new(both(profile), seed),
@@ -422,11 +368,7 @@ mod tests {
     #[test]
     fn sends_at_the_rate_and_drops_what_the_queue_cannot_hold() {
         // 12 Mbit/s = one full packet a millisecond, offered at twice that for 1 s.
-        let profile = Profile {
-            rate: Some(12_000_000),
-            queue: Duration::from_millis(100),
-            ..Profile::CLEAR
-        };
+        let profile = Profile { rate: Some(12_000_000), queue: Duration::from_millis(100), ..Profile::CLEAR };
         let mut emulator = Emulator::new(both(profile), 1);
         let arrivals = run(
             &mut emulator,
@@ -439,38 +381,18 @@ mod tests {
             assert_eq!(pair[1] - pair[0], Duration::from_millis(1));
         }
         // What was sent in the second, and what the queue held at its end.
-        assert!(
-            (1098..=1102).contains(&arrivals.len()),
-            "{}",
-            arrivals.len()
-        );
-        assert_eq!(
-            emulator.stats(Direction::Out).queue_full,
-            2000 - arrivals.len() as u64
-        );
+        assert!((1098..=1102).contains(&arrivals.len()), "{}", arrivals.len());
+        assert_eq!(emulator.stats(Direction::Out).queue_full, 2000 - arrivals.len() as u64);
     }
 
     #[test]
     fn a_lost_frame_uses_its_share_of_the_rate() {
-        let profile = Profile {
-            rate: Some(12_000_000),
-            queue: Duration::from_millis(50),
-            loss: 0.5,
-            ..Profile::CLEAR
-        };
+        let profile =
+            Profile { rate: Some(12_000_000), queue: Duration::from_millis(50), loss: 0.5, ..Profile::CLEAR };
         let mut emulator = Emulator::new(both(profile), 3);
-        run(
-            &mut emulator,
-            Direction::Out,
-            &ipv4_frame(UDP, 1, 2, FULL),
-            4000,
-            Duration::from_micros(500),
-        );
+        run(&mut emulator, Direction::Out, &ipv4_frame(UDP, 1, 2, FULL), 4000, Duration::from_micros(500));
         let stats = emulator.stats(Direction::Out);
-        assert!(
-            (2048..=2052).contains(&(stats.lost + stats.forwarded)),
-            "{stats:?}"
-        );
+        assert!((2048..=2052).contains(&(stats.lost + stats.forwarded)), "{stats:?}");
         assert!((900..=1150).contains(&stats.forwarded), "{stats:?}");
     }
 
@@ -493,10 +415,7 @@ mod tests {
         emulator.set_blackout(Direction::In, true);
         emulator.handle_frame(Direction::In, &frame, now);
         emulator.handle_frame(Direction::Out, &frame, now);
-        assert_eq!(
-            emulator.poll_frame(now).map(|(direction, _)| direction),
-            Some(Direction::Out)
-        );
+        assert_eq!(emulator.poll_frame(now).map(|(direction, _)| direction), Some(Direction::Out));
         assert_eq!(emulator.poll_frame(now), None);
         emulator.set_blackout(Direction::In, false);
         emulator.handle_frame(Direction::In, &frame, now);
@@ -524,10 +443,7 @@ mod tests {
 
     #[test]
     fn keeps_the_order_when_the_delay_shrinks() {
-        let slow = Profile {
-            delay: Duration::from_millis(50),
-            ..Profile::CLEAR
-        };
+        let slow = Profile { delay: Duration::from_millis(50), ..Profile::CLEAR };
         let mut emulator = Emulator::new(both(slow), 1);
         let now = start();
         emulator.handle_frame(Direction::Out, &ipv4_frame(TCP, 1, 2, 60), now);
@@ -543,10 +459,7 @@ mod tests {
 
     #[test]
     fn holds_a_bounded_number_of_frames() {
-        let profile = Profile {
-            delay: Duration::from_secs(10),
-            ..Profile::CLEAR
-        };
+        let profile = Profile { delay: Duration::from_secs(10), ..Profile::CLEAR };
         let mut emulator = Emulator::new(both(profile), 1);
         let now = start();
         for _ in 0..=MAX_IN_FLIGHT {

@@ -15,14 +15,7 @@ impl Flow {
     /// The flow between `one` and `other`, in whichever order they come.
     #[must_use]
     pub fn new(protocol: u8, one: SocketAddr, other: SocketAddr) -> Self {
-        Self {
-            protocol,
-            ends: if one <= other {
-                [one, other]
-            } else {
-                [other, one]
-            },
-        }
+        Self { protocol, ends: if one <= other { [one, other] } else { [other, one] } }
     }
 }
 
@@ -52,17 +45,8 @@ pub fn flow(frame: &[u8]) -> Option<Flow> {
         ETHERTYPE_IPV4 => ipv4(packet)?,
         _ => ipv6(packet)?,
     };
-    let port = |at: usize| {
-        Some(u16::from_be_bytes([
-            *transport.get(at)?,
-            *transport.get(at + 1)?,
-        ]))
-    };
-    Some(Flow::new(
-        protocol,
-        SocketAddr::new(source, port(0)?),
-        SocketAddr::new(destination, port(2)?),
-    ))
+    let port = |at: usize| Some(u16::from_be_bytes([*transport.get(at)?, *transport.get(at + 1)?]));
+    Some(Flow::new(protocol, SocketAddr::new(source, port(0)?), SocketAddr::new(destination, port(2)?)))
 }
 
 fn ether_type(frame: &[u8]) -> Option<u16> {
@@ -72,21 +56,15 @@ fn ether_type(frame: &[u8]) -> Option<u16> {
 fn ipv4(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
     let fragment_offset = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x1fff;
     let header = usize::from(packet.first()? & 0x0f) * 4;
-    let address = |at: usize| {
-        Some(IpAddr::V4(Ipv4Addr::from(
-            <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?,
-        )))
-    };
+    let address =
+        |at: usize| Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?)));
     (fragment_offset == 0).then_some(())?;
     Some((address(12)?, address(16)?, packet.get(header..)?))
 }
 
 fn ipv6(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
-    let address = |at: usize| {
-        Some(IpAddr::V6(Ipv6Addr::from(
-            <[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?,
-        )))
-    };
+    let address =
+        |at: usize| Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?)));
     Some((address(8)?, address(24)?, packet.get(40..)?))
 }
 
@@ -105,12 +83,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// An Ethernet frame with an IPv4 packet of `size` bytes in all.
-    pub(crate) fn ipv4_frame(
-        protocol: u8,
-        source_port: u16,
-        destination_port: u16,
-        size: usize,
-    ) -> Vec<u8> {
+    pub(crate) fn ipv4_frame(protocol: u8, source_port: u16, destination_port: u16, size: usize) -> Vec<u8> {
         let mut frame = vec![0; ETHERNET_HEADER + size];
         frame[12..14].copy_from_slice(&ETHERTYPE_IPV4.to_be_bytes());
         let packet = &mut frame[ETHERNET_HEADER..];
@@ -150,11 +123,7 @@ pub(crate) mod tests {
         frame[ETHERNET_HEADER + 7] = 1;
         assert_eq!(flow(&frame), None);
         for length in 0..ETHERNET_HEADER + 24 {
-            assert_eq!(
-                flow(&ipv4_frame(UDP, 1, 2, 60)[..length]),
-                None,
-                "{length} bytes"
-            );
+            assert_eq!(flow(&ipv4_frame(UDP, 1, 2, 60)[..length]), None, "{length} bytes");
         }
     }
 

@@ -38,10 +38,7 @@ impl HostState {
         for (question, before) in &self.0 {
             let after = &now.0[question];
             if before != after {
-                bail!(
-                    "{} is not as it was: {question}\nbefore:\n{before}\nafter:\n{after}",
-                    node.role()
-                );
+                bail!("{} is not as it was: {question}\nbefore:\n{before}\nafter:\n{after}", node.role());
             }
         }
         Ok(())

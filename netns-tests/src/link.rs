@@ -56,15 +56,9 @@ impl Link {
         let (started, outcome) = sync_channel(1);
         let emulator = Emulator::new(profiles, seed);
         let run = move || run(&namespace, &interfaces, emulator, &queue, &woken, &started);
-        let thread = std::thread::Builder::new()
-            .name("link".to_owned())
-            .spawn(run)?;
+        let thread = std::thread::Builder::new().name("link".to_owned()).spawn(run)?;
         outcome.recv().context("the link's thread died")??;
-        Ok(Self {
-            commands: Some(commands),
-            wake,
-            thread: Some(thread),
-        })
+        Ok(Self { commands: Some(commands), wake, thread: Some(thread) })
     }
 
     /// Runs `action` on the emulator, in the link's thread, and gives back what it returns.
@@ -96,9 +90,7 @@ impl Link {
     /// If the thread has stopped.
     pub fn set_blackout(&self, blackout: bool) -> Result<()> {
         self.with(move |emulator| {
-            Direction::BOTH
-                .into_iter()
-                .for_each(|direction| emulator.set_blackout(direction, blackout))
+            Direction::BOTH.into_iter().for_each(|direction| emulator.set_blackout(direction, blackout))
         })
     }
 
@@ -131,16 +123,11 @@ impl Link {
         self.ask(Shell::stats)?.map_err(Into::into)
     }
 
-    fn ask<T: Send + 'static>(
-        &self,
-        action: impl FnOnce(&mut Shell) -> T + Send + 'static,
-    ) -> Result<T> {
+    fn ask<T: Send + 'static>(&self, action: impl FnOnce(&mut Shell) -> T + Send + 'static) -> Result<T> {
         let (answer, answered) = sync_channel(1);
         let command: Command = Box::new(move |shell| drop(answer.send(action(shell))));
         let commands = self.commands.as_ref().context("the link was stopped")?;
-        commands
-            .send(command)
-            .map_err(|_| anyhow!("the link's thread died"))?;
+        commands.send(command).map_err(|_| anyhow!("the link's thread died"))?;
         self.wake();
         answered.recv().context("the link's thread died")
     }
@@ -232,10 +219,7 @@ impl Shell {
     /// Takes what has arrived, a batch from each end.
     fn receive(&mut self) -> Result<()> {
         for direction in Direction::BOTH {
-            match self
-                .receiver
-                .receive(self.sockets[direction.index()].as_fd())
-            {
+            match self.receiver.receive(self.sockets[direction.index()].as_fd()) {
                 Ok(_) => {}
                 Err(error) if is_transient(&error) => continue,
                 Err(error) => return Err(error).context("receiving"),
@@ -267,11 +251,7 @@ impl Shell {
 
     /// Waits for a frame, for the next one to be due, or for a command.
     fn wait(&self, wake: &OwnedFd) -> Result<()> {
-        let timeout = self
-            .emulator
-            .poll_timeout()
-            .map(|due| timespec(due, wait::now()))
-            .transpose()?;
+        let timeout = self.emulator.poll_timeout().map(|due| timespec(due, wait::now())).transpose()?;
         let [client_side, router_side] = &self.sockets;
         let mut ends = [client_side, router_side, wake].map(|end| PollFd::new(end, PollFlags::IN));
         match poll(&mut ends, timeout.as_ref()) {
@@ -288,11 +268,7 @@ impl Shell {
         for socket in &self.sockets {
             self.overruns += u64::from(sys::overruns(socket)?);
         }
-        Ok(ShellStats {
-            overruns: self.overruns,
-            unsent: self.unsent,
-            latest: self.latest,
-        })
+        Ok(ShellStats { overruns: self.overruns, unsent: self.unsent, latest: self.latest })
     }
 }
 
@@ -326,18 +302,12 @@ fn send_all(socket: &OwnedFd, frames: &mut Vec<Vec<u8>>) -> io::Result<u64> {
 
 /// Whether an error says "not now" (no frame, no room) or "this end is gone for a moment" (an interface that is down).
 fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENETDOWN | libc::EINTR)
-    )
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENETDOWN | libc::EINTR))
 }
 
 fn timespec(due: Instant, now: Instant) -> Result<Timespec> {
     let rest = due.saturating_duration_since(now);
-    Ok(Timespec {
-        tv_sec: i64::try_from(rest.as_secs())?,
-        tv_nsec: i64::from(rest.subsec_nanos()),
-    })
+    Ok(Timespec { tv_sec: i64::try_from(rest.as_secs())?, tv_nsec: i64::from(rest.subsec_nanos()) })
 }
 
 /// Room for what arrives while the thread does not run: 16 MiB, about 5,000 full packets as the kernel counts them.

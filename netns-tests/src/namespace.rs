@@ -33,14 +33,8 @@ impl Namespace {
         ip(&["netns", "add", &name])?;
         let network = File::open(Path::new(NAMESPACES).join(&name))?;
         let mounts = private_mounts(network.try_clone()?, resolv_conf.to_owned());
-        let mounts = mounts
-            .inspect_err(|_| remove(&name))
-            .with_context(|| format!("mounts of {name}"))?;
-        Ok(Self {
-            name,
-            network,
-            mounts,
-        })
+        let mounts = mounts.inspect_err(|_| remove(&name)).with_context(|| format!("mounts of {name}"))?;
+        Ok(Self { name, network, mounts })
     }
 
     /// The name, as `ip netns exec` takes it.
@@ -81,10 +75,7 @@ impl Drop for Namespace {
 /// # Errors
 /// If the effective user is another.
 pub fn require_root() -> Result<()> {
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "network namespaces need root: run sudo scripts/test"
-    );
+    ensure!(rustix::process::geteuid().is_root(), "network namespaces need root: run sudo scripts/test");
     Ok(())
 }
 
@@ -93,17 +84,9 @@ pub fn require_root() -> Result<()> {
 /// # Errors
 /// With what it wrote, if it fails.
 pub(crate) fn ip(arguments: &[&str]) -> Result<String> {
-    let output = Command::new("ip")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .context("ip")?;
+    let output = Command::new("ip").args(arguments).stdin(Stdio::null()).output().context("ip")?;
     if !output.status.success() {
-        bail!(
-            "ip {}: {}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -111,27 +94,19 @@ pub(crate) fn ip(arguments: &[&str]) -> Result<String> {
 /// A mount namespace made in a thread of its own, which ends with the descriptor as the only trace.
 fn private_mounts(network: File, resolv_conf: String) -> Result<OwnedFd> {
     let make = move || -> Result<OwnedFd> {
-        move_into_link_name_space(
-            std::os::fd::AsFd::as_fd(&network),
-            Some(LinkNameSpaceType::Network),
-        )?;
+        move_into_link_name_space(std::os::fd::AsFd::as_fd(&network), Some(LinkNameSpaceType::Network))?;
         sys::unshare_mounts()?;
         arrange_mounts(&resolv_conf)?;
         Ok(File::open("/proc/thread-self/ns/mnt")?.into())
     };
-    std::thread::spawn(make)
-        .join()
-        .unwrap_or_else(|_| bail!("the thread panicked"))
+    std::thread::spawn(make).join().unwrap_or_else(|_| bail!("the thread panicked"))
 }
 
 fn arrange_mounts(resolv_conf: &str) -> Result<()> {
     use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
     let nothing = None::<&std::ffi::CStr>;
-    mount_change(
-        "/",
-        MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
-    )
-    .context("making mounts private")?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+        .context("making mounts private")?;
     // Whole directories, because /run/vpn and /var/lib/vpn need not exist on the host and must not be made there.
     for directory in ["/run", "/var/lib"] {
         mount("tmpfs", directory, "tmpfs", MountFlags::empty(), nothing).context(directory)?;
@@ -139,8 +114,7 @@ fn arrange_mounts(resolv_conf: &str) -> Result<()> {
     show_this_network_in_sys().context("/sys")?;
     std::fs::write(RESOLV_CONF_COPY, resolv_conf)?;
     let target = resolv_conf_target()?;
-    mount_bind(RESOLV_CONF_COPY, &target)
-        .with_context(|| format!("mounting over {}", target.display()))
+    mount_bind(RESOLV_CONF_COPY, &target).with_context(|| format!("mounting over {}", target.display()))
 }
 
 /// Mounts a /sys of this network namespace, with the control groups of the old one.
@@ -148,13 +122,7 @@ fn show_this_network_in_sys() -> Result<()> {
     use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_move};
     std::fs::create_dir("/run/cgroup")?;
     let groups = mount_bind_recursive("/sys/fs/cgroup", "/run/cgroup");
-    mount(
-        "sysfs",
-        "/sys",
-        "sysfs",
-        MountFlags::empty(),
-        None::<&std::ffi::CStr>,
-    )?;
+    mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None::<&std::ffi::CStr>)?;
     if groups.is_ok() {
         mount_move("/run/cgroup", "/sys/fs/cgroup")?;
     }
@@ -165,10 +133,7 @@ fn show_this_network_in_sys() -> Result<()> {
 fn resolv_conf_target() -> Result<std::path::PathBuf> {
     let link = Path::new("/etc/resolv.conf");
     let Ok(target) = std::fs::read_link(link) else {
-        ensure!(
-            link.exists(),
-            "this host has no /etc/resolv.conf to mount a private one over"
-        );
+        ensure!(link.exists(), "this host has no /etc/resolv.conf to mount a private one over");
         return Ok(link.to_owned());
     };
     let target = Path::new("/etc").join(target);
@@ -192,11 +157,7 @@ pub(crate) fn remove(name: &str) {
 fn pids(name: &str) -> Result<Vec<u32>> {
     let own = std::process::id();
     let pids = ip(&["netns", "pids", name])?;
-    Ok(pids
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .filter(|pid| *pid != own)
-        .collect())
+    Ok(pids.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| *pid != own).collect())
 }
 
 fn kill(pid: u32) {

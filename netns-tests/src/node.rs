@@ -30,18 +30,10 @@ impl Node {
     /// Without root, or if the kernel refuses.
     pub fn create(run: Run, role: &str, logs: &Arc<Logs>) -> Result<Self> {
         let namespace = Namespace::create(run, role, RESOLV_CONF)?;
-        let node = Self {
-            role: role.to_owned(),
-            namespace,
-            logs: Arc::clone(logs),
-        };
+        let node = Self { role: role.to_owned(), namespace, logs: Arc::clone(logs) };
         node.ip("link set lo up")?;
         // Nobody advertises routers here, and duplicate address detection makes an address wait for a second.
-        for (key, value) in [
-            ("accept_ra", "0"),
-            ("accept_dad", "0"),
-            ("router_solicitations", "0"),
-        ] {
+        for (key, value) in [("accept_ra", "0"), ("accept_dad", "0"), ("router_solicitations", "0")] {
             node.set_sysctl(&format!("net/ipv6/conf/default/{key}"), value)?;
         }
         Ok(node)
@@ -64,17 +56,10 @@ impl Node {
     /// # Errors
     /// If the namespaces cannot be shared with it.
     pub fn program(&self, name: impl AsRef<std::ffi::OsStr>) -> Result<Program> {
-        let label = Path::new(name.as_ref())
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let label = Path::new(name.as_ref()).file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut command = Command::new(name);
         // What a service manager has set for this process is not meant for the programs under test.
-        command
-            .env_remove("RUNTIME_DIRECTORY")
-            .env_remove("STATE_DIRECTORY")
-            .env("LC_ALL", "C");
+        command.env_remove("RUNTIME_DIRECTORY").env_remove("STATE_DIRECTORY").env("LC_ALL", "C");
         sys::enter_before_exec(
             &mut command,
             self.namespace.network().as_fd(),
@@ -105,10 +90,7 @@ impl Node {
     /// # Errors
     /// If one of them fails.
     pub fn ip_lines(&self, lines: &[String]) -> Result<String> {
-        self.program("ip")?
-            .words("-batch -")
-            .input(lines.join("\n") + "\n")
-            .output()
+        self.program("ip")?.words("-batch -").input(lines.join("\n") + "\n").output()
     }
 
     /// Reads a sysctl, named by its path below /proc/sys.
@@ -116,10 +98,7 @@ impl Node {
     /// # Errors
     /// If there is none.
     pub fn sysctl(&self, path: &str) -> Result<String> {
-        Ok(self
-            .run(&format!("cat /proc/sys/{path}"))?
-            .trim()
-            .to_owned())
+        Ok(self.run(&format!("cat /proc/sys/{path}"))?.trim().to_owned())
     }
 
     /// Sets a sysctl, named by its path below /proc/sys.
@@ -127,10 +106,7 @@ impl Node {
     /// # Errors
     /// If it refuses the value.
     pub fn set_sysctl(&self, path: &str, value: &str) -> Result<()> {
-        self.program("tee")?
-            .arg(format!("/proc/sys/{path}"))
-            .input(value)
-            .output()?;
+        self.program("tee")?.arg(format!("/proc/sys/{path}")).input(value).output()?;
         Ok(())
     }
 
@@ -148,10 +124,7 @@ impl Node {
     /// # Errors
     /// If the sockets cannot be listed.
     pub fn is_listening(&self, port: u16) -> Result<bool> {
-        Ok(!self
-            .run(&format!("ss -Hltn sport = :{port}"))?
-            .trim()
-            .is_empty())
+        Ok(!self.run(&format!("ss -Hltn sport = :{port}"))?.trim().is_empty())
     }
 
     /// The processes on this host that run the program `name`.
@@ -160,8 +133,7 @@ impl Node {
     /// If the processes cannot be listed.
     pub fn pids_of(&self, name: &str) -> Result<Vec<u32>> {
         let runs = |pid: &u32| {
-            std::fs::read_to_string(format!("/proc/{pid}/comm"))
-                .is_ok_and(|comm| comm.trim() == name)
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
         };
         Ok(self.namespace.pids()?.into_iter().filter(runs).collect())
     }
@@ -172,10 +144,7 @@ impl Node {
     /// If the processes cannot be listed.
     pub fn signal_all(&self, name: &str, signal: Signal) -> Result<usize> {
         let pids = self.pids_of(name)?;
-        for pid in pids
-            .iter()
-            .filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?))
-        {
+        for pid in pids.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?)) {
             // One may end because another has.
             kill_process(pid, signal).ok();
         }
@@ -188,9 +157,7 @@ impl Node {
     /// If one still does after `limit`.
     pub fn wait_for_end_of(&self, name: &str, limit: Duration) -> Result<()> {
         let what = format!("the end of every {name} on {}", self.role);
-        wait::until(&what, limit, || {
-            Ok(self.pids_of(name)?.is_empty().then_some(()))
-        })
+        wait::until(&what, limit, || Ok(self.pids_of(name)?.is_empty().then_some(())))
     }
 
     /// Captures the packets on `interface` that match `filter` into a file, until the process is dropped.
@@ -199,16 +166,10 @@ impl Node {
     /// If tcpdump does not start.
     pub fn capture(&self, interface: &str, filter: &str) -> Result<Capture> {
         let file = self.logs.next(&self.role, interface).with_extension("pcap");
-        let options = format!(
-            "-i {interface} -n -s {SNAP_LENGTH} -B {CAPTURE_BUFFER} -U --immediate-mode -Z root -w"
-        );
+        let options =
+            format!("-i {interface} -n -s {SNAP_LENGTH} -B {CAPTURE_BUFFER} -U --immediate-mode -Z root -w");
         let program = self.program("tcpdump")?.words(&options).arg(&file);
-        let mut process = if filter.is_empty() {
-            program
-        } else {
-            program.arg(filter)
-        }
-        .start()?;
+        let mut process = if filter.is_empty() { program } else { program.arg(filter) }.start()?;
         process.wait_for_text("listening on", START_LIMIT)?;
         Ok(Capture { process, file })
     }
@@ -228,16 +189,9 @@ impl Capture {
     /// If tcpdump fails, or says that packets escaped it.
     pub fn finish(self, node: &Node, filter: &str) -> Result<Vec<String>> {
         self.process.signal(Signal::INT)?;
-        self.process
-            .finish(START_LIMIT)?
-            .expect_code(0)?
-            .expect_text("0 packets dropped by kernel")?;
+        self.process.finish(START_LIMIT)?.expect_code(0)?.expect_text("0 packets dropped by kernel")?;
         let program = node.program("tcpdump")?.words("-n -r").arg(&self.file);
-        let program = if filter.is_empty() {
-            program
-        } else {
-            program.arg(filter)
-        };
+        let program = if filter.is_empty() { program } else { program.arg(filter) };
         Ok(program.output()?.lines().map(str::to_owned).collect())
     }
 }
@@ -256,10 +210,7 @@ impl Logs {
     /// If it cannot be made.
     pub fn create(directory: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        Ok(Self {
-            directory,
-            next: AtomicU32::new(0),
-        })
+        Ok(Self { directory, next: AtomicU32::new(0) })
     }
 
     /// Where they are.

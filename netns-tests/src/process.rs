@@ -24,11 +24,7 @@ pub struct Program {
 
 impl Program {
     pub(crate) const fn new(command: Command, log: PathBuf) -> Self {
-        Self {
-            command,
-            log,
-            input: None,
-        }
+        Self { command, log, input: None }
     }
 
     /// Adds one argument.
@@ -38,10 +34,7 @@ impl Program {
     }
 
     /// Adds arguments.
-    pub fn args<A: AsRef<std::ffi::OsStr>>(
-        mut self,
-        arguments: impl IntoIterator<Item = A>,
-    ) -> Self {
+    pub fn args<A: AsRef<std::ffi::OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.command.args(arguments);
         self
     }
@@ -62,37 +55,16 @@ impl Program {
     /// # Errors
     /// If it cannot be started.
     pub fn start(mut self) -> Result<Process> {
-        let name = format!(
-            "{} {}",
-            self.command.get_program().display(),
-            arguments(&self.command)
-        );
+        let name = format!("{} {}", self.command.get_program().display(), arguments(&self.command));
         let [stdout, stderr] = ["stdout", "stderr"].map(|ending| self.log.with_added(ending));
-        self.command
-            .stdout(File::create(&stdout)?)
-            .stderr(File::create(&stderr)?);
-        self.command.stdin(if self.input.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        });
+        self.command.stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
+        self.command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
         let started = wait::now();
-        let mut child = self
-            .command
-            .spawn()
-            .with_context(|| format!("starting {name}"))?;
+        let mut child = self.command.spawn().with_context(|| format!("starting {name}"))?;
         if let (Some(text), Some(mut stdin)) = (self.input, child.stdin.take()) {
-            stdin
-                .write_all(text.as_bytes())
-                .with_context(|| format!("writing to {name}"))?;
+            stdin.write_all(text.as_bytes()).with_context(|| format!("writing to {name}"))?;
         }
-        Ok(Process {
-            name,
-            child,
-            started,
-            stdout,
-            stderr,
-        })
+        Ok(Process { name, child, started, stdout, stderr })
     }
 
     /// Starts the program and waits until it has ended.
@@ -150,12 +122,7 @@ impl Process {
             if stdout.contains(text) || stderr.contains(text) {
                 return Ok(Some(()));
             }
-            ensure!(
-                ended.is_none(),
-                "{} ended without {text:?}: {}",
-                self.name,
-                stderr.trim()
-            );
+            ensure!(ended.is_none(), "{} ended without {text:?}: {}", self.name, stderr.trim());
             Ok(None)
         })
     }
@@ -165,8 +132,7 @@ impl Process {
     /// # Errors
     /// If it has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        kill_process(self.process_id()?, signal)
-            .with_context(|| format!("{signal:?} to {}", self.name))
+        kill_process(self.process_id()?, signal).with_context(|| format!("{signal:?} to {}", self.name))
     }
 
     /// Whether it still runs.
@@ -186,13 +152,7 @@ impl Process {
         let status = wait::until(&what, limit, || Ok(self.child.try_wait()?))?;
         let elapsed = self.started.elapsed();
         let (stdout, stderr) = self.logs()?;
-        Ok(Finished {
-            name: self.name.clone(),
-            status,
-            stdout,
-            stderr,
-            elapsed,
-        })
+        Ok(Finished { name: self.name.clone(), status, stdout, stderr, elapsed })
     }
 
     fn process_id(&self) -> Result<Pid> {
@@ -256,12 +216,7 @@ impl Finished {
     /// With what it wrote instead.
     pub fn expect_text(self, text: &str) -> Result<Self> {
         if !self.stdout.contains(text) && !self.stderr.contains(text) {
-            bail!(
-                "{} did not say {text:?}: {}{}",
-                self.name,
-                self.stderr.trim(),
-                self.stdout.trim()
-            );
+            bail!("{} did not say {text:?}: {}{}", self.name, self.stderr.trim(), self.stdout.trim());
         }
         Ok(self)
     }
@@ -271,12 +226,7 @@ impl Finished {
     /// # Errors
     /// With the time it took.
     pub fn expect_within(self, limit: Duration) -> Result<Self> {
-        ensure!(
-            self.elapsed <= limit,
-            "{} took {:?}, more than {limit:?}",
-            self.name,
-            self.elapsed
-        );
+        ensure!(self.elapsed <= limit, "{} took {:?}, more than {limit:?}", self.name, self.elapsed);
         Ok(self)
     }
 }
@@ -289,11 +239,7 @@ fn ended(status: ExitStatus) -> String {
 }
 
 fn arguments(command: &Command) -> String {
-    command
-        .get_args()
-        .map(|argument| argument.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    command.get_args().map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 fn read(path: &Path) -> Result<String> {

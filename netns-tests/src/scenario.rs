@@ -12,8 +12,8 @@ use crate::topology::{Setup, Topology};
 /// # Panics
 /// If something fails: without root, in building, or in the body. The logs and captures are kept then, and the panic says where.
 pub fn scenario(name: &str, setup: Setup, body: impl FnOnce(&Topology) -> Result<()>) {
-    let topology = Topology::build(setup)
-        .unwrap_or_else(|error| panic!("{name}: building the network: {error:#}"));
+    let topology =
+        Topology::build(setup).unwrap_or_else(|error| panic!("{name}: building the network: {error:#}"));
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let _captures = capture(&topology)?;
         body(&topology)?;
@@ -30,32 +30,20 @@ pub fn scenario(name: &str, setup: Setup, body: impl FnOnce(&Topology) -> Result
 }
 
 fn capture(topology: &Topology) -> Result<Vec<crate::node::Capture>> {
-    (0..topology.clients.len())
-        .map(|n| topology.router.capture(&format!("client{n}"), ""))
-        .collect()
+    (0..topology.clients.len()).map(|n| topology.router.capture(&format!("client{n}"), "")).collect()
 }
 
 /// No warning and no error in the log of a `vpn` that a passing scenario has started.
 fn expect_quiet_logs(topology: &Topology) -> Result<()> {
     for entry in std::fs::read_dir(topology.logs().directory())? {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !name.ends_with("-vpn.stderr") {
             continue;
         }
         let log = std::fs::read_to_string(&path)?;
-        let loud = log
-            .lines()
-            .find(|line| LOUD.iter().any(|level| line.contains(level)));
-        ensure!(
-            loud.is_none(),
-            "a warning or error in the log {name}: {}",
-            loud.unwrap_or_default()
-        );
+        let loud = log.lines().find(|line| LOUD.iter().any(|level| line.contains(level)));
+        ensure!(loud.is_none(), "a warning or error in the log {name}: {}", loud.unwrap_or_default());
     }
     Ok(())
 }
@@ -69,9 +57,7 @@ fn keep(name: &str, topology: &Topology) -> String {
 }
 
 fn copy_logs(name: &str, logs: &Path) -> Result<PathBuf> {
-    let kept = target_directory()?
-        .join("netns-failures")
-        .join(format!("{name}-{}", std::process::id()));
+    let kept = target_directory()?.join("netns-failures").join(format!("{name}-{}", std::process::id()));
     std::fs::create_dir_all(&kept)?;
     for entry in std::fs::read_dir(logs)? {
         let entry = entry?;
@@ -86,21 +72,13 @@ fn copy_logs(name: &str, logs: &Path) -> Result<PathBuf> {
 /// The build's target directory: this program lies somewhere in it.
 fn target_directory() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
-    let target = program
-        .ancestors()
-        .find(|ancestor| ancestor.join("CACHEDIR.TAG").exists());
-    Ok(target
-        .context("this program does not lie in a target directory")?
-        .to_owned())
+    let target = program.ancestors().find(|ancestor| ancestor.join("CACHEDIR.TAG").exists());
+    Ok(target.context("this program does not lie in a target directory")?.to_owned())
 }
 
 /// Under sudo, what is written into the build's directory belongs to who called it.
 fn give_to_invoking_user(path: &Path) -> Result<()> {
-    let id = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|id| id.parse::<u32>().ok())
-    };
+    let id = |name: &str| std::env::var(name).ok().and_then(|id| id.parse::<u32>().ok());
     let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) else {
         return Ok(());
     };

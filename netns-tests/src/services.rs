@@ -32,11 +32,7 @@ impl Services {
         std::fs::write(root.join("file"), random_bytes(size))?;
         let nginx = start_nginx(topology, &root).context("nginx")?;
         let dnsmasq = start_dnsmasq(&topology.target).context("dnsmasq")?;
-        Ok(Self {
-            root,
-            _nginx: nginx,
-            _dnsmasq: dnsmasq,
-        })
+        Ok(Self { root, _nginx: nginx, _dnsmasq: dnsmasq })
     }
 
     /// The file that is offered as [`FILE`].
@@ -49,12 +45,7 @@ impl Services {
     ///
     /// # Errors
     /// If curl fails, takes longer than `limit`, or the file is another.
-    pub fn download(
-        &self,
-        client: &Node,
-        host: impl Into<IpAddr>,
-        limit: Duration,
-    ) -> Result<Finished> {
+    pub fn download(&self, client: &Node, host: impl Into<IpAddr>, limit: Duration) -> Result<Finished> {
         let copy = self.copy_path(client);
         let curl = curl(client, &url(host, HTTP_PORT, FILE), limit)?
             .arg("-o")
@@ -69,12 +60,7 @@ impl Services {
     ///
     /// # Errors
     /// If curl fails, takes longer than `limit`, or another file arrives.
-    pub fn upload(
-        &self,
-        client: &Node,
-        host: impl Into<IpAddr>,
-        limit: Duration,
-    ) -> Result<Finished> {
+    pub fn upload(&self, client: &Node, host: impl Into<IpAddr>, limit: Duration) -> Result<Finished> {
         let path = format!("/upload/{}", client.role());
         let curl = curl(client, &url(host, HTTP_PORT, &path), limit)?
             .arg("-T")
@@ -89,16 +75,8 @@ impl Services {
     ///
     /// # Errors
     /// If curl does not start.
-    pub fn start_download(
-        &self,
-        client: &Node,
-        host: impl Into<IpAddr>,
-        limit: Duration,
-    ) -> Result<Process> {
-        curl(client, &url(host, HTTP_PORT, FILE), limit)?
-            .arg("-o")
-            .arg(self.copy_path(client))
-            .start()
+    pub fn start_download(&self, client: &Node, host: impl Into<IpAddr>, limit: Duration) -> Result<Process> {
+        curl(client, &url(host, HTTP_PORT, FILE), limit)?.arg("-o").arg(self.copy_path(client)).start()
     }
 
     /// How much of a started download has arrived.
@@ -111,12 +89,7 @@ impl Services {
     ///
     /// # Errors
     /// If curl fails, takes longer than `limit`, or the file is another.
-    pub fn finish_download(
-        &self,
-        client: &Node,
-        curl: Process,
-        limit: Duration,
-    ) -> Result<Finished> {
+    pub fn finish_download(&self, client: &Node, curl: Process, limit: Duration) -> Result<Finished> {
         let finished = curl.finish(limit)?.expect_code(0)?;
         self.check(&self.copy_path(client))?;
         Ok(finished)
@@ -128,10 +101,7 @@ impl Services {
 
     fn check(&self, copy: &Path) -> Result<()> {
         let (wanted, found) = (checksum(&self.file())?, checksum(copy)?);
-        ensure!(
-            wanted == found,
-            "the checksum of the copy is {found}, not {wanted}"
-        );
+        ensure!(wanted == found, "the checksum of the copy is {found}, not {wanted}");
         std::fs::remove_file(copy)?;
         Ok(())
     }
@@ -142,14 +112,8 @@ impl Services {
 /// # Errors
 /// If curl fails or takes longer than `limit`.
 pub fn seen_from(client: &Node, host: impl Into<IpAddr>, limit: Duration) -> Result<IpAddr> {
-    let answer = curl(client, &url(host, HTTP_PORT, SEEN_FROM), limit)?
-        .run(limit + GRACE)?
-        .expect_code(0)?;
-    answer
-        .stdout
-        .trim()
-        .parse()
-        .with_context(|| format!("{:?} is not an address", answer.stdout))
+    let answer = curl(client, &url(host, HTTP_PORT, SEEN_FROM), limit)?.run(limit + GRACE)?.expect_code(0)?;
+    answer.stdout.trim().parse().with_context(|| format!("{:?} is not an address", answer.stdout))
 }
 
 /// curl on `client`, quiet, with `limit` as its own.
@@ -158,9 +122,7 @@ pub fn seen_from(client: &Node, host: impl Into<IpAddr>, limit: Duration) -> Res
 /// If the program cannot be prepared.
 pub fn curl(client: &Node, url: &str, limit: Duration) -> Result<crate::process::Program> {
     let limit = format!("{:.3}", limit.as_secs_f64());
-    Ok(client
-        .program("curl")?
-        .args(["-sS", "--fail", "--noproxy", "*", "--max-time", &limit, url]))
+    Ok(client.program("curl")?.args(["-sS", "--fail", "--noproxy", "*", "--max-time", &limit, url]))
 }
 
 /// Asks the target's dnsmasq for [`NAME`] with dig, over UDP, and checks the answer.
@@ -169,11 +131,7 @@ pub fn curl(client: &Node, url: &str, limit: Duration) -> Result<crate::process:
 /// If there is none, or another.
 pub fn dig(client: &Node, tries: u32) -> Result<Finished> {
     let words = format!("@{TARGET} {NAME} A +short +notcp +time=2 +tries={tries}");
-    let answer = client
-        .program("dig")?
-        .words(&words)
-        .run(Duration::from_secs(30))?
-        .expect_code(0)?;
+    let answer = client.program("dig")?.words(&words).run(Duration::from_secs(30))?.expect_code(0)?;
     answer.expect_text(&TARGET.to_string())
 }
 
@@ -205,10 +163,7 @@ pub fn ping(client: &Node, host: impl Into<IpAddr>, count: u32) -> Result<(f64, 
 /// # Errors
 /// If it cannot be read.
 pub fn checksum(path: &Path) -> Result<String> {
-    let output = std::process::Command::new("sha256sum")
-        .arg(path)
-        .output()
-        .context("sha256sum")?;
+    let output = std::process::Command::new("sha256sum").arg(path).output().context("sha256sum")?;
     ensure!(
         output.status.success(),
         "sha256sum {}: {}",
@@ -216,11 +171,7 @@ pub fn checksum(path: &Path) -> Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(text
-        .split_whitespace()
-        .next()
-        .context("sha256sum wrote nothing")?
-        .to_owned())
+    Ok(text.split_whitespace().next().context("sha256sum wrote nothing")?.to_owned())
 }
 
 fn random_bytes(size: usize) -> Vec<u8> {
@@ -268,15 +219,8 @@ fn nginx_config(root: &Path, scratch: &Path) -> String {
 
 fn start_dnsmasq(target: &Node) -> Result<Process> {
     let options = "--keep-in-foreground --conf-file=/dev/null --user=root --pid-file= --log-facility=- --no-resolv --no-hosts --port=53";
-    let records = [
-        format!("--address=/{NAME}/{TARGET}"),
-        format!("--address=/{NAME}/{TARGET_V6}"),
-    ];
-    let dnsmasq = target
-        .program("dnsmasq")?
-        .words(options)
-        .args(records)
-        .start()?;
+    let records = [format!("--address=/{NAME}/{TARGET}"), format!("--address=/{NAME}/{TARGET_V6}")];
+    let dnsmasq = target.program("dnsmasq")?.words(options).args(records).start()?;
     target.wait_for_listener(53, START_LIMIT)?;
     Ok(dnsmasq)
 }

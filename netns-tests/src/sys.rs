@@ -38,28 +38,13 @@ pub(crate) fn unshare_mounts() -> io::Result<()> {
 
 /// Tells a packet socket not to show what this end of the link sends.
 pub(crate) fn ignore_outgoing(socket: &impl AsFd) -> io::Result<()> {
-    set_option(
-        socket.as_fd(),
-        libc::SOL_PACKET,
-        libc::PACKET_IGNORE_OUTGOING,
-        1,
-    )
+    set_option(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)
 }
 
 /// Sets the receive and the send buffer of a socket beyond the limits of ordinary users.
 pub(crate) fn force_buffers(socket: &impl AsFd, bytes: i32) -> io::Result<()> {
-    set_option(
-        socket.as_fd(),
-        libc::SOL_SOCKET,
-        libc::SO_RCVBUFFORCE,
-        bytes,
-    )?;
-    set_option(
-        socket.as_fd(),
-        libc::SOL_SOCKET,
-        libc::SO_SNDBUFFORCE,
-        bytes,
-    )
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)?;
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes)
 }
 
 /// The frames a packet socket had no room for since the last call.
@@ -91,11 +76,7 @@ pub(crate) fn bind_to_interface(socket: &impl AsFd, index: u32) -> io::Result<()
     address.sll_ifindex = i32::try_from(index).map_err(io::Error::other)?;
     // SAFETY: `address` lives through the call and the length is its own.
     check(unsafe {
-        libc::bind(
-            socket.as_fd().as_raw_fd(),
-            (&raw const address).cast(),
-            length_of::<libc::sockaddr_ll>(),
-        )
+        libc::bind(socket.as_fd().as_raw_fd(), (&raw const address).cast(), length_of::<libc::sockaddr_ll>())
     })
 }
 
@@ -117,19 +98,13 @@ pub(crate) struct Receiver {
 
 impl std::fmt::Debug for Receiver {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Receiver")
-            .field("waiting", &self.lengths.len())
-            .finish_non_exhaustive()
+        formatter.debug_struct("Receiver").field("waiting", &self.lengths.len()).finish_non_exhaustive()
     }
 }
 
 impl Receiver {
     pub(crate) fn new() -> Self {
-        Self {
-            buffers: vec![[0; FRAME_ROOM]; BATCH],
-            lengths: Vec::with_capacity(BATCH),
-        }
+        Self { buffers: vec![[0; FRAME_ROOM]; BATCH], lengths: Vec::with_capacity(BATCH) }
     }
 
     /// Receives up to [`BATCH`] frames; those of the last call are forgotten. A frame longer than [`FRAME_ROOM`] is an error:
@@ -139,10 +114,7 @@ impl Receiver {
         let mut slices: Vec<libc::iovec> = self
             .buffers
             .iter_mut()
-            .map(|buffer| libc::iovec {
-                iov_base: buffer.as_mut_ptr().cast(),
-                iov_len: FRAME_ROOM,
-            })
+            .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: FRAME_ROOM })
             .collect();
         let mut messages: Vec<libc::mmsghdr> = slices.iter_mut().map(message).collect();
         let count = u32::try_from(messages.len()).map_err(io::Error::other)?;
@@ -160,9 +132,7 @@ impl Receiver {
         for message in &messages[..received] {
             let length = message.msg_len as usize;
             if length > FRAME_ROOM {
-                return Err(io::Error::other(format!(
-                    "a frame of {length} bytes on an emulated link"
-                )));
+                return Err(io::Error::other(format!("a frame of {length} bytes on an emulated link")));
             }
             self.lengths.push(length);
         }
@@ -171,10 +141,7 @@ impl Receiver {
 
     /// The frames of the last call.
     pub(crate) fn frames(&self) -> impl Iterator<Item = &[u8]> {
-        self.buffers
-            .iter()
-            .zip(&self.lengths)
-            .map(|(buffer, length)| &buffer[..*length])
+        self.buffers.iter().zip(&self.lengths).map(|(buffer, length)| &buffer[..*length])
     }
 }
 
@@ -183,22 +150,13 @@ pub(crate) fn send(socket: BorrowedFd<'_>, frames: &[Vec<u8>]) -> io::Result<usi
     let mut slices: Vec<libc::iovec> = frames
         .iter()
         .take(BATCH)
-        .map(|frame| libc::iovec {
-            iov_base: frame.as_ptr().cast_mut().cast(),
-            iov_len: frame.len(),
-        })
+        .map(|frame| libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() })
         .collect();
     let mut messages: Vec<libc::mmsghdr> = slices.iter_mut().map(message).collect();
     let count = u32::try_from(messages.len()).map_err(io::Error::other)?;
     // SAFETY: each header names one slice, each slice one frame, all live through the call, and the kernel only reads them.
-    let sent = unsafe {
-        libc::sendmmsg(
-            socket.as_raw_fd(),
-            messages.as_mut_ptr(),
-            count,
-            libc::MSG_DONTWAIT,
-        )
-    };
+    let sent =
+        unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
@@ -234,13 +192,7 @@ fn message(slice: &mut libc::iovec) -> libc::mmsghdr {
 fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: `value` lives through the call and the length is its own.
     check(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            length_of::<i32>(),
-        )
+        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length_of::<i32>())
     })
 }
 
@@ -249,11 +201,7 @@ fn length_of<T>() -> libc::socklen_t {
 }
 
 fn check(result: i32) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Frames in one system call: enough that its cost no longer counts.

@@ -10,14 +10,9 @@ impl Table {
     /// A table with these headings.
     #[must_use]
     pub fn new(headings: &[&str]) -> Self {
-        let headings: Vec<String> = headings
-            .iter()
-            .map(|heading| (*heading).to_owned())
-            .collect();
+        let headings: Vec<String> = headings.iter().map(|heading| (*heading).to_owned()).collect();
         let rules = headings.iter().map(|_| String::new()).collect();
-        Self {
-            rows: vec![headings, rules],
-        }
+        Self { rows: vec![headings, rules] }
     }
 
     /// Adds a row.

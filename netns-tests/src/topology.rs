@@ -33,20 +33,12 @@ pub struct Setup {
 
 impl Setup {
     /// One client on a plain wire.
-    pub const PLAIN: Self = Self {
-        clients: 1,
-        link: None,
-        seed: SEED,
-    };
+    pub const PLAIN: Self = Self { clients: 1, link: None, seed: SEED };
 
     /// One client behind a link that does the same in both directions.
     #[must_use]
     pub const fn link(profile: Profile) -> Self {
-        Self {
-            clients: 1,
-            link: Some([profile; 2]),
-            seed: SEED,
-        }
+        Self { clients: 1, link: Some([profile; 2]), seed: SEED }
     }
 
     /// The same with `clients` clients.
@@ -87,11 +79,8 @@ impl Topology {
         let run = Run::next();
         let work = WorkDirectory::create(run)?;
         let logs = Arc::new(Logs::create(work.path().join("logs"))?);
-        let node =
-            |role: &str| Node::create(run, role, &logs).with_context(|| format!("making {role}"));
-        let clients = (0..setup.clients)
-            .map(|n| node(&format!("client{n}")))
-            .collect::<Result<Vec<_>>>()?;
+        let node = |role: &str| Node::create(run, role, &logs).with_context(|| format!("making {role}"));
+        let clients = (0..setup.clients).map(|n| node(&format!("client{n}"))).collect::<Result<Vec<_>>>()?;
         let (router, server, target) = (node("router")?, node("server")?, node("target")?);
         let mut topology = Self {
             links: Vec::new(),
@@ -147,21 +136,11 @@ impl Topology {
     }
 
     fn connect_world(&self) -> Result<()> {
-        wire(
-            (&self.router, "server", ROUTER_MAC),
-            (&self.server, "eth0", PEER_MAC),
-        )?;
-        wire(
-            (&self.router, "target", ROUTER_MAC),
-            (&self.target, "eth0", PEER_MAC),
-        )?;
-        wire(
-            (&self.server, "target", ROUTER_MAC),
-            (&self.target, "eth1", PEER_MAC),
-        )?;
+        wire((&self.router, "server", ROUTER_MAC), (&self.server, "eth0", PEER_MAC))?;
+        wire((&self.router, "target", ROUTER_MAC), (&self.target, "eth0", PEER_MAC))?;
+        wire((&self.server, "target", ROUTER_MAC), (&self.target, "eth1", PEER_MAC))?;
         self.router.set_sysctl("net/ipv4/ip_forward", "1")?;
-        self.router
-            .set_sysctl("net/ipv6/conf/all/forwarding", "1")?;
+        self.router.set_sysctl("net/ipv6/conf/all/forwarding", "1")?;
         configure(
             &self.router,
             &[
@@ -210,40 +189,20 @@ impl Topology {
 
     fn connect_client_plainly(&self, n: u8) -> Result<()> {
         let router_side = format!("client{n}");
-        wire(
-            (&self.clients[usize::from(n)], "eth0", PEER_MAC),
-            (&self.router, &router_side, ROUTER_MAC),
-        )
+        wire((&self.clients[usize::from(n)], "eth0", PEER_MAC), (&self.router, &router_side, ROUTER_MAC))
     }
 
-    fn connect_client(
-        &mut self,
-        n: u8,
-        middle: Node,
-        profiles: [Profile; 2],
-        seed: u64,
-    ) -> Result<()> {
+    fn connect_client(&mut self, n: u8, middle: Node, profiles: [Profile; 2], seed: u64) -> Result<()> {
         let client = &self.clients[usize::from(n)];
         let router_side = format!("client{n}");
         middle.set_sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
-        wire(
-            (client, "eth0", PEER_MAC),
-            (&middle, "client", LINK_CLIENT_MAC),
-        )?;
-        wire(
-            (&middle, "router", LINK_ROUTER_MAC),
-            (&self.router, &router_side, ROUTER_MAC),
-        )?;
-        for (node, interface) in [
-            (client, "eth0"),
-            (&middle, "client"),
-            (&middle, "router"),
-            (&self.router, &router_side),
-        ] {
+        wire((client, "eth0", PEER_MAC), (&middle, "client", LINK_CLIENT_MAC))?;
+        wire((&middle, "router", LINK_ROUTER_MAC), (&self.router, &router_side, ROUTER_MAC))?;
+        for (node, interface) in
+            [(client, "eth0"), (&middle, "client"), (&middle, "router"), (&self.router, &router_side)]
+        {
             // Real-sized packets with real checksums: a real link has no other.
-            node.run(&format!(
-                "ethtool -K {interface} tso off gso off gro off tx off rx off"
-            ))?;
+            node.run(&format!("ethtool -K {interface} tso off gso off gro off tx off rx off"))?;
         }
         configure(&middle, &["link set client up", "link set router up"])?;
         let link = Link::start(
@@ -281,9 +240,7 @@ impl Topology {
                 &format!("address add {gateway_v6}/64 dev client{n}"),
                 &format!("link set client{n} up"),
                 &format!("neighbour add {address} lladdr {PEER_MAC} dev client{n} nud permanent"),
-                &format!(
-                    "neighbour add {address_v6} lladdr {PEER_MAC} dev client{n} nud permanent"
-                ),
+                &format!("neighbour add {address_v6} lladdr {PEER_MAC} dev client{n} nud permanent"),
             ],
         )
     }
@@ -292,10 +249,7 @@ impl Topology {
 /// Joins two nodes; both interfaces are made where they belong and never seen on the host.
 fn wire(one: (&Node, &str, &str), other: (&Node, &str, &str)) -> Result<()> {
     let end = |(node, interface, mac): (&Node, &str, &str)| {
-        format!(
-            "name {interface} address {mac} netns {}",
-            node.namespace().name()
-        )
+        format!("name {interface} address {mac} netns {}", node.namespace().name())
     };
     let line = format!("link add {} type veth peer {}", end(one), end(other));
     crate::namespace::ip(&line.split_whitespace().collect::<Vec<_>>())?;
@@ -304,8 +258,7 @@ fn wire(one: (&Node, &str, &str), other: (&Node, &str, &str)) -> Result<()> {
 
 fn configure(node: &Node, lines: &[&str]) -> Result<()> {
     let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
-    node.ip_lines(&lines)
-        .with_context(|| format!("configuring {}", node.role()))?;
+    node.ip_lines(&lines).with_context(|| format!("configuring {}", node.role()))?;
     Ok(())
 }
 

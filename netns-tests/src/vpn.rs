@@ -47,12 +47,7 @@ impl Vpn {
             .iter()
             .map(|client| Keys::generate(&binary, client))
             .collect::<Result<Vec<_>>>()?;
-        let vpn = Self {
-            binary,
-            directory,
-            server_keys,
-            client_keys,
-        };
+        let vpn = Self { binary, directory, server_keys, client_keys };
         vpn.write("server.toml", &vpn.server_config())?;
         for n in 0..topology.clients.len() {
             vpn.write(&client_file(n), &vpn.client_config(n, ""))?;
@@ -63,12 +58,8 @@ impl Vpn {
     /// The config of the server, with every client as its peer.
     #[must_use]
     pub fn server_config(&self) -> String {
-        let peers = self
-            .client_keys
-            .iter()
-            .zip(0..)
-            .map(|(keys, n)| peer(&keys.public, n))
-            .collect::<String>();
+        let peers =
+            self.client_keys.iter().zip(0..).map(|(keys, n)| peer(&keys.public, n)).collect::<String>();
         format!(
             "private_key = \"{}\"\nlisten = [\"0.0.0.0:{PORT}\"]\n\
              [tunnel]\naddresses = [\"{TUNNEL_SERVER}/24\", \"{TUNNEL_SERVER_V6}/64\"]\ndns = []\n{peers}",
@@ -129,11 +120,8 @@ impl Vpn {
     /// # Errors
     /// If it does not within half a minute.
     pub fn serve(&self, topology: &Topology) -> Result<Process> {
-        let mut serve = self
-            .program(&topology.server)?
-            .args(["serve", "--config"])
-            .arg(self.server_path())
-            .start()?;
+        let mut serve =
+            self.program(&topology.server)?.args(["serve", "--config"]).arg(self.server_path()).start()?;
         wait::until("vpn serve to listen", START_LIMIT, || {
             if !serve.is_running()? {
                 bail!("vpn serve ended: {}", serve.logs()?.1.trim());
@@ -151,8 +139,7 @@ impl Vpn {
     /// # Errors
     /// If it fails or takes longer than half a minute.
     pub fn up(&self, topology: &Topology, n: usize, arguments: &str) -> Result<Finished> {
-        self.try_up(&topology.clients[n], &self.client_path(n), arguments)?
-            .expect_code(0)
+        self.try_up(&topology.clients[n], &self.client_path(n), arguments)?.expect_code(0)
     }
 
     /// Runs `vpn up` with a config, whatever comes of it.
@@ -160,11 +147,7 @@ impl Vpn {
     /// # Errors
     /// If it takes longer than half a minute.
     pub fn try_up(&self, node: &Node, config: &Path, arguments: &str) -> Result<Finished> {
-        self.program(node)?
-            .arg("up")
-            .arg(config)
-            .words(arguments)
-            .run(UP_LIMIT)
+        self.program(node)?.arg("up").arg(config).words(arguments).run(UP_LIMIT)
     }
 
     /// Runs `vpn down` on client `n`, whatever comes of it.
@@ -172,10 +155,7 @@ impl Vpn {
     /// # Errors
     /// If it takes longer than half a minute.
     pub fn down(&self, topology: &Topology, n: usize) -> Result<Finished> {
-        self.program(&topology.clients[n])?
-            .arg("down")
-            .arg(self.client_path(n))
-            .run(START_LIMIT)
+        self.program(&topology.clients[n])?.arg("down").arg(self.client_path(n)).run(START_LIMIT)
     }
 
     /// What `vpn status --json` says on `node`.
@@ -192,10 +172,7 @@ impl Vpn {
     /// # Errors
     /// If it fails or there is none.
     pub fn tunnel(&self, node: &Node) -> Result<Value> {
-        self.status(node)?["tunnels"]
-            .get(0)
-            .cloned()
-            .with_context(|| format!("no tunnel on {}", node.role()))
+        self.status(node)?["tunnels"].get(0).cloned().with_context(|| format!("no tunnel on {}", node.role()))
     }
 
     /// Waits until every `vpn` on `node` has ended.
@@ -209,19 +186,9 @@ impl Vpn {
 
 impl Keys {
     fn generate(binary: &Path, node: &Node) -> Result<Self> {
-        let private = node
-            .program(binary)?
-            .arg("genkey")
-            .output()?
-            .trim()
-            .to_owned();
-        let public = node
-            .program(binary)?
-            .arg("pubkey")
-            .input(format!("{private}\n"))
-            .output()?
-            .trim()
-            .to_owned();
+        let private = node.program(binary)?.arg("genkey").output()?.trim().to_owned();
+        let public =
+            node.program(binary)?.arg("pubkey").input(format!("{private}\n")).output()?.trim().to_owned();
         Ok(Self { private, public })
     }
 

@@ -18,11 +18,7 @@ pub fn now() -> Instant {
 ///
 /// # Errors
 /// The probe's own error, or one that names `what` when `limit` is over.
-pub fn until<T>(
-    what: &str,
-    limit: Duration,
-    mut probe: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
+pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = now() + limit;
     loop {
         if let Some(value) = probe()? {

@@ -23,50 +23,37 @@ const UNDER_WAY: u64 = SIZE as u64 / 5;
 
 #[test]
 fn a_download_survives_the_death_of_its_five_tuple() {
-    download_through(
-        "a_download_survives_the_death_of_its_five_tuple",
-        |topology, vpn| {
-            let killed = topology.link().kill_newest_tcp_flow()?;
-            ensure!(
-                killed
-                    .ends
-                    .iter()
-                    .any(|end| end.ip() == SERVER && end.port() == PORT),
-                "{killed:?} is not the carrier"
-            );
-            let migrations = move || -> Result<Option<u64>> {
-                Ok(vpn.tunnel(topology.client())?["migrations"]
-                    .as_u64()
-                    .filter(|n| *n > 0))
-            };
-            wait::until("a migration in status --json", LIMIT, migrations)?;
-            let status = vpn.tunnel(topology.client())?;
-            let local = status["carriers"][0]["local"]
-                .as_str()
-                .context("no carrier in status --json")?;
-            ensure!(
-                !killed.ends.iter().any(|end| end.to_string() == local),
-                "the dead carrier {local} is still the first"
-            );
-            Ok(())
-        },
-    );
+    download_through("a_download_survives_the_death_of_its_five_tuple", |topology, vpn| {
+        let killed = topology.link().kill_newest_tcp_flow()?;
+        ensure!(
+            killed.ends.iter().any(|end| end.ip() == SERVER && end.port() == PORT),
+            "{killed:?} is not the carrier"
+        );
+        let migrations = move || -> Result<Option<u64>> {
+            Ok(vpn.tunnel(topology.client())?["migrations"].as_u64().filter(|n| *n > 0))
+        };
+        wait::until("a migration in status --json", LIMIT, migrations)?;
+        let status = vpn.tunnel(topology.client())?;
+        let local = status["carriers"][0]["local"].as_str().context("no carrier in status --json")?;
+        ensure!(
+            !killed.ends.iter().any(|end| end.to_string() == local),
+            "the dead carrier {local} is still the first"
+        );
+        Ok(())
+    });
 }
 
 #[test]
 fn a_download_survives_a_blackout_of_five_seconds() {
-    download_through(
-        "a_download_survives_a_blackout_of_five_seconds",
-        |topology, _| {
-            topology.link().set_blackout(true)?;
-            // The blackout's length is what is tested here, so this waits for time.
-            let begun = wait::now();
-            wait::until("the end of the blackout", LIMIT, || {
-                Ok((begun.elapsed() >= Duration::from_secs(5)).then_some(()))
-            })?;
-            topology.link().set_blackout(false)
-        },
-    );
+    download_through("a_download_survives_a_blackout_of_five_seconds", |topology, _| {
+        topology.link().set_blackout(true)?;
+        // The blackout's length is what is tested here, so this waits for time.
+        let begun = wait::now();
+        wait::until("the end of the blackout", LIMIT, || {
+            Ok((begun.elapsed() >= Duration::from_secs(5)).then_some(()))
+        })?;
+        topology.link().set_blackout(false)
+    });
 }
 
 /// Downloads a file, does `harm` while it is under way, and checks that the same curl gets the rest.

@@ -29,33 +29,24 @@ const SOON: Duration = Duration::from_secs(3);
 #[test]
 fn real_programs_work_over_a_bad_link() {
     let profile = Profile::long_line(100_000_000, Duration::from_millis(100), 0.02).without_udp();
-    scenario(
-        "real_programs_work_over_a_bad_link",
-        Setup::link(profile),
-        |topology| {
-            let services = Services::start(topology, SIZE)?;
-            let vpn = Vpn::prepare(topology)?;
-            let _serve = vpn.serve(topology)?;
-            vpn.up(topology, 0, "")?;
-            goes_through_the_server(topology)?;
-            for host in [IpAddr::from(TARGET), IpAddr::from(TARGET_V6)] {
-                services.download(topology.client(), host, LIMIT)?;
-            }
-            services::dig(topology.client(), 3)?;
-            for host in [
-                TARGET.into(),
-                TARGET_V6.into(),
-                TUNNEL_SERVER.into(),
-                IpAddr::from(TUNNEL_SERVER_V6),
-            ] {
-                let (answered, _) = services::ping(topology.client(), host, 20)?;
-                ensure!(answered >= 0.5, "{host} answered {answered} of the pings");
-            }
-            fails_as_the_target_does(topology)?;
-            vpn.down(topology, 0)?.expect_code(0)?;
-            Ok(())
-        },
-    );
+    scenario("real_programs_work_over_a_bad_link", Setup::link(profile), |topology| {
+        let services = Services::start(topology, SIZE)?;
+        let vpn = Vpn::prepare(topology)?;
+        let _serve = vpn.serve(topology)?;
+        vpn.up(topology, 0, "")?;
+        goes_through_the_server(topology)?;
+        for host in [IpAddr::from(TARGET), IpAddr::from(TARGET_V6)] {
+            services.download(topology.client(), host, LIMIT)?;
+        }
+        services::dig(topology.client(), 3)?;
+        for host in [TARGET.into(), TARGET_V6.into(), TUNNEL_SERVER.into(), IpAddr::from(TUNNEL_SERVER_V6)] {
+            let (answered, _) = services::ping(topology.client(), host, 20)?;
+            ensure!(answered >= 0.5, "{host} answered {answered} of the pings");
+        }
+        fails_as_the_target_does(topology)?;
+        vpn.down(topology, 0)?.expect_code(0)?;
+        Ok(())
+    });
 }
 
 fn goes_through_the_server(topology: &Topology) -> Result<()> {
@@ -68,14 +59,10 @@ fn goes_through_the_server(topology: &Topology) -> Result<()> {
 
 fn fails_as_the_target_does(topology: &Topology) -> Result<()> {
     let curl = |url: String| -> Result<Finished> {
-        services::curl(topology.client(), &url, LIMIT)?
-            .run(LIMIT)?
-            .expect_code(7)
+        services::curl(topology.client(), &url, LIMIT)?.run(LIMIT)?.expect_code(7)
     };
     for host in [IpAddr::from(TARGET), IpAddr::from(TARGET_V6)] {
-        curl(url(host, 81, "/"))?
-            .expect_within(SOON)?
-            .expect_text("refused")?;
+        curl(url(host, 81, "/"))?.expect_within(SOON)?.expect_text("refused")?;
     }
     for host in [IpAddr::from(UNREACHABLE), IpAddr::from(UNREACHABLE_V6)] {
         curl(url(host, 80, "/"))?.expect_within(SOON)?;

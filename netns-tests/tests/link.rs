@@ -8,9 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::addresses::{
-    TARGET, TARGET_BACK, TARGET_V6, UNREACHABLE, UNREACHABLE_V6, client, url,
-};
+use netns_tests::addresses::{TARGET, TARGET_BACK, TARGET_V6, UNREACHABLE, UNREACHABLE_V6, client, url};
 use netns_tests::emulator::Profile;
 use netns_tests::scenario::scenario;
 use netns_tests::services::{self, Services};
@@ -21,48 +19,30 @@ const MEBI: usize = 1 << 20;
 
 #[test]
 fn delays_and_loses_as_asked() {
-    let profile = Profile {
-        loss: 0.05,
-        ..delayed()
-    };
-    scenario(
-        "delays_and_loses_as_asked",
-        Setup::link(profile),
-        |topology| {
-            let (answered, mean) = services::ping(topology.client(), TARGET, 200)?;
-            let mean = mean.context("no answer")?;
-            ensure!((100.0..103.0).contains(&mean), "a round trip of {mean} ms");
-            // Both ways: 0.95² = 0.9025; three standard deviations of 200.
-            ensure!((0.83..=0.97).contains(&answered), "{answered} answered");
-            expect_carried_by_the_shell(topology)
-        },
-    );
+    let profile = Profile { loss: 0.05, ..delayed() };
+    scenario("delays_and_loses_as_asked", Setup::link(profile), |topology| {
+        let (answered, mean) = services::ping(topology.client(), TARGET, 200)?;
+        let mean = mean.context("no answer")?;
+        ensure!((100.0..103.0).contains(&mean), "a round trip of {mean} ms");
+        // Both ways: 0.95² = 0.9025; three standard deviations of 200.
+        ensure!((0.83..=0.97).contains(&answered), "{answered} answered");
+        expect_carried_by_the_shell(topology)
+    });
 }
 
 #[test]
 fn carries_tcp_at_the_rate_it_was_given() {
-    let profile = Profile {
-        rate: Some(100_000_000),
-        queue: Duration::from_millis(100),
-        ..delayed()
-    };
-    scenario(
-        "carries_tcp_at_the_rate_it_was_given",
-        Setup::link(profile),
-        |topology| {
-            let services = Services::start(topology, 50 * MEBI)?;
-            for host in [TARGET.into(), std::net::IpAddr::from(TARGET_V6)] {
-                let seconds = services
-                    .download(topology.client(), host, LIMIT)?
-                    .elapsed
-                    .as_secs_f64();
-                let rate = 50.0 * 8.389 / seconds;
-                ensure!((60.0..100.0).contains(&rate), "{rate} Mbit/s from {host}");
-            }
-            services.upload(topology.client(), TARGET, LIMIT)?;
-            expect_carried_by_the_shell(topology)
-        },
-    );
+    let profile = Profile { rate: Some(100_000_000), queue: Duration::from_millis(100), ..delayed() };
+    scenario("carries_tcp_at_the_rate_it_was_given", Setup::link(profile), |topology| {
+        let services = Services::start(topology, 50 * MEBI)?;
+        for host in [TARGET.into(), std::net::IpAddr::from(TARGET_V6)] {
+            let seconds = services.download(topology.client(), host, LIMIT)?.elapsed.as_secs_f64();
+            let rate = 50.0 * 8.389 / seconds;
+            ensure!((60.0..100.0).contains(&rate), "{rate} Mbit/s from {host}");
+        }
+        services.upload(topology.client(), TARGET, LIMIT)?;
+        expect_carried_by_the_shell(topology)
+    });
 }
 
 #[test]
@@ -72,10 +52,7 @@ fn drops_every_udp_packet_and_nothing_else() {
         Setup::link(Profile::CLEAR.without_udp()),
         |topology| {
             let services = Services::start(topology, MEBI)?;
-            ensure!(
-                services::dig(topology.client(), 1).is_err(),
-                "a name was resolved over UDP"
-            );
+            ensure!(services::dig(topology.client(), 1).is_err(), "a name was resolved over UDP");
             services::dig(&topology.server, 1)?;
             services.download(topology.client(), TARGET, LIMIT)?;
             Ok(())
@@ -85,58 +62,36 @@ fn drops_every_udp_packet_and_nothing_else() {
 
 #[test]
 fn a_killed_flow_is_dead_and_a_blackout_ends() {
-    scenario(
-        "a_killed_flow_is_dead_and_a_blackout_ends",
-        Setup::link(delayed()),
-        |topology| {
-            let services = Services::start(topology, MEBI)?;
-            services.download(topology.client(), TARGET, LIMIT)?;
-            let flow = topology.link().kill_newest_tcp_flow()?;
-            ensure!(
-                flow.ends.iter().any(|end| end.ip() == client(0)),
-                "{flow:?}"
-            );
-            topology.link().set_blackout(true)?;
-            ensure!(
-                services::ping(topology.client(), TARGET, 3)?.0 == 0.0,
-                "an answer through a blackout"
-            );
-            topology.link().set_blackout(false)?;
-            ensure!(
-                services::ping(topology.client(), TARGET, 3)?.0 == 1.0,
-                "no answer after the blackout"
-            );
-            services.download(topology.client(), TARGET, LIMIT)?;
-            Ok(())
-        },
-    );
+    scenario("a_killed_flow_is_dead_and_a_blackout_ends", Setup::link(delayed()), |topology| {
+        let services = Services::start(topology, MEBI)?;
+        services.download(topology.client(), TARGET, LIMIT)?;
+        let flow = topology.link().kill_newest_tcp_flow()?;
+        ensure!(flow.ends.iter().any(|end| end.ip() == client(0)), "{flow:?}");
+        topology.link().set_blackout(true)?;
+        ensure!(services::ping(topology.client(), TARGET, 3)?.0 == 0.0, "an answer through a blackout");
+        topology.link().set_blackout(false)?;
+        ensure!(services::ping(topology.client(), TARGET, 3)?.0 == 1.0, "no answer after the blackout");
+        services.download(topology.client(), TARGET, LIMIT)?;
+        Ok(())
+    });
 }
 
 #[test]
 fn the_target_is_faithful_without_a_tunnel() {
-    scenario(
-        "the_target_is_faithful_without_a_tunnel",
-        Setup::link(delayed()).clients(2),
-        |topology| {
-            let _services = Services::start(topology, MEBI)?;
-            for (n, node) in (0..).zip(&topology.clients) {
-                ensure!(services::seen_from(node, TARGET, LIMIT)? == client(n));
-                ensure!(services::seen_from(node, TARGET_BACK, LIMIT)? == client(n));
-            }
-            let refused =
-                services::curl(topology.client(), &url(TARGET, 81, "/"), LIMIT)?.run(LIMIT)?;
-            refused
-                .expect_code(7)?
-                .expect_within(Duration::from_secs(2))?;
-            for url in [url(UNREACHABLE, 80, "/"), url(UNREACHABLE_V6, 80, "/")] {
-                let unreachable = services::curl(topology.client(), &url, LIMIT)?.run(LIMIT)?;
-                unreachable
-                    .expect_code(7)?
-                    .expect_within(Duration::from_secs(2))?;
-            }
-            Ok(())
-        },
-    );
+    scenario("the_target_is_faithful_without_a_tunnel", Setup::link(delayed()).clients(2), |topology| {
+        let _services = Services::start(topology, MEBI)?;
+        for (n, node) in (0..).zip(&topology.clients) {
+            ensure!(services::seen_from(node, TARGET, LIMIT)? == client(n));
+            ensure!(services::seen_from(node, TARGET_BACK, LIMIT)? == client(n));
+        }
+        let refused = services::curl(topology.client(), &url(TARGET, 81, "/"), LIMIT)?.run(LIMIT)?;
+        refused.expect_code(7)?.expect_within(Duration::from_secs(2))?;
+        for url in [url(UNREACHABLE, 80, "/"), url(UNREACHABLE_V6, 80, "/")] {
+            let unreachable = services::curl(topology.client(), &url, LIMIT)?.run(LIMIT)?;
+            unreachable.expect_code(7)?.expect_within(Duration::from_secs(2))?;
+        }
+        Ok(())
+    });
 }
 
 #[test]
@@ -144,10 +99,7 @@ fn nothing_is_left_of_a_topology_and_the_host_is_not_touched() {
     let before = host().unwrap();
     let topology = Topology::build(Setup::link(delayed())).unwrap();
     let services = Services::start(&topology, MEBI).unwrap();
-    topology
-        .client()
-        .run("mkdir -p /run/vpn/client /var/lib/vpn")
-        .unwrap();
+    topology.client().run("mkdir -p /run/vpn/client /var/lib/vpn").unwrap();
     topology
         .client()
         .program("tee")
@@ -156,11 +108,7 @@ fn nothing_is_left_of_a_topology_and_the_host_is_not_touched() {
         .input("nameserver 192.0.2.53\n")
         .output()
         .unwrap();
-    let names: Vec<String> = topology
-        .clients
-        .iter()
-        .map(|node| node.namespace().name().to_owned())
-        .collect();
+    let names: Vec<String> = topology.clients.iter().map(|node| node.namespace().name().to_owned()).collect();
     assert!(Path::new("/run/netns").join(&names[0]).exists());
     let work = topology.work().to_owned();
     drop(services);
@@ -171,10 +119,7 @@ fn nothing_is_left_of_a_topology_and_the_host_is_not_touched() {
 }
 
 fn delayed() -> Profile {
-    Profile {
-        delay: Duration::from_millis(50),
-        ..Profile::CLEAR
-    }
+    Profile { delay: Duration::from_millis(50), ..Profile::CLEAR }
 }
 
 /// The machine kept up with the link: nothing was lost that the link was not asked to lose.
@@ -186,15 +131,8 @@ fn expect_carried_by_the_shell(topology: &Topology) -> Result<()> {
 
 /// What a topology could have changed on the host itself.
 fn host() -> Result<(String, String, bool, bool)> {
-    let links = std::process::Command::new("ip")
-        .args(["-o", "link"])
-        .output()?;
+    let links = std::process::Command::new("ip").args(["-o", "link"]).output()?;
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let exists = |path| Path::new(path).exists();
-    Ok((
-        String::from_utf8(links.stdout)?,
-        resolv_conf,
-        exists("/run/vpn"),
-        exists("/var/lib/vpn"),
-    ))
+    Ok((String::from_utf8(links.stdout)?, resolv_conf, exists("/run/vpn"), exists("/var/lib/vpn")))
 }

@@ -18,41 +18,29 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn no_reset_is_on_the_wire_while_both_ends_live() {
-    let profile = Profile {
-        delay: Duration::from_millis(20),
-        loss: 0.01,
-        ..Profile::CLEAR
-    };
-    scenario(
-        "no_reset_is_on_the_wire_while_both_ends_live",
-        Setup::link(profile),
-        |topology| {
-            let services = Services::start(topology, 20 << 20)?;
-            let vpn = Vpn::prepare(topology)?;
-            let router = &topology.router;
-            let captures =
-                ["client0", "server"].map(|interface| router.capture(interface, RESET_OR_SYN));
-            let captures = captures.into_iter().collect::<Result<Vec<_>>>()?;
-            let _serve = vpn.serve(topology)?;
-            vpn.up(topology, 0, "")?;
-            services.download(topology.client(), TARGET, LIMIT)?;
-            services.upload(topology.client(), TARGET, LIMIT)?;
-            for capture in captures {
-                let packets = capture.finish(router, "")?;
-                let resets: Vec<_> = packets
-                    .iter()
-                    .filter(|packet| packet.contains("Flags [R"))
-                    .collect();
-                ensure!(resets.is_empty(), "{resets:#?}");
-                // The capture has seen the connection, so an empty list means something.
-                ensure!(
-                    packets.iter().any(|packet| packet.contains("Flags [S.]")),
-                    "no handshake was captured: {packets:#?}"
-                );
-            }
-            Ok(())
-        },
-    );
+    let profile = Profile { delay: Duration::from_millis(20), loss: 0.01, ..Profile::CLEAR };
+    scenario("no_reset_is_on_the_wire_while_both_ends_live", Setup::link(profile), |topology| {
+        let services = Services::start(topology, 20 << 20)?;
+        let vpn = Vpn::prepare(topology)?;
+        let router = &topology.router;
+        let captures = ["client0", "server"].map(|interface| router.capture(interface, RESET_OR_SYN));
+        let captures = captures.into_iter().collect::<Result<Vec<_>>>()?;
+        let _serve = vpn.serve(topology)?;
+        vpn.up(topology, 0, "")?;
+        services.download(topology.client(), TARGET, LIMIT)?;
+        services.upload(topology.client(), TARGET, LIMIT)?;
+        for capture in captures {
+            let packets = capture.finish(router, "")?;
+            let resets: Vec<_> = packets.iter().filter(|packet| packet.contains("Flags [R")).collect();
+            ensure!(resets.is_empty(), "{resets:#?}");
+            // The capture has seen the connection, so an empty list means something.
+            ensure!(
+                packets.iter().any(|packet| packet.contains("Flags [S.]")),
+                "no handshake was captured: {packets:#?}"
+            );
+        }
+        Ok(())
+    });
 }
 
 const RESET_OR_SYN: &str = "tcp[tcpflags] & (tcp-rst|tcp-syn) != 0";

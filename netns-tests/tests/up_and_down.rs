@@ -23,29 +23,17 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SIZE: usize = 20 << 20;
 
 fn link(loss: f64) -> Setup {
-    Setup::link(Profile::long_line(
-        100_000_000,
-        Duration::from_millis(40),
-        loss,
-    ))
+    Setup::link(Profile::long_line(100_000_000, Duration::from_millis(40), loss))
 }
 
 #[test]
 fn files_are_right_both_ways_without_loss() {
-    scenario(
-        "files_are_right_both_ways_without_loss",
-        link(0.0),
-        files_both_ways,
-    );
+    scenario("files_are_right_both_ways_without_loss", link(0.0), files_both_ways);
 }
 
 #[test]
 fn files_are_right_both_ways_at_five_percent_loss() {
-    scenario(
-        "files_are_right_both_ways_at_five_percent_loss",
-        link(0.05),
-        files_both_ways,
-    );
+    scenario("files_are_right_both_ways_at_five_percent_loss", link(0.05), files_both_ways);
 }
 
 fn files_both_ways(topology: &Topology) -> Result<()> {
@@ -73,49 +61,35 @@ fn vpn_down_undoes_everything() {
 
 #[test]
 fn sigterm_in_the_background_undoes_everything() {
-    leaves_nothing(
-        "sigterm_in_the_background_undoes_everything",
-        |topology, vpn| {
-            vpn.up(topology, 0, "")?;
-            uses_the_tunnel(topology)?;
-            ensure!(
-                topology.client().signal_all(PROGRAM, Signal::TERM)? > 0,
-                "no vpn runs in the background"
-            );
-            vpn.wait_for_end(topology.client())
-        },
-    );
+    leaves_nothing("sigterm_in_the_background_undoes_everything", |topology, vpn| {
+        vpn.up(topology, 0, "")?;
+        uses_the_tunnel(topology)?;
+        ensure!(topology.client().signal_all(PROGRAM, Signal::TERM)? > 0, "no vpn runs in the background");
+        vpn.wait_for_end(topology.client())
+    });
 }
 
 #[test]
 fn sigint_in_the_foreground_undoes_everything_and_exits_zero() {
-    leaves_nothing(
-        "sigint_in_the_foreground_undoes_everything_and_exits_zero",
-        |topology, vpn| {
-            let up = foreground(topology, vpn)?;
-            uses_the_tunnel(topology)?;
-            up.signal(Signal::INT)?;
-            up.finish(LIMIT)?.expect_code(0)?;
-            Ok(())
-        },
-    );
+    leaves_nothing("sigint_in_the_foreground_undoes_everything_and_exits_zero", |topology, vpn| {
+        let up = foreground(topology, vpn)?;
+        uses_the_tunnel(topology)?;
+        up.signal(Signal::INT)?;
+        up.finish(LIMIT)?.expect_code(0)?;
+        Ok(())
+    });
 }
 
 #[test]
 fn a_second_up_is_refused_and_harms_nothing() {
-    leaves_nothing(
-        "a_second_up_is_refused_and_harms_nothing",
-        |topology, vpn| {
-            vpn.up(topology, 0, "")?;
-            vpn.try_up(topology.client(), &vpn.client_path(0), "")?
-                .expect_code(1)?
-                .expect_text("already up")?;
-            uses_the_tunnel(topology)?;
-            vpn.down(topology, 0)?.expect_code(0)?;
-            vpn.down(topology, 0)?.expect_code(6)?;
-            Ok(())
-        },
-    );
+    leaves_nothing("a_second_up_is_refused_and_harms_nothing", |topology, vpn| {
+        vpn.up(topology, 0, "")?;
+        vpn.try_up(topology.client(), &vpn.client_path(0), "")?.expect_code(1)?.expect_text("already up")?;
+        uses_the_tunnel(topology)?;
+        vpn.down(topology, 0)?.expect_code(0)?;
+        vpn.down(topology, 0)?.expect_code(6)?;
+        Ok(())
+    });
 }
 
 /// Runs `body` with a server, ends the server by SIGTERM, and compares both hosts with what they were.
@@ -139,12 +113,7 @@ fn leaves_nothing(name: &str, body: impl FnOnce(&Topology, &Vpn) -> Result<()>) 
 }
 
 fn foreground(topology: &Topology, vpn: &Vpn) -> Result<Process> {
-    let up = vpn
-        .program(topology.client())?
-        .arg("up")
-        .arg(vpn.client_path(0))
-        .arg("--foreground")
-        .start()?;
+    let up = vpn.program(topology.client())?.arg("up").arg(vpn.client_path(0)).arg("--foreground").start()?;
     netns_tests::wait::until("the tunnel to be up", LIMIT, || {
         let status = vpn.status(topology.client())?;
         Ok((status["tunnels"][0]["state"] == "up").then_some(()))
@@ -154,9 +123,6 @@ fn foreground(topology: &Topology, vpn: &Vpn) -> Result<Process> {
 
 fn uses_the_tunnel(topology: &Topology) -> Result<()> {
     let seen = services::seen_from(topology.client(), TARGET, LIMIT)?;
-    ensure!(
-        seen == SERVER_BACK,
-        "the target sees {seen}, not the server"
-    );
+    ensure!(seen == SERVER_BACK, "the target sees {seen}, not the server");
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! The command line.
 
-use std::os::fd::RawFd;
-
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use ipnetwork::IpNetwork;
 
@@ -53,9 +51,9 @@ pub(super) struct Up {
     /// Stay in the foreground
     #[arg(long)]
     pub(super) foreground: bool,
-    /// Where the process in the background says that it is up
-    #[arg(long, value_name = "N", hide = true)]
-    pub(super) ready_fd: Option<RawFd>,
+    /// Tell the command that waits on our standard output when the tunnel is up
+    #[arg(long, hide = true)]
+    pub(super) relayed: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -75,8 +73,7 @@ pub(super) struct Status {
 
 const DEFAULT_CLIENT: &str = "client";
 
-const TARGET_HELP: &str =
-    "A name for /etc/vpn/NAME.toml, or a file: what contains / or ends in .toml";
+const TARGET_HELP: &str = "A name for /etc/vpn/NAME.toml, or a file: what contains / or ends in .toml";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 fine, 1 failure, 2 usage or configuration, 3 a right is missing, \
@@ -109,7 +106,7 @@ mod tests {
         let up = up("vpn up");
         assert_eq!(up.target, "client");
         assert!(up.route.is_empty() && up.exclude.is_empty() && !up.foreground);
-        assert_eq!(up.ready_fd, None);
+        assert!(!up.relayed);
         let Command::Serve { config } = parse("vpn serve").unwrap() else {
             panic!("serve is a command");
         };
@@ -127,16 +124,14 @@ mod tests {
 
     #[test]
     fn takes_routes_and_excludes_again_and_again() {
-        let up = up(
-            "vpn up x.toml --route 10.0.0.0/8 --route fd00::/8 --exclude 10.1.0.0/16 \
-                     --foreground --ready-fd 5",
-        );
+        let up = up("vpn up x.toml --route 10.0.0.0/8 --route fd00::/8 --exclude 10.1.0.0/16 \
+                     --foreground --relayed");
         assert_eq!(up.target, "x.toml");
         let routes: Vec<_> = up.route.iter().map(ToString::to_string).collect();
         assert_eq!(routes, ["10.0.0.0/8", "fd00::/8"]);
         assert_eq!(up.exclude.len(), 1);
         assert!(up.foreground);
-        assert_eq!(up.ready_fd, Some(5));
+        assert!(up.relayed);
     }
 
     #[test]

@@ -26,17 +26,11 @@ pub(super) fn genpsk() -> Result<(), Failure> {
 
 /// Prints the public key of the private key on standard input.
 pub(super) fn pubkey() -> Result<(), Failure> {
-    let wrong = |why: &dyn Display| {
-        Failure::new(
-            ExitCode::Usage,
-            format!("no private key on standard input: {why}"),
-        )
-    };
+    let wrong =
+        |why: &dyn Display| Failure::new(ExitCode::Usage, format!("no private key on standard input: {why}"));
     let mut text = Zeroizing::new(String::new());
     let mut input = io::stdin().lock().take(INPUT_MAX);
-    input
-        .read_to_string(&mut text)
-        .map_err(|error| wrong(&failure::os_text(&error)))?;
+    input.read_to_string(&mut text).map_err(|error| wrong(&failure::os_text(&error)))?;
     let key: PrivateKey = text.parse().map_err(|error| wrong(&error))?;
     print(&format!("{}\n", key.public_key()))
 }
@@ -60,10 +54,7 @@ fn output_is_readable_by_others() -> bool {
 fn generator() -> Result<StdRng, Failure> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(|error| {
-        Failure::new(
-            ExitCode::Failure,
-            format!("the system has no random numbers: {error}"),
-        )
+        Failure::new(ExitCode::Failure, format!("the system has no random numbers: {error}"))
     })?;
     Ok(StdRng::from_seed(*seed))
 }

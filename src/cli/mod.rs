@@ -56,20 +56,14 @@ fn up(args: Up) -> Result<(), Failure> {
     let Target { name, file } = args.target.parse()?;
     let (mut config, warnings) = ClientConfig::load(&file)?;
     // The child in the background repeats what its parent has said.
-    if args.ready_fd.is_none() {
+    if !args.relayed {
         warn(&warnings);
     }
     if !args.route.is_empty() {
         config.tunnel.routes = args.route;
     }
     config.tunnel.exclude.extend(args.exclude);
-    client::up(UpOptions {
-        name,
-        file,
-        config,
-        foreground: args.foreground,
-        ready_fd: args.ready_fd,
-    })
+    client::up(UpOptions { name, file, config, foreground: args.foreground, relayed: args.relayed })
 }
 
 fn warn(warnings: &[Warning]) {
@@ -86,17 +80,11 @@ fn say(sentence: &dyn std::fmt::Display) {
 /// Writes to standard output.
 fn print(text: &str) -> Result<(), Failure> {
     let mut output = io::stdout().lock();
-    match output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-    {
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         // The reader has seen enough, as `head` does.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let why = failure::os_text(&error);
-            Err(Failure::new(
-                ExitCode::Failure,
-                format!("cannot write the output: {why}"),
-            ))
+            Err(Failure::new(ExitCode::Failure, format!("cannot write the output: {why}")))
         }
         Ok(()) | Err(_) => Ok(()),
     }

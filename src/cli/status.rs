@@ -31,9 +31,7 @@ fn named(name: &InstanceName) -> Result<Status, Failure> {
     let socket = Paths::of(name).control_socket();
     // A service manager's folder is used by whatever runs in it.
     match ask(&socket)?.filter(|tunnel| tunnel.name == name.as_str()) {
-        Some(tunnel) => Ok(Status {
-            tunnels: vec![tunnel],
-        }),
+        Some(tunnel) => Ok(Status { tunnels: vec![tunnel] }),
         None => Err(Failure::new(
             ExitCode::NoTunnel,
             format!("there is no tunnel {name}: `vpn status` lists those that are up"),
@@ -42,8 +40,8 @@ fn named(name: &InstanceName) -> Result<Status, Failure> {
 }
 
 fn all() -> Result<Status, Failure> {
-    let sockets = control::control_sockets()
-        .map_err(|error| Failure::of_system("cannot look for tunnels", &error))?;
+    let sockets =
+        control::control_sockets().map_err(|error| Failure::of_system("cannot look for tunnels", &error))?;
     let mut tunnels = Vec::new();
     for socket in sockets {
         tunnels.extend(ask(&socket)?);

@@ -54,10 +54,7 @@ mod tests {
             ("/x/a.b.toml", "a.b", "/x/a.b.toml"),
         ] {
             let target: Target = text.parse().unwrap();
-            assert_eq!(
-                (target.name.as_str(), target.file.as_path()),
-                (name, Path::new(file))
-            );
+            assert_eq!((target.name.as_str(), target.file.as_path()), (name, Path::new(file)));
         }
     }
 

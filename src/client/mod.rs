@@ -1,11 +1,30 @@
-//! The client program.
+//! The client program: `vpn up` and `vpn down`.
+//!
+//! Up: lock the journal and undo what an earlier run left → resolve the server → open TUN and sockets → dial until
+//! packets make the round trip → only then change the host. Whatever fails, everything before it is undone.
 
-use std::os::fd::RawFd;
+mod background;
+mod resolve;
+mod runner;
+mod status;
+
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::config::ClientConfig;
-use crate::control::InstanceName;
+use ipnetwork::IpNetwork;
+
+use self::background::Voice;
+use self::runner::Runner;
+use crate::carrier::Mode;
+use crate::config::{ClientConfig, ClientDns, Congestion, Host};
+use crate::control::{InstanceName, Paths, Request, Response, State};
+use crate::crypto::{Refusal, SuiteSet};
 use crate::failure::{ExitCode, Failure};
+use crate::instance::{self, Instance, Order};
+use crate::io::{self, TunDevice};
+use crate::kcp::CongestionKind;
+use crate::netcfg::{self, ClientPlan};
+use crate::session::{Client, ClientEvent, ClientSettings, Ending, Reach};
 
 /// What `vpn up` was asked.
 #[derive(Debug)]
@@ -18,8 +37,8 @@ pub struct UpOptions {
     pub config: ClientConfig,
     /// Whether to stay in the foreground.
     pub foreground: bool,
-    /// Where the process in the background says that it is up; `None` in any other.
-    pub ready_fd: Option<RawFd>,
+    /// Whether a command in the foreground waits for us to be up.
+    pub relayed: bool,
 }
 
 /// What `vpn down` was asked.
@@ -34,8 +53,15 @@ pub struct DownOptions {
 /// # Errors
 /// When it cannot be brought up; nothing is left behind then.
 pub fn up(options: UpOptions) -> Result<(), Failure> {
-    drop(options);
-    Err(Failure::new(ExitCode::Failure, "not built yet"))
+    instance::check_rights()?;
+    let paths = Paths::of(&options.name);
+    if !options.foreground {
+        return background::run(&options.name, &paths);
+    }
+    let mut voice = if options.relayed { background::detach()? } else { Voice::Terminal };
+    instance::start_log();
+    let result = instance::block_on(run(&options, &paths, &mut voice));
+    result.inspect_err(|failure| voice.fail(failure))
 }
 
 /// Takes a tunnel down, or undoes what is left of it.
@@ -43,6 +69,236 @@ pub fn up(options: UpOptions) -> Result<(), Failure> {
 /// # Errors
 /// When there is no such tunnel, or something cannot be undone.
 pub fn down(options: DownOptions) -> Result<(), Failure> {
-    drop(options);
-    Err(Failure::new(ExitCode::NoTunnel, "not built yet"))
+    instance::check_rights()?;
+    let paths = Paths::of(&options.name);
+    instance::block_on(instance::take_down(&options.name, &paths))
 }
+
+async fn run(options: &UpOptions, paths: &Paths, voice: &mut Voice) -> Result<(), Failure> {
+    let mut instance = Instance::start(&options.name, paths).await?;
+    let result = tunnel(options, &mut instance, voice).await;
+    let undone = instance.stop().await;
+    result.and(undone)
+}
+
+/// From nothing to the end of the tunnel; what was changed on the host is in the instance's journal.
+async fn tunnel(options: &UpOptions, instance: &mut Instance, voice: &mut Voice) -> Result<(), Failure> {
+    let config = &options.config;
+    let number = netcfg::free_number(config.tunnel.interface.as_str()).await;
+    let number = number.map_err(|error| instance::host_failure(&error))?;
+    let mut runner = open(config, number)?;
+    let addresses = connect(&mut runner, config, instance).await?;
+    let plan = plan(config, &runner.tun, addresses, number);
+    let notes = netcfg::apply_client(&plan, instance.journal()).await;
+    let notes = notes.map_err(|error| instance::host_failure(&error))?;
+    introduce(options, &plan, &runner, voice);
+    notes.iter().for_each(|note| voice.say(note));
+    voice.up().map_err(|error| Failure::of_system("cannot go on in the background", &error))?;
+    let result = carry(&mut runner, instance, options).await;
+    leave(&mut runner);
+    result
+}
+
+fn open(config: &ClientConfig, mark: u32) -> Result<Runner, Failure> {
+    let server = config.server.first();
+    let remotes = match &server.host {
+        Host::Address(address) => vec![(*address, server.ports.first).into()],
+        Host::Name(name) => resolve::resolve(name, server.ports.first)?,
+    };
+    let interface = config.tunnel.interface.as_str();
+    let tun = TunDevice::create(interface)
+        .map_err(|error| Failure::of_system(format!("cannot create the interface {interface}"), &error))?;
+    let seed = instance::seed()?;
+    let client = Client::new(settings(config), seed, io::now());
+    Runner::open(client, tun, remotes, mark)
+        .map_err(|error| Failure::of_system("cannot open raw sockets", &error))
+}
+
+fn settings(config: &ClientConfig) -> ClientSettings {
+    ClientSettings {
+        private_key: config.private_key.clone(),
+        server_key: config.server_key,
+        preshared_key: config.preshared_key.clone(),
+        mode: Mode::HandshakeAdvance,
+        suites: SuiteSet::detect(),
+        congestion: congestion(config.kcp.congestion),
+        session_buffer: config.limits.session_buffer.bytes(),
+        process_buffer: config.limits.process_buffer.bytes(),
+        dead_after: config.carrier.dead_after,
+    }
+}
+
+fn congestion(choice: Congestion) -> CongestionKind {
+    match choice {
+        Congestion::Bbr => CongestionKind::Bbr,
+        Congestion::Loss => CongestionKind::Loss,
+        Congestion::None => CongestionKind::None,
+    }
+}
+
+/// Dials until packets make the round trip; returns our addresses.
+async fn connect(
+    runner: &mut Runner,
+    config: &ClientConfig,
+    instance: &mut Instance,
+) -> Result<Vec<IpNetwork>, Failure> {
+    let deadline = io::now() + FIRST_UP;
+    loop {
+        for event in flush(runner)? {
+            match event {
+                ClientEvent::Up { addresses, .. } => return Ok(addresses),
+                ClientEvent::Ended(ending) => return Err(ended(ending)),
+                _ => {}
+            }
+        }
+        let left = deadline.saturating_duration_since(io::now());
+        if left.is_zero() {
+            return Err(unreachable(runner));
+        }
+        tokio::select! {
+            result = runner.step() => result.map_err(|error| lost_sockets(&error))?,
+            () = tokio::time::sleep(left) => {}
+            order = instance.order() => match order {
+                Order::Stop => return Err(Failure::new(ExitCode::Failure, "stopped before the tunnel was up")),
+                Order::Request(Request::Down, responder) => {
+                    responder.respond_and_wait(Response::Done).await;
+                    return Err(Failure::new(ExitCode::Failure, "taken down before the tunnel was up"));
+                }
+                Order::Request(Request::Status, responder) => {
+                    let tunnel = status::tunnel(runner, config, instance);
+                    responder.respond(Response::Status { tunnel: Box::new(tunnel) });
+                }
+            },
+        }
+    }
+}
+
+/// Carries packets until told to stop. A session that ended for good ends a tunnel in the foreground; one in the
+/// background keeps its routes, so that nothing leaves outside it unnoticed, and `status` says why.
+async fn carry(runner: &mut Runner, instance: &mut Instance, options: &UpOptions) -> Result<(), Failure> {
+    let config = &options.config;
+    loop {
+        for event in flush(runner)? {
+            report(&event);
+            if let ClientEvent::Ended(ending) = event {
+                if !options.relayed {
+                    return Err(ended(ending));
+                }
+                instance.set_ending(state_of(ending), ended(ending).message);
+            }
+        }
+        tokio::select! {
+            result = runner.step() => result.map_err(|error| lost_sockets(&error))?,
+            order = instance.order() => match order {
+                Order::Stop => return Ok(()),
+                Order::Request(Request::Down, responder) => {
+                    instance.answer_when_stopped(responder);
+                    return Ok(());
+                }
+                Order::Request(Request::Status, responder) => {
+                    let tunnel = status::tunnel(runner, config, instance);
+                    responder.respond(Response::Status { tunnel: Box::new(tunnel) });
+                }
+            },
+        }
+    }
+}
+
+/// Tells the server that we leave.
+fn leave(runner: &mut Runner) {
+    runner.client.close(io::now());
+    if let Err(failure) = flush(runner) {
+        tracing::debug!(%failure, "the server could not be told that we leave");
+    }
+}
+
+fn flush(runner: &mut Runner) -> Result<Vec<ClientEvent>, Failure> {
+    let mut events = Vec::new();
+    runner.flush(&mut events).map_err(|error| lost_sockets(&error))?;
+    Ok(events)
+}
+
+fn plan(config: &ClientConfig, tun: &TunDevice, addresses: Vec<IpNetwork>, number: u32) -> ClientPlan {
+    ClientPlan {
+        interface: tun.name().to_owned(),
+        index: tun.index(),
+        addresses,
+        routes: config.tunnel.routes.clone(),
+        exclude: config.tunnel.exclude.clone(),
+        lan: config.tunnel.lan,
+        mark: number,
+        table: number,
+    }
+}
+
+/// What was set up, in a few lines.
+fn introduce(options: &UpOptions, plan: &ClientPlan, runner: &Runner, voice: &Voice) {
+    let list =
+        |networks: &[IpNetwork]| networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let server = options.config.server.first();
+    let rtt = runner.client.status(io::now()).carriers.first().and_then(|carrier| carrier.rtt);
+    let rtt = rtt.map_or_else(String::new, |rtt| format!(", round trip {} ms", rtt.as_millis()));
+    voice.say(&format!("{}: up, {} through {server}{rtt}", plan.interface, list(&plan.addresses)));
+    voice.say(&format!("{}: routes {}", plan.interface, list(&plan.routes)));
+    if !plan.exclude.is_empty() {
+        voice.say(&format!("{}: outside {}", plan.interface, list(&plan.exclude)));
+    }
+    if options.config.tunnel.dns == ClientDns::Server {
+        voice.say("names: left to the resolver of this host");
+    }
+}
+
+fn report(event: &ClientEvent) {
+    match event {
+        ClientEvent::Suspect => tracing::info!("the carrier does not answer: opening another beside it"),
+        ClientEvent::Recovered => tracing::info!("packets make the round trip again"),
+        ClientEvent::Restarted => tracing::info!("every flow was reset: the other end no longer knows them"),
+        ClientEvent::Ended(ending) => tracing::info!("the session is over: {}", ended(*ending)),
+        ClientEvent::Up { .. } | ClientEvent::Dial | ClientEvent::Retired(_) => {}
+    }
+}
+
+fn state_of(ending: Ending) -> State {
+    match ending {
+        Ending::Replaced => State::Replaced,
+        Ending::Refused(_) | Ending::PresharedKeyDiffers => State::Failed,
+    }
+}
+
+fn ended(ending: Ending) -> Failure {
+    let message = match ending {
+        Ending::Refused(Refusal::UnknownKey) => {
+            "the server does not know this key: add its public key to the server's peers".to_owned()
+        }
+        Ending::Refused(Refusal::Version) => {
+            "refused version: the server speaks another one, install the same on both ends".to_owned()
+        }
+        Ending::Refused(reason) => format!("the server refuses: {}", reason.label()),
+        Ending::PresharedKeyDiffers => {
+            "preshared_key differs from the server's: give both ends the same one".to_owned()
+        }
+        Ending::Replaced => "replaced: another host or process came up with the same key".to_owned(),
+    };
+    Failure::new(ExitCode::Refused, message)
+}
+
+fn unreachable(runner: &Runner) -> Failure {
+    let remotes: Vec<_> = runner.remotes.iter().map(ToString::to_string).collect();
+    let remotes = remotes.join(", ");
+    let message = match runner.client.reach() {
+        Reach::None => format!("no route to {remotes}: check the network of this host"),
+        Reach::SynSent => format!("no answer to SYN from {remotes}: check `server` and the way to it"),
+        Reach::SynReset => format!("{remotes} answers with RST: nothing listens there, check `server`"),
+        Reach::SynAcked => {
+            format!("{remotes} answers TCP but not our handshake: check that server_key is its public key")
+        }
+    };
+    Failure::new(ExitCode::Unreachable, message)
+}
+
+fn lost_sockets(error: &std::io::Error) -> Failure {
+    Failure::of_system("the raw sockets or the interface failed", error)
+}
+
+/// How long a first `up` tries.
+const FIRST_UP: Duration = Duration::from_secs(20);

@@ -103,13 +103,7 @@ mod tests {
 
     #[test]
     fn reads_each_word_and_names_them_all_for_another() {
-        for word in [
-            "auto",
-            "handshake+advance",
-            "handshake+fixed",
-            "bare+advance",
-            "bare+fixed",
-        ] {
+        for word in ["auto", "handshake+advance", "handshake+fixed", "bare+advance", "bare+fixed"] {
             assert_eq!(word.parse::<Mode>().unwrap().as_str(), word);
         }
         assert_eq!(

@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer};
 use super::document::Document;
 use super::keys::{Key, Secret};
 use super::{
-    ADDRESSES_MAX, ConfigError, Congestion, Connect, Endpoints, InterfaceName, Limits, Metrics,
-    Mode, Preface, Warning, duration, network, unbuilt,
+    ADDRESSES_MAX, ConfigError, Congestion, Connect, Endpoints, InterfaceName, Limits, Metrics, Mode,
+    Preface, Warning, duration, network, unbuilt,
 };
 use crate::crypto::{PresharedKey, PrivateKey, PublicKey};
 
@@ -120,9 +120,7 @@ impl ClientConfig {
     pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), ConfigError> {
         let document = Document::read(path)?;
         let mut warnings = Vec::new();
-        let config = document
-            .decode::<File>()?
-            .complete(&document, &mut warnings)?;
+        let config = document.decode::<File>()?.complete(&document, &mut warnings)?;
         config.check(&document)?;
         unbuilt::check_client(&config, &document)?;
         Ok((config, warnings))
@@ -139,8 +137,7 @@ impl ClientConfig {
         if let ClientDns::List(resolvers) = &self.tunnel.dns
             && !(1..=ADDRESSES_MAX).contains(&resolvers.len())
         {
-            let what =
-                format!("must name 1 to {ADDRESSES_MAX} resolvers, or be \"server\" or \"off\"");
+            let what = format!("must name 1 to {ADDRESSES_MAX} resolvers, or be \"server\" or \"off\"");
             return Err(document.error_at("tunnel.dns", what));
         }
         self.limits.check(document)
@@ -193,9 +190,9 @@ impl<'de> Visitor<'de> for WordOrList {
         match text {
             "server" => Ok(ClientDns::Server),
             "off" => Ok(ClientDns::Off),
-            _ => Err(E::custom(format!(
-                "{text:?} is unknown: use \"server\", \"off\" or a list of addresses"
-            ))),
+            _ => {
+                Err(E::custom(format!("{text:?} is unknown: use \"server\", \"off\" or a list of addresses")))
+            }
         }
     }
 
@@ -229,30 +226,16 @@ struct File {
 }
 
 impl File {
-    fn complete(
-        self,
-        document: &Document,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<ClientConfig, ConfigError> {
+    fn complete(self, document: &Document, warnings: &mut Vec<Warning>) -> Result<ClientConfig, ConfigError> {
         let missing = |key, what| document.error_at(key, what);
-        let private = Secret {
-            here: self.private_key,
-            file: self.private_key_file,
-        };
-        let preshared = Secret {
-            here: self.preshared_key,
-            file: self.preshared_key_file,
-        };
+        let private = Secret { here: self.private_key, file: self.private_key_file };
+        let preshared = Secret { here: self.preshared_key, file: self.preshared_key_file };
         Ok(ClientConfig {
             private_key: private
                 .read(document, "private_key", warnings)?
                 .ok_or_else(|| missing("private_key", PRIVATE_KEY_MISSING))?,
-            preshared_key: preshared
-                .read(document, "preshared_key", warnings)?
-                .unwrap_or_default(),
-            server: self
-                .server
-                .ok_or_else(|| missing("server", SERVER_MISSING))?,
+            preshared_key: preshared.read(document, "preshared_key", warnings)?.unwrap_or_default(),
+            server: self.server.ok_or_else(|| missing("server", SERVER_MISSING))?,
             server_key: self
                 .server_key
                 .map(|Key(key)| key)
@@ -270,9 +253,7 @@ impl File {
 /// `0.0.0.0/0` and `::/0`.
 fn everything() -> Vec<IpNetwork> {
     let any = [IpAddr::from([0_u8; 4]), IpAddr::from([0_u8; 16])];
-    any.into_iter()
-        .filter_map(|any| IpNetwork::new(any, 0).ok())
-        .collect()
+    any.into_iter().filter_map(|any| IpNetwork::new(any, 0).ok()).collect()
 }
 
 /// How long an outage may be survived: our choice, because below a second every loss would end

@@ -38,9 +38,7 @@ impl Document {
 
     /// A path in the file: relative ones start at the folder of the file.
     pub(super) fn resolve(&self, path: &Path) -> PathBuf {
-        self.path
-            .parent()
-            .map_or_else(|| path.to_path_buf(), |folder| folder.join(path))
+        self.path.parent().map_or_else(|| path.to_path_buf(), |folder| folder.join(path))
     }
 
     /// Decodes the whole file.
@@ -143,19 +141,15 @@ fn find_in_table(table: &DeTable<'_>, span: &Range<usize>, prefix: &str) -> Opti
     })
 }
 
-fn find_in_value(
-    value: &Spanned<DeValue<'_>>,
-    span: &Range<usize>,
-    name: String,
-) -> Option<String> {
+fn find_in_value(value: &Spanned<DeValue<'_>>, span: &Range<usize>, name: String) -> Option<String> {
     if let Some(table) = value.get_ref().as_table() {
         if let Some(found) = find_in_table(table, span, &format!("{name}.")) {
             return Some(found);
         }
     } else if let Some(array) = value.get_ref().as_array() {
         let mut elements = array.iter().enumerate();
-        let found = elements
-            .find_map(|(index, value)| find_in_value(value, span, format!("{name}[{index}]")));
+        let found =
+            elements.find_map(|(index, value)| find_in_value(value, span, format!("{name}[{index}]")));
         if found.is_some() {
             return found;
         }
@@ -172,10 +166,7 @@ mod tests {
     use super::*;
 
     fn document(text: &str) -> Document {
-        Document {
-            path: PathBuf::from("x.toml"),
-            text: text.to_owned(),
-        }
+        Document { path: PathBuf::from("x.toml"), text: text.to_owned() }
     }
 
     #[test]
@@ -196,17 +187,8 @@ mod tests {
 
     #[test]
     fn starts_relative_paths_at_the_folder_of_the_file() {
-        let document = Document {
-            path: PathBuf::from("/etc/vpn/client.toml"),
-            text: String::new(),
-        };
-        assert_eq!(
-            document.resolve(Path::new("key")),
-            Path::new("/etc/vpn/key")
-        );
-        assert_eq!(
-            document.resolve(Path::new("/root/key")),
-            Path::new("/root/key")
-        );
+        let document = Document { path: PathBuf::from("/etc/vpn/client.toml"), text: String::new() };
+        assert_eq!(document.resolve(Path::new("key")), Path::new("/etc/vpn/key"));
+        assert_eq!(document.resolve(Path::new("/root/key")), Path::new("/root/key"));
     }
 }

@@ -66,17 +66,7 @@ mod tests {
         ] {
             assert_eq!(parse(text), Some(duration), "{text}");
         }
-        for text in [
-            "",
-            "10",
-            "m",
-            "10 m",
-            "-1s",
-            "1.5s",
-            "10x",
-            "99999999999999999999s",
-            "9999999999d",
-        ] {
+        for text in ["", "10", "m", "10 m", "-1s", "1.5s", "10x", "99999999999999999999s", "9999999999d"] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

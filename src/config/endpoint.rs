@@ -107,9 +107,9 @@ impl FromStr for Listen {
         let (host, ports) = split(text)?;
         let address = match host {
             Bare::Bracketed(address) => IpAddr::V6(address),
-            Bare::Plain(host) => host.parse().map_err(|_| {
-                format!("{host:?} is no IP address: write \"0.0.0.0:443\" or \"[::]:443\"")
-            })?,
+            Bare::Plain(host) => host
+                .parse()
+                .map_err(|_| format!("{host:?} is no IP address: write \"0.0.0.0:443\" or \"[::]:443\""))?,
         };
         Ok(Self { address, ports })
     }
@@ -170,10 +170,7 @@ impl<'de> Visitor<'de> for OneOrList {
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Endpoints, A::Error> {
         let mut all = Vec::<Endpoint>::deserialize(SeqAccessDeserializer::new(list))?.into_iter();
         let empty = || A::Error::custom("is empty: name at least one server");
-        Ok(Endpoints {
-            first: all.next().ok_or_else(empty)?,
-            others: all.collect(),
-        })
+        Ok(Endpoints { first: all.next().ok_or_else(empty)?, others: all.collect() })
     }
 }
 
@@ -188,15 +185,9 @@ fn split(text: &str) -> Result<(Bare<'_>, Ports), String> {
         .rsplit_once(':')
         .filter(|(host, _)| !host.is_empty())
         .ok_or_else(|| format!("{text:?} is not HOST:PORT: write it as \"vpn.example:443\""))?;
-    let inner = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let host = match inner {
-        Some(inner) => Bare::Bracketed(
-            inner
-                .parse()
-                .map_err(|_| format!("{inner:?} is no IPv6 address"))?,
-        ),
+        Some(inner) => Bare::Bracketed(inner.parse().map_err(|_| format!("{inner:?} is no IPv6 address"))?),
         None if host.contains(':') => {
             return Err(format!(
                 "{text:?} is ambiguous: put the IPv6 address in brackets, as \"[2001:db8::1]:443\""
@@ -238,12 +229,7 @@ mod tests {
 
     #[test]
     fn reads_addresses_names_and_ranges_and_writes_them_back() {
-        for text in [
-            "203.0.113.9:443",
-            "vpn.example:443",
-            "[2001:db8::1]:443",
-            "host:4000-4100",
-        ] {
+        for text in ["203.0.113.9:443", "vpn.example:443", "[2001:db8::1]:443", "host:4000-4100"] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
         for text in ["0.0.0.0:443", "[::]:443", "10.0.0.1:4000-4100"] {
@@ -255,19 +241,10 @@ mod tests {
     #[test]
     fn says_what_is_wrong_with_an_endpoint() {
         for (text, error) in [
-            (
-                "host",
-                r#""host" is not HOST:PORT: write it as "vpn.example:443""#,
-            ),
-            (
-                ":443",
-                r#"":443" is not HOST:PORT: write it as "vpn.example:443""#,
-            ),
+            ("host", r#""host" is not HOST:PORT: write it as "vpn.example:443""#),
+            (":443", r#"":443" is not HOST:PORT: write it as "vpn.example:443""#),
             ("host:0", r#""0" is no port: use a number from 1 to 65535"#),
-            (
-                "host:http",
-                r#""http" is no port: use a number from 1 to 65535"#,
-            ),
+            ("host:http", r#""http" is no port: use a number from 1 to 65535"#),
             ("host:9-5", "the range 9-5 goes down: write 5-9"),
             (
                 "2001:db8::1:443",
@@ -275,10 +252,7 @@ mod tests {
             ),
             ("[host]:443", r#""host" is no IPv6 address"#),
             ("a b:443", r#""a b" is neither an address nor a host name"#),
-            (
-                "1.2.3:443",
-                r#""1.2.3" is neither an address nor a host name"#,
-            ),
+            ("1.2.3:443", r#""1.2.3" is neither an address nor a host name"#),
             ("0.0.0.0:443", r#""0.0.0.0:443" is no address of a server"#),
         ] {
             assert_eq!(text.parse::<Endpoint>(), Err(error.to_owned()));

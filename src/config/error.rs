@@ -60,10 +60,7 @@ mod tests {
             })
         };
         assert_eq!(of(libc::ENOENT).class, ExitCode::Usage);
-        assert_eq!(
-            of(libc::ENOENT).message,
-            "cannot read /etc/vpn/client.toml: No such file or directory"
-        );
+        assert_eq!(of(libc::ENOENT).message, "cannot read /etc/vpn/client.toml: No such file or directory");
         assert_eq!(of(libc::EACCES).class, ExitCode::Rights);
     }
 }

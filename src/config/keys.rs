@@ -68,8 +68,7 @@ fn read_file<T: FromStr<Err = KeyError>>(path: &Path) -> Result<T, String> {
         format!("cannot read {}: {why}", path.display())
     })?;
     let text = Zeroizing::new(text);
-    text.parse()
-        .map_err(|error| format!("{}: {error}", path.display()))
+    text.parse().map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn warn(path: &Path, warnings: &mut Vec<Warning>) {

@@ -34,10 +34,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            session_buffer: ByteSize::from_mebibytes(64),
-            process_buffer: ByteSize::from_mebibytes(1024),
-        }
+        Self { session_buffer: ByteSize::from_mebibytes(64), process_buffer: ByteSize::from_mebibytes(1024) }
     }
 }
 
@@ -64,9 +61,7 @@ impl FromStr for Address {
             return Ok(Self(None));
         }
         let address = text.parse().map_err(|_| {
-            format!(
-                "{text:?} is no address with a port: write \"127.0.0.1:9586\", or \"\" for none"
-            )
+            format!("{text:?} is no address with a port: write \"127.0.0.1:9586\", or \"\" for none")
         })?;
         Ok(Self(Some(address)))
     }

@@ -43,9 +43,7 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<IpAdd
 }
 
 /// Reads a list of addresses that may be absent.
-pub(super) fn some_addresses<'de, D: Deserializer<'de>>(
-    input: D,
-) -> Result<Option<Vec<IpAddr>>, D::Error> {
+pub(super) fn some_addresses<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<IpAddr>>, D::Error> {
     addresses(input).map(Some)
 }
 
@@ -84,9 +82,9 @@ impl FromStr for Address {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let address = text.parse().map_err(|_| {
-            format!("{text:?} is no IP address: write it without a length, as \"10.77.0.2\"")
-        })?;
+        let address = text
+            .parse()
+            .map_err(|_| format!("{text:?} is no IP address: write it without a length, as \"10.77.0.2\""))?;
         Ok(Self(address))
     }
 }
@@ -94,8 +92,7 @@ impl FromStr for Address {
 deserialize_from_str!(Address, r#"a string like "10.77.0.2""#);
 
 fn parse_interface(text: &str) -> Result<IpNetwork, String> {
-    text.parse()
-        .map_err(|_| format!("{text:?} is no network: write it as \"10.0.0.0/8\" or \"fd00::/8\""))
+    text.parse().map_err(|_| format!("{text:?} is no network: write it as \"10.0.0.0/8\" or \"fd00::/8\""))
 }
 
 #[cfg(test)]
@@ -104,20 +101,12 @@ mod tests {
 
     #[test]
     fn refuses_a_network_with_bits_behind_its_length_and_says_the_right_one() {
-        assert_eq!(
-            parse_network("10.0.0.0/8").unwrap().to_string(),
-            "10.0.0.0/8"
-        );
-        assert_eq!(
-            parse_network("10.0.0.7").unwrap().to_string(),
-            "10.0.0.7/32"
-        );
+        assert_eq!(parse_network("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(parse_network("10.0.0.7").unwrap().to_string(), "10.0.0.7/32");
         assert_eq!(parse_network("::/0").unwrap().to_string(), "::/0");
         assert_eq!(
             parse_network("192.168.1.5/24"),
-            Err(
-                r#""192.168.1.5/24" has bits set behind its length: write "192.168.1.0/24""#.into()
-            )
+            Err(r#""192.168.1.5/24" has bits set behind its length: write "192.168.1.0/24""#.into())
         );
         for text in ["", "10.0.0.0/33", "host/8", "10.0.0.0/8/8"] {
             assert!(parse_network(text).is_err(), "{text}");

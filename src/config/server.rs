@@ -12,8 +12,7 @@ use super::document::Document;
 use super::keys::{Key, Secret};
 use super::text::deserialize_from_str;
 use super::{
-    ADDRESSES_MAX, ConfigError, InterfaceName, Limits, Listen, Metrics, Ports, Warning, network,
-    unbuilt,
+    ADDRESSES_MAX, ConfigError, InterfaceName, Limits, Listen, Metrics, Ports, Warning, network, unbuilt,
 };
 use crate::crypto::{PresharedKey, PrivateKey, PublicKey};
 use crate::egress::{Entry, EntryError};
@@ -86,16 +85,12 @@ impl ServerConfig {
     pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), ConfigError> {
         let document = Document::read(path)?;
         let mut warnings = Vec::new();
-        let config = document
-            .decode::<File>()?
-            .complete(&document, &mut warnings)?;
+        let config = document.decode::<File>()?.complete(&document, &mut warnings)?;
         config.check(&document)?;
         unbuilt::check_server(&config, &document)?;
         if config.peers.is_empty() {
             let path = path.display();
-            warnings.push(Warning::new(format!(
-                "{path} has no [[peer]]: no client can connect"
-            )));
+            warnings.push(Warning::new(format!("{path} has no [[peer]]: no client can connect")));
         }
         Ok((config, warnings))
     }
@@ -143,29 +138,17 @@ impl ServerConfig {
         let mut names = HashSet::new();
         let mut taken: HashSet<_> = self.tunnel.addresses.iter().map(IpNetwork::ip).collect();
         for (index, peer) in self.peers.iter().enumerate() {
-            let wrong =
-                |key: &str, what: String| document.error_at(&format!("peer[{index}].{key}"), what);
+            let wrong = |key: &str, what: String| document.error_at(&format!("peer[{index}].{key}"), what);
             if !keys.insert(peer.public_key) {
-                let whose = if peer.public_key == own_key {
-                    "this server's own"
-                } else {
-                    "another peer's"
-                };
-                return Err(wrong(
-                    "public_key",
-                    format!("is {whose} key: each end has its own"),
-                ));
+                let whose = if peer.public_key == own_key { "this server's own" } else { "another peer's" };
+                return Err(wrong("public_key", format!("is {whose} key: each end has its own")));
             }
             if !names.insert(&peer.name) {
-                return Err(wrong(
-                    "name",
-                    format!("{:?} names another peer too", peer.name),
-                ));
+                return Err(wrong("name", format!("{:?} names another peer too", peer.name)));
             }
             for (position, address) in peer.addresses.iter().enumerate() {
                 let key = format!("addresses[{position}]");
-                self.check_address(*address)
-                    .map_err(|what| wrong(&key, what))?;
+                self.check_address(*address).map_err(|what| wrong(&key, what))?;
                 if !taken.insert(*address) {
                     return Err(wrong(&key, format!("{address} is taken: choose another")));
                 }
@@ -185,16 +168,12 @@ impl ServerConfig {
         let of_network = match network {
             IpNetwork::V4(network) => {
                 network.prefix() < 31
-                    && [network.network(), network.broadcast()]
-                        .map(IpAddr::V4)
-                        .contains(&address)
+                    && [network.network(), network.broadcast()].map(IpAddr::V4).contains(&address)
             }
             IpNetwork::V6(network) => network.prefix() < 127 && network.network() == address,
         };
         if of_network {
-            return Err(format!(
-                "{address} stands for the network itself: choose another"
-            ));
+            return Err(format!("{address} stands for the network itself: choose another"));
         }
         Ok(())
     }
@@ -232,15 +211,8 @@ struct File {
 }
 
 impl File {
-    fn complete(
-        self,
-        document: &Document,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<ServerConfig, ConfigError> {
-        let private = Secret {
-            here: self.private_key,
-            file: self.private_key_file,
-        };
+    fn complete(self, document: &Document, warnings: &mut Vec<Warning>) -> Result<ServerConfig, ConfigError> {
+        let private = Secret { here: self.private_key, file: self.private_key_file };
         let private_key = private
             .read(document, "private_key", warnings)?
             .ok_or_else(|| document.error_at("private_key", PRIVATE_KEY_MISSING))?;
@@ -285,14 +257,9 @@ impl PeerTable {
         if !(1..=ADDRESSES_MAX).contains(&self.addresses.len()) {
             return Err(wrong("addresses", PEER_ADDRESSES_WRONG));
         }
-        let preshared = Secret {
-            here: self.preshared_key,
-            file: self.preshared_key_file,
-        };
+        let preshared = Secret { here: self.preshared_key, file: self.preshared_key_file };
         Ok(Peer {
-            name: self
-                .name
-                .map_or_else(|| public_key.to_string(), |PeerName(name)| name),
+            name: self.name.map_or_else(|| public_key.to_string(), |PeerName(name)| name),
             public_key,
             preshared_key: preshared
                 .read(document, &format!("{prefix}.preshared_key"), warnings)?
@@ -312,9 +279,7 @@ impl std::str::FromStr for PeerName {
         if fits && !text.chars().any(char::is_control) {
             return Ok(Self(text.to_owned()));
         }
-        Err(format!(
-            "a name has 1 to {NAME_MAX} characters and no control characters"
-        ))
+        Err(format!("a name has 1 to {NAME_MAX} characters and no control characters"))
     }
 }
 
@@ -327,16 +292,11 @@ impl std::str::FromStr for EntryText {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse()
-            .map(Self)
-            .map_err(|error: EntryError| format!("{text:?}: {error}"))
+        text.parse().map(Self).map_err(|error: EntryError| format!("{text:?}: {error}"))
     }
 }
 
-deserialize_from_str!(
-    EntryText,
-    r#"a string like "10.0.0.0/8" or "10.0.0.0/8:25""#
-);
+deserialize_from_str!(EntryText, r#"a string like "10.0.0.0/8" or "10.0.0.0/8:25""#);
 
 fn entries<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Entry>, D::Error> {
     let list = Vec::<EntryText>::deserialize(input)?;
@@ -344,10 +304,7 @@ fn entries<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<Entry>, D::Error> 
 }
 
 fn default_listen() -> Vec<Listen> {
-    let ports = Ports {
-        first: DEFAULT_PORT,
-        last: DEFAULT_PORT,
-    };
+    let ports = Ports { first: DEFAULT_PORT, last: DEFAULT_PORT };
     let any = [IpAddr::from([0_u8; 4]), IpAddr::from([0_u8; 16])];
     any.map(|address| Listen { address, ports }).to_vec()
 }

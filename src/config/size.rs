@@ -25,8 +25,7 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("{text:?} is no size: write a number and B, KiB, MiB or GiB, as \"64MiB\"");
+        let wrong = || format!("{text:?} is no size: write a number and B, KiB, MiB or GiB, as \"64MiB\"");
         let digits_end = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
         let (digits, name) = text.split_at(digits_end);
         let unit = UNITS.iter().find(|(unit, _)| *unit == name);
@@ -57,13 +56,9 @@ mod tests {
 
     #[test]
     fn reads_and_writes_sizes_with_their_unit() {
-        for (text, bytes) in [
-            ("0B", 0),
-            ("512B", 512),
-            ("3KiB", 3072),
-            ("64MiB", 64 << 20),
-            ("1GiB", 1 << 30),
-        ] {
+        for (text, bytes) in
+            [("0B", 0), ("512B", 512), ("3KiB", 3072), ("64MiB", 64 << 20), ("1GiB", 1 << 30)]
+        {
             let size: ByteSize = text.parse().unwrap();
             assert_eq!((size.bytes(), size.to_string()), (bytes, text.to_owned()));
         }

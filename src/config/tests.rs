@@ -27,10 +27,7 @@ fn server_head() -> String {
 }
 
 fn peer(rest: &str) -> String {
-    format!(
-        "{}[[peer]]\npublic_key = \"{ALICE_PUBLIC}\"\n{rest}",
-        server_head()
-    )
+    format!("{}[[peer]]\npublic_key = \"{ALICE_PUBLIC}\"\n{rest}", server_head())
 }
 
 fn write(text: &str) -> (TempDir, PathBuf) {
@@ -52,9 +49,7 @@ fn server(text: &str) -> Result<(ServerConfig, Vec<Warning>), String> {
 }
 
 fn shorten(error: &ConfigError, folder: &Path) -> String {
-    error
-        .to_string()
-        .replace(&format!("{}/", folder.display()), "")
+    error.to_string().replace(&format!("{}/", folder.display()), "")
 }
 
 fn networks(list: &[ipnetwork::IpNetwork]) -> Vec<String> {
@@ -173,10 +168,7 @@ listen = ""
 "#
     );
     let (config, _) = server(&text).unwrap();
-    assert_eq!(
-        networks(&config.tunnel.addresses),
-        ["10.77.0.1/24", "fd77::1/64"]
-    );
+    assert_eq!(networks(&config.tunnel.addresses), ["10.77.0.1/24", "fd77::1/64"]);
     assert_eq!(config.tunnel.dns.unwrap().len(), 2);
     assert_eq!(config.egress.allow[0].to_string(), "127.0.0.1/32:53");
     assert_eq!(config.egress.deny[1].to_string(), "[fd00::]/8:25");
@@ -209,14 +201,8 @@ fn says_where_a_client_is_wrong_and_what_to_do() {
             "[tunnel]\nlan = true\nmtu = 1",
             "6:1: tunnel.mtu: unknown key, expected one of `interface`, `routes`, `exclude`, `lan`, `domains`, `dns`, `kill_switch`, `connect`",
         ),
-        (
-            "[tunnel]\n  lan = 1",
-            "5:9: tunnel.lan: invalid type: integer `1`, expected a boolean",
-        ),
-        (
-            "tunnel = 1",
-            "4:10: tunnel: invalid type: integer `1`, expected a table",
-        ),
+        ("[tunnel]\n  lan = 1", "5:9: tunnel.lan: invalid type: integer `1`, expected a boolean"),
+        ("tunnel = 1", "4:10: tunnel: invalid type: integer `1`, expected a table"),
         (
             "[tunnel]\nroutes = [\"::/0\", \"10.0.0.1/8\"]",
             "5:19: tunnel.routes[1]: \"10.0.0.1/8\" has bits set behind its length: write \"10.0.0.0/8\"",
@@ -237,10 +223,7 @@ fn says_where_a_client_is_wrong_and_what_to_do() {
             "[tunnel]\ndns = \"on\"",
             "5:7: tunnel.dns: \"on\" is unknown: use \"server\", \"off\" or a list of addresses",
         ),
-        (
-            "[tunnel]\ndns = []",
-            "5:7: tunnel.dns: must name 1 to 16 resolvers, or be \"server\" or \"off\"",
-        ),
+        ("[tunnel]\ndns = []", "5:7: tunnel.dns: must name 1 to 16 resolvers, or be \"server\" or \"off\""),
         (
             "[tunnel]\ndns = [\"9.9.9.9\", \"x\"]",
             "5:19: tunnel.dns[1]: \"x\" is no IP address: write it without a length, as \"10.77.0.2\"",
@@ -265,10 +248,7 @@ fn says_where_a_client_is_wrong_and_what_to_do() {
             "[carrier]\ndead_after = 600",
             "5:14: carrier.dead_after: invalid type: integer `600`, expected a string like \"10m\"",
         ),
-        (
-            "[carrier]\ndead_after = \"1ms\"",
-            "5:14: carrier.dead_after: must be from 1s to 7d",
-        ),
+        ("[carrier]\ndead_after = \"1ms\"", "5:14: carrier.dead_after: must be from 1s to 7d"),
         (
             "[kcp]\ncongestion = \"cubic\"",
             "5:14: kcp.congestion: \"cubic\" is unknown: use \"bbr\", \"loss\" or \"none\"",
@@ -277,10 +257,7 @@ fn says_where_a_client_is_wrong_and_what_to_do() {
             "[limits]\nsession_buffer = \"1MB\"",
             "5:18: limits.session_buffer: \"1MB\" is no size: write a number and B, KiB, MiB or GiB, as \"64MiB\"",
         ),
-        (
-            "[limits]\nsession_buffer = \"1KiB\"",
-            "5:18: limits.session_buffer: must be at least 1MiB",
-        ),
+        ("[limits]\nsession_buffer = \"1KiB\"", "5:18: limits.session_buffer: must be at least 1MiB"),
         (
             "[limits]\nprocess_buffer = \"1MiB\"",
             "5:18: limits.process_buffer: must be at least session_buffer, 64MiB",
@@ -297,10 +274,7 @@ fn says_where_a_client_is_wrong_and_what_to_do() {
             "private_key_file = \"k\"",
             "4:20: private_key_file: stands beside private_key: keep one of the two",
         ),
-        (
-            "preshared_key = \"abc\"",
-            "4:17: preshared_key: a key is base64, and this is not",
-        ),
+        ("preshared_key = \"abc\"", "4:17: preshared_key: a key is base64, and this is not"),
         (
             "preshared_key = \"YWJj\"",
             "4:17: preshared_key: a key is 44 characters of base64 (32 bytes), and this has another length",
@@ -342,10 +316,7 @@ fn says_which_key_is_missing_and_what_to_write() {
             "server = \"h\"".to_owned(),
             "1:10: server: \"h\" is not HOST:PORT: write it as \"vpn.example:443\"",
         ),
-        (
-            "server = []".to_owned(),
-            "1:10: server: is empty: name at least one server",
-        ),
+        ("server = []".to_owned(), "1:10: server: is empty: name at least one server"),
         (
             "server = [\"h:1\", \"h:x\"]".to_owned(),
             "1:18: server[1]: \"x\" is no port: use a number from 1 to 65535",
@@ -372,73 +343,28 @@ fn says_where_a_file_is_no_toml() {
 fn refuses_by_name_what_is_not_built_yet() {
     let head = client_head();
     for (rest, place, instead) in [
-        (
-            "[tunnel]\ndomains = [\"x.org\"]",
-            "5:11: tunnel.domains",
-            "[]",
-        ),
-        (
-            "[tunnel]\ndns = [\"9.9.9.9\"]",
-            "5:7: tunnel.dns",
-            "\"server\" or \"off\"",
-        ),
-        (
-            "[tunnel]\nkill_switch = true",
-            "5:15: tunnel.kill_switch",
-            "false",
-        ),
-        (
-            "[tunnel]\nconnect = \"fast\"",
-            "5:11: tunnel.connect",
-            "\"faithful\"",
-        ),
-        (
-            "[carrier]\nmode = \"bare+fixed\"",
-            "5:8: carrier.mode",
-            "\"auto\" or \"handshake+advance\"",
-        ),
+        ("[tunnel]\ndomains = [\"x.org\"]", "5:11: tunnel.domains", "[]"),
+        ("[tunnel]\ndns = [\"9.9.9.9\"]", "5:7: tunnel.dns", "\"server\" or \"off\""),
+        ("[tunnel]\nkill_switch = true", "5:15: tunnel.kill_switch", "false"),
+        ("[tunnel]\nconnect = \"fast\"", "5:11: tunnel.connect", "\"faithful\""),
+        ("[carrier]\nmode = \"bare+fixed\"", "5:8: carrier.mode", "\"auto\" or \"handshake+advance\""),
         ("[carrier]\ncarriers = 2", "5:12: carrier.carriers", "1"),
-        (
-            "[carrier]\npreface = \"http\"",
-            "5:11: carrier.preface",
-            "\"off\"",
-        ),
-        (
-            "[carrier]\npreface_host = \"x\"",
-            "5:16: carrier.preface_host",
-            "\"\"",
-        ),
-        (
-            "[inbound]\nallow = [\"tcp/22\"]",
-            "5:9: inbound.allow",
-            "[]",
-        ),
-        (
-            "[metrics]\nlisten = \"127.0.0.1:9586\"",
-            "5:10: metrics.listen",
-            "\"\"",
-        ),
+        ("[carrier]\npreface = \"http\"", "5:11: carrier.preface", "\"off\""),
+        ("[carrier]\npreface_host = \"x\"", "5:16: carrier.preface_host", "\"\""),
+        ("[inbound]\nallow = [\"tcp/22\"]", "5:9: inbound.allow", "[]"),
+        ("[metrics]\nlisten = \"127.0.0.1:9586\"", "5:10: metrics.listen", "\"\""),
     ] {
         let found = client(&format!("{head}{rest}\n")).unwrap_err();
-        assert_eq!(
-            found,
-            format!("x.toml:{place}: this value is not built yet: use {instead}")
-        );
+        assert_eq!(found, format!("x.toml:{place}: this value is not built yet: use {instead}"));
     }
     for value in ["\"h:1-2\"", "[\"h:1\", \"i:1\"]"] {
         let text = head.replace("\"h:1\"", value);
         let what = "this value is not built yet: use one address or name with one port";
-        assert_eq!(
-            client(&text).unwrap_err(),
-            format!("x.toml:2:10: server: {what}")
-        );
+        assert_eq!(client(&text).unwrap_err(), format!("x.toml:2:10: server: {what}"));
     }
     let text = format!("listen = [\"0.0.0.0:4000-4100\"]\n{}", server_head());
     let what = "this value is not built yet: use addresses with one port each";
-    assert_eq!(
-        server(&text).unwrap_err(),
-        format!("x.toml:1:10: listen: {what}")
-    );
+    assert_eq!(server(&text).unwrap_err(), format!("x.toml:1:10: listen: {what}"));
 }
 
 #[test]
@@ -455,10 +381,7 @@ fn says_where_a_server_is_wrong_and_what_to_do() {
             "[tunnel]\naddresses = [\"10.77.0.1\"]".to_owned(),
             "2:14: tunnel.addresses[0]: \"10.77.0.1\" has no /length: write the length of the network, as \"10.77.0.1/24\"",
         ),
-        (
-            format!("listen = []\n{}", server_head()),
-            "1:10: listen: is empty: write [\"0.0.0.0:443\"]",
-        ),
+        (format!("listen = []\n{}", server_head()), "1:10: listen: is empty: write [\"0.0.0.0:443\"]"),
         (
             "listen = [\"host:443\"]".to_owned(),
             "1:11: listen[0]: \"host\" is no IP address: write \"0.0.0.0:443\" or \"[::]:443\"",
@@ -475,10 +398,7 @@ fn says_where_a_server_is_wrong_and_what_to_do() {
             format!("{}[[peer]]\nname = \"a\"", server_head()),
             "4:1: peer[0].public_key: is missing: write public_key = \"…\" with the client's public key (`vpn pubkey`)",
         ),
-        (
-            peer("name = \"\""),
-            "6:8: peer[0].name: a name has 1 to 64 characters and no control characters",
-        ),
+        (peer("name = \"\""), "6:8: peer[0].name: a name has 1 to 64 characters and no control characters"),
         (
             peer("key = 1"),
             "6:1: peer[0].key: unknown key, expected one of `name`, `public_key`, `preshared_key`, `preshared_key_file`, `addresses`",
@@ -515,10 +435,7 @@ fn says_where_a_server_is_wrong_and_what_to_do() {
             peer("addresses = [\"10.77.0.2\"]\npreshared_key_file = \"no\""),
             "7:22: peer[0].preshared_key_file: cannot read no: No such file or directory",
         ),
-        (
-            peer(&second),
-            "9:14: peer[1].addresses[0]: 10.77.0.2 is taken: choose another",
-        ),
+        (peer(&second), "9:14: peer[1].addresses[0]: 10.77.0.2 is taken: choose another"),
         (
             peer(&second.replace(SHARED, ALICE_PUBLIC)),
             "8:14: peer[1].public_key: is another peer's key: each end has its own",
@@ -540,10 +457,7 @@ fn says_where_a_server_is_wrong_and_what_to_do() {
 fn warns_of_a_server_without_peers() {
     let (_, warnings) = server(&server_head()).unwrap();
     let warning = warnings[0].to_string();
-    assert!(
-        warning.ends_with("x.toml has no [[peer]]: no client can connect"),
-        "{warning}"
-    );
+    assert!(warning.ends_with("x.toml has no [[peer]]: no client can connect"), "{warning}");
 }
 
 #[test]
@@ -553,10 +467,7 @@ fn warns_of_each_file_with_a_secret_that_others_can_read() {
     let key = folder.path().join("key");
     fs::write(&key, format!("{ALICE}\n")).unwrap();
     let inline = client_head();
-    let by_file = inline.replace(
-        &format!("private_key = \"{ALICE}\""),
-        "private_key_file = \"key\"",
-    );
+    let by_file = inline.replace(&format!("private_key = \"{ALICE}\""), "private_key_file = \"key\"");
     for (text, config_mode, key_mode, warned) in [
         (&inline, 0o600, 0o644, None),
         (&inline, 0o644, 0o600, Some(&config)),

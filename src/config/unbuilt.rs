@@ -4,9 +4,7 @@
 //! instead. Such a value is refused, never ignored; whoever builds the feature deletes its line.
 
 use super::document::Document;
-use super::{
-    ClientConfig, ClientDns, ConfigError, Connect, Endpoint, Listen, Mode, Preface, ServerConfig,
-};
+use super::{ClientConfig, ClientDns, ConfigError, Connect, Endpoint, Listen, Mode, Preface, ServerConfig};
 
 /// Refuses what a client's configuration asks for and is not built yet.
 pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result<(), ConfigError> {
@@ -21,27 +19,11 @@ pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result
             ("tunnel.domains", !tunnel.domains.is_empty(), "[]"),
             ("tunnel.dns", !plain_dns, r#""server" or "off""#),
             ("tunnel.kill_switch", tunnel.kill_switch, "false"),
-            (
-                "tunnel.connect",
-                tunnel.connect == Connect::Fast,
-                r#""faithful""#,
-            ),
-            (
-                "carrier.mode",
-                !built_mode,
-                r#""auto" or "handshake+advance""#,
-            ),
+            ("tunnel.connect", tunnel.connect == Connect::Fast, r#""faithful""#),
+            ("carrier.mode", !built_mode, r#""auto" or "handshake+advance""#),
             ("carrier.carriers", carrier.carriers != 1, "1"),
-            (
-                "carrier.preface",
-                carrier.preface != Preface::Off,
-                r#""off""#,
-            ),
-            (
-                "carrier.preface_host",
-                !carrier.preface_host.is_empty(),
-                r#""""#,
-            ),
+            ("carrier.preface", carrier.preface != Preface::Off, r#""off""#),
+            ("carrier.preface_host", !carrier.preface_host.is_empty(), r#""""#),
             ("inbound.allow", !config.inbound.allow.is_empty(), "[]"),
             ("metrics.listen", config.metrics.listen.is_some(), r#""""#),
         ],
@@ -50,10 +32,7 @@ pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result
 
 /// Refuses what a server's configuration asks for and is not built yet.
 pub(super) fn check_server(config: &ServerConfig, document: &Document) -> Result<(), ConfigError> {
-    let range = config
-        .listen
-        .iter()
-        .any(|listen: &Listen| listen.ports.is_range());
+    let range = config.listen.iter().any(|listen: &Listen| listen.ports.is_range());
     refuse_first(
         document,
         &[

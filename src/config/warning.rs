@@ -20,9 +20,7 @@ impl Warning {
         let readable = fs::metadata(path)?.permissions().mode() & READABLE_BY_OTHERS != 0;
         Ok(readable.then(|| {
             let path = path.display();
-            Self::new(format!(
-                "{path} holds a secret and is readable by others: chmod 600 {path}"
-            ))
+            Self::new(format!("{path} holds a secret and is readable by others: chmod 600 {path}"))
         }))
     }
 }

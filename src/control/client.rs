@@ -50,10 +50,7 @@ pub enum ClientError {
 
 impl ClientError {
     fn of_connect(error: io::Error) -> Self {
-        if matches!(
-            error.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-        ) {
+        if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
             return Self::NotUp;
         }
         Self::Io(error)
@@ -62,19 +59,10 @@ impl ClientError {
 
 impl From<io::Error> for ClientError {
     fn from(error: io::Error) -> Self {
-        if matches!(
-            error.kind(),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-        ) {
-            return Self::Io(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "it does not answer in time",
-            ));
+        if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+            return Self::Io(io::Error::new(io::ErrorKind::TimedOut, "it does not answer in time"));
         }
-        if matches!(
-            error.kind(),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-        ) {
+        if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) {
             return Self::Ended;
         }
         Self::Io(error)

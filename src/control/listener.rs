@@ -52,11 +52,7 @@ impl Listener {
         fs::set_permissions(&beside, fs::Permissions::from_mode(MODE))?;
         fs::rename(&beside, path)?;
         let (sender, requests) = mpsc::channel(CONNECTIONS_MAX);
-        Ok(Self {
-            path: path.to_path_buf(),
-            requests,
-            accepting: tokio::spawn(accept(listener, sender)),
-        })
+        Ok(Self { path: path.to_path_buf(), requests, accepting: tokio::spawn(accept(listener, sender)) })
     }
 
     /// The next request; may be dropped before it is ready without losing one.
@@ -129,10 +125,7 @@ async fn serve(
     permit: OwnedSemaphorePermit,
     requests: mpsc::Sender<(Request, Responder)>,
 ) {
-    let mut responder = Responder {
-        stream,
-        _permit: permit,
-    };
+    let mut responder = Responder { stream, _permit: permit };
     match timeout(PATIENCE, read_request(&mut responder.stream)).await {
         Ok(Ok(Some(request))) => {
             // The receiver is gone only when the instance ends.
@@ -142,9 +135,7 @@ async fn serve(
         }
         Ok(Ok(None)) => {
             let message = "this request is unknown: another version may be running".to_owned();
-            responder
-                .respond_and_wait(Response::Error { message })
-                .await;
+            responder.respond_and_wait(Response::Error { message }).await;
         }
         Ok(Err(_)) | Err(_) => tracing::debug!("a command did not ask"),
     }
@@ -154,9 +145,7 @@ async fn serve(
 async fn read_request(stream: &mut UnixStream) -> io::Result<Option<Request>> {
     let limit = u64::try_from(REQUEST_MAX).unwrap_or(u64::MAX);
     let mut line = Vec::new();
-    BufReader::new(stream.take(limit))
-        .read_until(b'\n', &mut line)
-        .await?;
+    BufReader::new(stream.take(limit)).read_until(b'\n', &mut line).await?;
     if line.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -193,10 +182,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(10);
 
     fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
     }
 
     #[test]
@@ -267,9 +253,6 @@ mod tests {
             drop(listener.next().await);
             assert!(matches!(asker.join().unwrap(), Err(ClientError::Ended)));
         });
-        assert!(matches!(
-            request(&path, Request::Status, TIMEOUT),
-            Err(ClientError::NotUp)
-        ));
+        assert!(matches!(request(&path, Request::Status, TIMEOUT), Err(ClientError::NotUp)));
     }
 }

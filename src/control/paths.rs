@@ -68,10 +68,7 @@ impl Paths {
 
     /// The paths under the given folders.
     pub fn under(run: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
-        Self {
-            run: run.into(),
-            state: state.into(),
-        }
+        Self { run: run.into(), state: state.into() }
     }
 
     /// The folder of run-time files, gone after a boot.
@@ -149,9 +146,7 @@ fn sockets_under(folder: &Path, given: Option<PathBuf>) -> io::Result<Vec<PathBu
 
 /// The first of a list as systemd writes it: several `RuntimeDirectory=` are joined by colons.
 fn first_of(list: OsString) -> Option<PathBuf> {
-    env::split_paths(&list)
-        .next()
-        .filter(|path| !path.as_os_str().is_empty())
+    env::split_paths(&list).next().filter(|path| !path.as_os_str().is_empty())
 }
 
 const RUN_VARIABLE: &str = "RUNTIME_DIRECTORY";
@@ -172,17 +167,7 @@ mod tests {
         for text in ["client", "home-2", "a.b_c", "9"] {
             assert_eq!(text.parse::<InstanceName>().unwrap().as_str(), text);
         }
-        for text in [
-            "",
-            ".",
-            "..",
-            "-x",
-            "_x",
-            "a/b",
-            "a b",
-            "ü",
-            &"x".repeat(49),
-        ] {
+        for text in ["", ".", "..", "-x", "_x", "a/b", "a b", "ü", &"x".repeat(49)] {
             assert!(text.parse::<InstanceName>().is_err(), "{text}");
         }
     }
@@ -190,10 +175,7 @@ mod tests {
     #[test]
     fn keeps_the_files_of_an_instance_in_its_folders() {
         let paths = Paths::under("/run/vpn/home", "/var/lib/vpn");
-        assert_eq!(
-            paths.control_socket(),
-            Path::new("/run/vpn/home/control.sock")
-        );
+        assert_eq!(paths.control_socket(), Path::new("/run/vpn/home/control.sock"));
         assert_eq!(paths.journal(), Path::new("/run/vpn/home/journal"));
         assert_eq!(paths.lock(), Path::new("/run/vpn/home/lock"));
         assert_eq!(paths.log(), Path::new("/run/vpn/home/log"));

@@ -22,10 +22,7 @@ fn tunnel_blocks(tunnel: &Tunnel) -> Vec<String> {
 
 fn interface_block(tunnel: &Tunnel) -> String {
     let mut block = Block::new("interface", &tunnel.interface);
-    block.line(
-        "name",
-        format!("{} ({})", tunnel.name, tunnel.role.as_str()),
-    );
+    block.line("name", format!("{} ({})", tunnel.name, tunnel.role.as_str()));
     block.line("public key", &tunnel.public_key);
     block.line("addresses", joined(&tunnel.addresses));
     if tunnel.role == Role::Server {
@@ -37,19 +34,10 @@ fn interface_block(tunnel: &Tunnel) -> String {
     }
     block.line("running for", Age(tunnel.age_s));
     let limits = &tunnel.limits;
-    block.line(
-        "buffered",
-        format!(
-            "{} of {}",
-            Size(limits.buffered),
-            Size(limits.process_buffer)
-        ),
-    );
+    block.line("buffered", format!("{} of {}", Size(limits.buffered), Size(limits.process_buffer)));
     if !tunnel.drops.is_empty() {
         let drops = tunnel.drops.iter();
-        let drops: Vec<_> = drops
-            .map(|(reason, count)| format!("{count} {reason}"))
-            .collect();
+        let drops: Vec<_> = drops.map(|(reason, count)| format!("{count} {reason}")).collect();
         block.line("dropped", drops.join(", "));
     }
     block.text
@@ -91,41 +79,23 @@ fn peer_block(peer: &Peer) -> String {
 }
 
 fn carrier_lines(block: &mut Block, carrier: &Carrier) {
-    let Carrier {
-        mode,
-        local,
-        remote,
-        send_path,
-        ..
-    } = carrier;
-    block.line(
-        "carrier",
-        format!("{local} -> {remote}, {mode}, {send_path}"),
-    );
+    let Carrier { mode, local, remote, send_path, .. } = carrier;
+    block.line("carrier", format!("{local} -> {remote}, {mode}, {send_path}"));
     block.line("latest handshake", format!("{} ago", Age(carrier.age_s)));
     let rtt = Milliseconds(carrier.rtt_ms);
     let (out, back) = (carrier.loss_out * 100.0, carrier.loss_in * 100.0);
-    block.line(
-        "path",
-        format!("round trip {rtt}, loss {out:.1} % out, {back:.1} % in"),
-    );
+    block.line("path", format!("round trip {rtt}, loss {out:.1} % out, {back:.1} % in"));
 }
 
 fn session_lines(block: &mut Block, session: &Session, flows: Flows) {
     let (received, sent) = (Size(session.received_bytes), Size(session.sent_bytes));
     let again = Size(session.retransmitted_bytes);
-    block.line(
-        "transfer",
-        format!("{received} received, {sent} sent, {again} of it again"),
-    );
+    block.line("transfer", format!("{received} received, {sent} sent, {again} of it again"));
     let received = Size(session.goodput_received_bytes);
     let sent = Size(session.goodput_sent_bytes);
     block.line("goodput", format!("{received} received, {sent} sent"));
     block.line("round trip", Milliseconds(session.rtt_ms));
-    block.line(
-        "flows",
-        format!("{} open, {} in all", flows.open, flows.total),
-    );
+    block.line("flows", format!("{} open, {} in all", flows.open, flows.total));
 }
 
 /// A heading with indented lines under it.
@@ -167,12 +137,7 @@ impl Display for Size {
     }
 }
 
-const UNITS: [(&str, u64); 4] = [
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-];
+const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
 /// A time span in words: `1 hour, 2 minutes, 5 seconds`.
 struct Age(f64);
@@ -200,12 +165,7 @@ fn whole_seconds(seconds: f64) -> u64 {
     std::time::Duration::try_from_secs_f64(seconds).map_or(0, |duration| duration.as_secs())
 }
 
-const SPANS: [(&str, u64); 4] = [
-    ("day", 24 * 60 * 60),
-    ("hour", 60 * 60),
-    ("minute", 60),
-    ("second", 1),
-];
+const SPANS: [(&str, u64); 4] = [("day", 24 * 60 * 60), ("hour", 60 * 60), ("minute", 60), ("second", 1)];
 
 struct Milliseconds(Option<f64>);
 
@@ -226,9 +186,7 @@ mod tests {
 
     #[test]
     fn lays_a_client_out_like_wg_show() {
-        let status = Status {
-            tunnels: vec![client()],
-        };
+        let status = Status { tunnels: vec![client()] };
         assert_eq!(
             render(&status),
             "\
@@ -286,9 +244,7 @@ server: 203.0.113.9:443
             ..client()
         };
         assert_eq!(
-            render(&Status {
-                tunnels: vec![server]
-            }),
+            render(&Status { tunnels: vec![server] }),
             "\
 interface: vpn0
   name: server (server)

@@ -207,10 +207,7 @@ pub(super) mod tests {
             interface: "vpn0".to_owned(),
             public_key: "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=".to_owned(),
             server: "203.0.113.9:443".to_owned(),
-            addresses: vec![
-                "10.77.0.2/24".parse().unwrap(),
-                "fd77::2/64".parse().unwrap(),
-            ],
+            addresses: vec!["10.77.0.2/24".parse().unwrap(), "fd77::2/64".parse().unwrap()],
             age_s: 3725.0,
             carriers: vec![Carrier {
                 mode: "handshake+advance".to_owned(),
@@ -231,15 +228,8 @@ pub(super) mod tests {
                 goodput_sent_bytes: 4 << 20,
                 goodput_received_bytes: 900,
             },
-            flows: Flows {
-                open: 3,
-                total: 120,
-            },
-            limits: Limits {
-                session_buffer: 64 << 20,
-                process_buffer: 1 << 30,
-                buffered: 1536,
-            },
+            flows: Flows { open: 3, total: 120 },
+            limits: Limits { session_buffer: 64 << 20, process_buffer: 1 << 30, buffered: 1536 },
             injected: Injected { rst: 3, fin: 0 },
             drops: BTreeMap::from([("replay".to_owned(), 7)]),
             peers: Vec::new(),
@@ -248,9 +238,7 @@ pub(super) mod tests {
 
     #[test]
     fn has_every_documented_key_in_json() {
-        let status = Status {
-            tunnels: vec![client()],
-        };
+        let status = Status { tunnels: vec![client()] };
         let json: Value = serde_json::to_value(&status).unwrap();
         let tunnel = &json["tunnels"][0];
         for (pointer, expected) in [
@@ -293,13 +281,7 @@ pub(super) mod tests {
 
     #[test]
     fn says_the_same_words_in_json_and_to_people() {
-        for state in [
-            State::Connecting,
-            State::Up,
-            State::Recovering,
-            State::Replaced,
-            State::Failed,
-        ] {
+        for state in [State::Connecting, State::Up, State::Recovering, State::Replaced, State::Failed] {
             assert_eq!(serde_json::to_value(state).unwrap(), json!(state.as_str()));
         }
         for role in [Role::Client, Role::Server] {

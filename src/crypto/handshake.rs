@@ -65,12 +65,8 @@ impl Initiator {
             .remote_public_key(server.as_bytes())?
             .prologue(PROLOGUE)?
             .build_initiator()?;
-        let mut initiator = Self {
-            noise,
-            mask: Mask::new(server),
-            preshared: psk.clone(),
-            index: payload.index,
-        };
+        let mut initiator =
+            Self { noise, mask: Mask::new(server), preshared: psk.clone(), index: payload.index };
         let mut plaintext = payload.encode().to_vec();
         plaintext.resize(MESSAGE1_LEN + size - MESSAGE1_MIN_LEN, 0);
         let packet = write(&mut initiator.noise, &initiator.mask, &plaintext)?;
@@ -124,24 +120,14 @@ impl Initiator {
         }
         let keys = message.agreed().map(|(peer_index, suite)| {
             let (send, receive) = split(&mut self.noise);
-            Keys {
-                suite,
-                index: self.index,
-                peer_index,
-                send,
-                receive,
-                mask: self.mask,
-            }
+            Keys { suite, index: self.index, peer_index, send, receive, mask: self.mask }
         });
         Ok((message, keys))
     }
 
     /// Without our preshared key only a refusal counts: anything else would let the server do
     /// without it.
-    fn conclude_under_zero(
-        &mut self,
-        payload: &[u8],
-    ) -> Result<(Message2, Option<Keys>), HandshakeError> {
+    fn conclude_under_zero(&mut self, payload: &[u8]) -> Result<(Message2, Option<Keys>), HandshakeError> {
         let (message, keys) = self.conclude(payload)?;
         match message {
             Message2::Refused { .. } => Ok((message, keys)),
@@ -192,10 +178,8 @@ impl Responder {
     ) -> Result<Received, HandshakeError> {
         let mask = Mask::new(&local.public_key());
         let message = unwrap(&mask, packet, MESSAGE1_MIN_LEN)?;
-        let mut noise = builder(rng)?
-            .local_private_key(local.as_bytes())?
-            .prologue(PROLOGUE)?
-            .build_responder()?;
+        let mut noise =
+            builder(rng)?.local_private_key(local.as_bytes())?.prologue(PROLOGUE)?.build_responder()?;
         let payload = Message1::decode(&read(&mut noise, message)?)?;
         let ephemeral = *message.first_chunk().ok_or(HandshakeError::Truncated)?;
         let remote = noise.get_remote_static().ok_or(HandshakeError::Noise)?;
@@ -208,12 +192,7 @@ impl Responder {
             known,
             payload,
             ephemeral,
-            responder: Self {
-                noise,
-                mask,
-                peer_index: payload.index,
-                known,
-            },
+            responder: Self { noise, mask, peer_index: payload.index, known },
         })
     }
 
@@ -230,14 +209,7 @@ impl Responder {
         let packet = write(&mut self.noise, &self.mask, &payload)?;
         let keys = message.agreed().map(|(index, suite)| {
             let (receive, send) = split(&mut self.noise);
-            Keys {
-                suite,
-                index,
-                peer_index: self.peer_index,
-                send,
-                receive,
-                mask: self.mask,
-            }
+            Keys { suite, index, peer_index: self.peer_index, send, receive, mask: self.mask }
         });
         Ok((packet, keys))
     }
@@ -336,11 +308,7 @@ impl HandshakeError {
 
 impl From<snow::Error> for HandshakeError {
     fn from(error: snow::Error) -> Self {
-        if error == snow::Error::Decrypt {
-            Self::Forged
-        } else {
-            Self::Noise
-        }
+        if error == snow::Error::Decrypt { Self::Forged } else { Self::Noise }
     }
 }
 
@@ -387,11 +355,7 @@ fn builder<'a>(rng: &mut dyn CryptoRng) -> Result<snow::Builder<'a>, snow::Error
 }
 
 /// Writes the next Noise message as a whole packet.
-fn write(
-    noise: &mut HandshakeState,
-    mask: &Mask,
-    payload: &[u8],
-) -> Result<Vec<u8>, HandshakeError> {
+fn write(noise: &mut HandshakeState, mask: &Mask, payload: &[u8]) -> Result<Vec<u8>, HandshakeError> {
     let mut packet = vec![0; MESSAGE1_MIN_LEN + payload.len()];
     let message = packet.get_mut(HEADER_LEN..).ok_or(HandshakeError::Noise)?;
     let length = noise.write_message(payload, message)?;
@@ -430,8 +394,7 @@ fn split(noise: &mut HandshakeState) -> (Key, Key) {
 }
 
 /// Bytes of the smallest message 1.
-pub const MESSAGE1_MIN_LEN: usize =
-    HEADER_LEN + KEY_LEN + (KEY_LEN + TAG_LEN) + MESSAGE1_LEN + TAG_LEN;
+pub const MESSAGE1_MIN_LEN: usize = HEADER_LEN + KEY_LEN + (KEY_LEN + TAG_LEN) + MESSAGE1_LEN + TAG_LEN;
 
 /// Bytes of the largest handshake message that is read: our choice, the largest IP packet.
 pub const MESSAGE_MAX_LEN: usize = 65_535;

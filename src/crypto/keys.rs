@@ -172,9 +172,7 @@ fn decode(text: &str) -> Result<Zeroizing<[u8; KEY_LEN]>, KeyError> {
 
 fn encode(bytes: &[u8; KEY_LEN], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut room = Zeroizing::new([0; TEXT_LEN]);
-    let length = STANDARD
-        .encode_slice(bytes, &mut *room)
-        .map_err(|_| fmt::Error)?;
+    let length = STANDARD.encode_slice(bytes, &mut *room).map_err(|_| fmt::Error)?;
     let text = room.get(..length).ok_or(fmt::Error)?;
     f.pad(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
 }
@@ -230,10 +228,7 @@ mod tests {
 
     #[test]
     fn reads_a_key_with_the_newline_of_its_file() {
-        assert_eq!(
-            format!(" {PUBLIC}\r\n").parse(),
-            PUBLIC.parse::<PublicKey>()
-        );
+        assert_eq!(format!(" {PUBLIC}\r\n").parse(), PUBLIC.parse::<PublicKey>());
     }
 
     #[test]

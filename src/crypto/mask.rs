@@ -28,10 +28,7 @@ pub struct Mask(SipHasher24);
 impl Mask {
     /// Makes the mask of the server with this public key.
     pub fn new(server: &PublicKey) -> Self {
-        let hash = Blake2s256::new()
-            .chain_update(MASK_LABEL)
-            .chain_update(server.as_bytes())
-            .finalize();
+        let hash = Blake2s256::new().chain_update(MASK_LABEL).chain_update(server.as_bytes()).finalize();
         let mut key = [0; SIPHASH_KEY_LEN];
         key.copy_from_slice(&hash[..SIPHASH_KEY_LEN]);
         Self(SipHasher24::new_with_key(&key))
@@ -78,10 +75,7 @@ pub struct Header {
 
 impl Header {
     /// The header of both handshake messages.
-    pub const HANDSHAKE: Self = Self {
-        index: 0,
-        counter: 0,
-    };
+    pub const HANDSHAKE: Self = Self { index: 0, counter: 0 };
 
     /// Is this a handshake message?
     pub fn is_handshake(self) -> bool {
@@ -94,10 +88,7 @@ impl Header {
 
     fn decode(bytes: [u8; HEADER_LEN]) -> Self {
         let [a, b, c, d, e, f, g, h] = bytes;
-        Self {
-            index: u32::from_le_bytes([a, b, c, d]),
-            counter: u32::from_le_bytes([e, f, g, h]),
-        }
+        Self { index: u32::from_le_bytes([a, b, c, d]), counter: u32::from_le_bytes([e, f, g, h]) }
     }
 }
 
@@ -118,10 +109,7 @@ mod tests {
 
     #[test]
     fn reads_the_header_it_wrote() {
-        let header = Header {
-            index: 0x0403_0201,
-            counter: 0x0807_0605,
-        };
+        let header = Header { index: 0x0403_0201, counter: 0x0807_0605 };
         assert_eq!(header.encode(), [1, 2, 3, 4, 5, 6, 7, 8]);
         let mut packet = vec![9; HEADER_LEN + TAG_LEN];
         mask().write(header, &mut packet);

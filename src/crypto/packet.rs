@@ -27,12 +27,7 @@ pub struct Sealer {
 
 impl Sealer {
     pub(crate) fn new(suite: Suite, key: &Key, peer_index: u32, mask: Mask) -> Self {
-        Self {
-            peer_index,
-            mask,
-            aead: suite.aead(key),
-            counter: 0,
-        }
+        Self { peer_index, mask, aead: suite.aead(key), counter: 0 }
     }
 
     /// Seals the packet that begins at `start`: `packet[start..]` is [`HEADER_LEN`] bytes of any
@@ -44,18 +39,11 @@ impl Sealer {
         if self.counter >= COUNTER_LIMIT {
             return Err(SealError::Exhausted);
         }
-        let header = Header {
-            index: self.peer_index,
-            counter: low_half(self.counter),
-        };
+        let header = Header { index: self.peer_index, counter: low_half(self.counter) };
         let plaintext = packet.get_mut(start..).ok_or(SealError::NoHeader)?;
-        let (_, plaintext) = plaintext
-            .split_first_chunk_mut::<HEADER_LEN>()
-            .ok_or(SealError::NoHeader)?;
-        let tag = self
-            .aead
-            .seal(self.counter, &header.encode(), plaintext)
-            .map_err(|_| SealError::TooLong)?;
+        let (_, plaintext) = plaintext.split_first_chunk_mut::<HEADER_LEN>().ok_or(SealError::NoHeader)?;
+        let tag =
+            self.aead.seal(self.counter, &header.encode(), plaintext).map_err(|_| SealError::TooLong)?;
         self.counter += 1;
         packet.extend_from_slice(&tag);
         if let Some(sealed) = packet.get_mut(start..) {
@@ -110,10 +98,7 @@ pub struct Opener {
 
 impl Opener {
     pub(crate) fn new(suite: Suite, key: &Key) -> Self {
-        Self {
-            aead: suite.aead(key),
-            window: Window::new(),
-        }
+        Self { aead: suite.aead(key), window: Window::new() }
     }
 
     /// Opens a whole sealed packet in place. `header` is what [`Mask::header`] read from it, and
@@ -121,28 +106,14 @@ impl Opener {
     ///
     /// # Errors
     /// [`OpenError`]; nothing has changed then, but the bytes of `packet` may have.
-    pub fn open<'a>(
-        &mut self,
-        header: Header,
-        packet: &'a mut [u8],
-    ) -> Result<Opened<'a>, OpenError> {
+    pub fn open<'a>(&mut self, header: Header, packet: &'a mut [u8]) -> Result<Opened<'a>, OpenError> {
         let counter = self.reconstruct(header.counter)?;
         self.window.check(counter)?;
-        let (_, rest) = packet
-            .split_first_chunk_mut::<HEADER_LEN>()
-            .ok_or(OpenError::Truncated)?;
-        let (plaintext, tag) = rest
-            .split_last_chunk_mut::<TAG_LEN>()
-            .ok_or(OpenError::Truncated)?;
-        self.aead
-            .open(counter, &header.encode(), plaintext, *tag)
-            .map_err(|_| OpenError::Forged)?;
+        let (_, rest) = packet.split_first_chunk_mut::<HEADER_LEN>().ok_or(OpenError::Truncated)?;
+        let (plaintext, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(OpenError::Truncated)?;
+        self.aead.open(counter, &header.encode(), plaintext, *tag).map_err(|_| OpenError::Forged)?;
         let newest = self.window.mark(counter);
-        Ok(Opened {
-            counter,
-            plaintext,
-            newest,
-        })
+        Ok(Opened { counter, plaintext, newest })
     }
 
     /// Returns the highest counter that was opened.
@@ -222,10 +193,7 @@ impl From<Replay> for OpenError {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the low half is what is wanted"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
 fn low_half(counter: u64) -> u32 {
     counter as u32
 }
@@ -261,10 +229,7 @@ mod tests {
 
     fn pair(suite: Suite) -> (Sealer, Opener) {
         let key = Key::new([7; 32]);
-        (
-            Sealer::new(suite, &key, INDEX, mask()),
-            Opener::new(suite, &key),
-        )
+        (Sealer::new(suite, &key, INDEX, mask()), Opener::new(suite, &key))
     }
 
     fn pair_at(counter: u64) -> (Sealer, Opener) {
@@ -299,14 +264,8 @@ mod tests {
     #[test]
     fn writes_the_bytes_of_the_test_vectors() {
         for (suite, expected) in [
-            (
-                Suite::Aes256Gcm,
-                "2528e44bdb8ec7184024d8095a34877f59c671a7751755293881cb3b1356354b38",
-            ),
-            (
-                Suite::ChaCha20Poly1305,
-                "a2295f7418734561ca3f51094b02d422c1fc3bd64f3c9af96d44ee3d1a9179d32d",
-            ),
+            (Suite::Aes256Gcm, "2528e44bdb8ec7184024d8095a34877f59c671a7751755293881cb3b1356354b38"),
+            (Suite::ChaCha20Poly1305, "a2295f7418734561ca3f51094b02d422c1fc3bd64f3c9af96d44ee3d1a9179d32d"),
         ] {
             let (mut sealer, _) = pair(suite);
             seal(&mut sealer, b"");
@@ -322,10 +281,7 @@ mod tests {
                 let plaintext = vec![0x61; length];
                 let packet = seal(&mut sealer, &plaintext);
                 assert_eq!(packet.len(), length + OVERHEAD);
-                let expected = Header {
-                    index: INDEX,
-                    counter: low_half(counter),
-                };
+                let expected = Header { index: INDEX, counter: low_half(counter) };
                 assert_eq!(mask().header(&packet), Some(expected));
                 assert_eq!(open(&mut opener, &packet), Ok((counter, plaintext, true)));
             }
@@ -339,10 +295,7 @@ mod tests {
         let mut packet = b"outer headers........plain".to_vec();
         sealer.seal(&mut packet, 13).unwrap();
         assert_eq!(&packet[..13], b"outer headers");
-        assert_eq!(
-            open(&mut opener, &packet[13..]),
-            Ok((0, b"plain".to_vec(), true))
-        );
+        assert_eq!(open(&mut opener, &packet[13..]), Ok((0, b"plain".to_vec(), true)));
     }
 
     #[test]
@@ -381,11 +334,7 @@ mod tests {
             let header = mask().header(&packet).unwrap();
             let mut cut = packet[..length].to_vec();
             let error = opener.open(header, &mut cut).unwrap_err();
-            let expected = if length < OVERHEAD {
-                OpenError::Truncated
-            } else {
-                OpenError::Forged
-            };
+            let expected = if length < OVERHEAD { OpenError::Truncated } else { OpenError::Forged };
             assert_eq!(error, expected, "{length}");
         }
         assert!(open(&mut opener, &packet).is_ok());
@@ -395,10 +344,7 @@ mod tests {
     fn drops_a_packet_under_another_header() {
         let (mut sealer, mut opener) = pair(Suite::Aes256Gcm);
         let packet = seal(&mut sealer, b"some plaintext");
-        let other = Header {
-            index: INDEX + 1,
-            counter: 0,
-        };
+        let other = Header { index: INDEX + 1, counter: 0 };
         let error = opener.open(other, &mut packet.clone()).unwrap_err();
         assert_eq!(error, OpenError::Forged);
     }
@@ -444,16 +390,7 @@ mod tests {
 
     #[test]
     fn reconstructs_every_counter_within_half_a_turn() {
-        for next in [
-            0,
-            1,
-            5,
-            HALF_TURN,
-            TURN - 1,
-            TURN,
-            TURN + 9,
-            3 * TURN + HALF_TURN,
-        ] {
+        for next in [0, 1, 5, HALF_TURN, TURN - 1, TURN, TURN + 9, 3 * TURN + HALF_TURN] {
             let (_, opener) = pair_at(next);
             for distance in [0, 1, 2, 8191, HALF_TURN - 1] {
                 let above = next + distance;
@@ -473,10 +410,7 @@ mod tests {
         let mut packet = vec![0; HEADER_LEN];
         assert_eq!(sealer.seal(&mut packet, 0), Err(SealError::Exhausted));
         assert_eq!(packet.len(), HEADER_LEN);
-        let above = Header {
-            index: INDEX,
-            counter: 0,
-        };
+        let above = Header { index: INDEX, counter: 0 };
         let error = opener.open(above, &mut packet).unwrap_err();
         assert_eq!(error, OpenError::Exhausted);
     }
@@ -484,9 +418,8 @@ mod tests {
     #[test]
     fn shows_nothing_constant_and_nothing_that_counts() {
         let (mut sealer, _) = pair(Suite::ChaCha20Poly1305);
-        let headers: Vec<[u8; HEADER_LEN]> = (0..256)
-            .map(|_| *seal(&mut sealer, b"same").first_chunk().unwrap())
-            .collect();
+        let headers: Vec<[u8; HEADER_LEN]> =
+            (0..256).map(|_| *seal(&mut sealer, b"same").first_chunk().unwrap()).collect();
         for position in 0..HEADER_LEN {
             let mut values: Vec<u8> = headers.iter().map(|header| header[position]).collect();
             values.sort_unstable();

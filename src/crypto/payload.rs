@@ -172,13 +172,7 @@ impl Message2 {
         bytes.extend_from_slice(&client.to_le_bytes());
         match self {
             Self::Resumed { index, suite } => put_index_and_suite(&mut bytes, *index, *suite),
-            Self::Fresh {
-                index,
-                suite,
-                epoch,
-                addresses,
-                dns,
-            } => {
+            Self::Fresh { index, suite, epoch, addresses, dns } => {
                 put_index_and_suite(&mut bytes, *index, *suite);
                 bytes.extend_from_slice(&epoch.to_le_bytes());
                 put_list(&mut bytes, addresses, put_network)?;
@@ -196,10 +190,7 @@ impl Message2 {
         let kind = reader.u8()?;
         let client = reader.u32()?;
         let message = match kind {
-            RESUMED => Self::Resumed {
-                index: reader.index()?,
-                suite: reader.suite()?,
-            },
+            RESUMED => Self::Resumed { index: reader.index()?, suite: reader.suite()? },
             FRESH => Self::Fresh {
                 index: reader.index()?,
                 suite: reader.suite()?,
@@ -207,12 +198,8 @@ impl Message2 {
                 addresses: reader.list(Reader::network)?,
                 dns: reader.list(Reader::address)?,
             },
-            REFUSED => Self::Refused {
-                reason: Refusal::from_number(reader.u8()?),
-            },
-            STALE => Self::Stale {
-                above: reader.timestamp()?,
-            },
+            REFUSED => Self::Refused { reason: Refusal::from_number(reader.u8()?) },
+            STALE => Self::Stale { above: reader.timestamp()? },
             _ => return Err(PayloadError::Kind),
         };
         Ok((client, message))
@@ -221,9 +208,7 @@ impl Message2 {
     /// Returns the server's index and the suite, where the message gives keys.
     pub(crate) fn agreed(&self) -> Option<(u32, Suite)> {
         match *self {
-            Self::Resumed { index, suite } | Self::Fresh { index, suite, .. } => {
-                Some((index, suite))
-            }
+            Self::Resumed { index, suite } | Self::Fresh { index, suite, .. } => Some((index, suite)),
             Self::Refused { .. } | Self::Stale { .. } => None,
         }
     }
@@ -331,11 +316,7 @@ fn put_index_and_suite(bytes: &mut Vec<u8>, index: u32, suite: Suite) {
     bytes.push(suite.number());
 }
 
-fn put_list<T: Copy>(
-    bytes: &mut Vec<u8>,
-    list: &[T],
-    put: fn(&mut Vec<u8>, T),
-) -> Result<(), PayloadError> {
+fn put_list<T: Copy>(bytes: &mut Vec<u8>, list: &[T], put: fn(&mut Vec<u8>, T)) -> Result<(), PayloadError> {
     let count = u8::try_from(list.len()).map_err(|_| PayloadError::TooMany)?;
     if list.len() > MAX_LIST {
         return Err(PayloadError::TooMany);
@@ -411,10 +392,7 @@ impl Reader<'_> {
         IpNetwork::new(address, self.u8()?).map_err(|_| PayloadError::Address)
     }
 
-    fn list<T>(
-        &mut self,
-        entry: fn(&mut Self) -> Result<T, PayloadError>,
-    ) -> Result<Vec<T>, PayloadError> {
+    fn list<T>(&mut self, entry: fn(&mut Self) -> Result<T, PayloadError>) -> Result<Vec<T>, PayloadError> {
         let count = usize::from(self.u8()?);
         if count > MAX_LIST {
             return Err(PayloadError::TooMany);
@@ -478,10 +456,7 @@ pub(crate) mod tests {
             index: 0x1413_1211,
             suite: Suite::Aes256Gcm,
             epoch: 6,
-            addresses: vec![
-                "10.77.0.2/24".parse().unwrap(),
-                "fd77::2/64".parse().unwrap(),
-            ],
+            addresses: vec!["10.77.0.2/24".parse().unwrap(), "fd77::2/64".parse().unwrap()],
             dns: vec!["9.9.9.9".parse().unwrap(), "2620:fe::fe".parse().unwrap()],
         }
     }
@@ -489,18 +464,13 @@ pub(crate) mod tests {
     fn answers() -> [Message2; 7] {
         let refused = |reason| Message2::Refused { reason };
         [
-            Message2::Resumed {
-                index: 7,
-                suite: Suite::ChaCha20Poly1305,
-            },
+            Message2::Resumed { index: 7, suite: Suite::ChaCha20Poly1305 },
             fresh(),
             refused(Refusal::UnknownKey),
             refused(Refusal::Version),
             refused(Refusal::Busy),
             refused(Refusal::Other(200)),
-            Message2::Stale {
-                above: message1().timestamp,
-            },
+            Message2::Stale { above: message1().timestamp },
         ]
     }
 
@@ -568,10 +538,7 @@ pub(crate) mod tests {
 
     #[test]
     fn reads_message_1_of_another_version_so_that_it_can_be_refused() {
-        let other = Message1 {
-            version: VERSION + 1,
-            ..message1()
-        };
+        let other = Message1 { version: VERSION + 1, ..message1() };
         assert_eq!(Message1::decode(&other.encode()), Ok(other));
     }
 
@@ -620,9 +587,7 @@ pub(crate) mod tests {
         let bytes = full().encode(1).unwrap();
         assert_eq!(bytes.len(), MESSAGE2_MAX);
         assert_eq!(Message2::decode(&bytes), Ok((1, full())));
-        let Message2::Fresh { mut dns, .. } = full() else {
-            unreachable!()
-        };
+        let Message2::Fresh { mut dns, .. } = full() else { unreachable!() };
         dns.extend_from_within(..1);
         let mut bytes = Vec::new();
         let put = put_list(&mut bytes, &dns, put_address);

@@ -20,10 +20,7 @@ pub(crate) struct Window {
 impl Window {
     /// Makes a window that has seen nothing.
     pub(crate) fn new() -> Self {
-        Self {
-            highest: None,
-            words: [0; WORDS],
-        }
+        Self { highest: None, words: [0; WORDS] }
     }
 
     /// Returns the highest counter that was marked.
@@ -192,11 +189,7 @@ mod tests {
             }
             for counter in 0..WINDOW + jump + 2 {
                 let expected = model.take(counter);
-                assert_eq!(
-                    take(&mut window, counter),
-                    expected,
-                    "{counter} after {jump}"
-                );
+                assert_eq!(take(&mut window, counter), expected, "{counter} after {jump}");
             }
         }
     }

@@ -34,9 +34,7 @@ impl Suite {
 
     /// Finds the suite by its number on the wire.
     pub(crate) fn from_number(number: u8) -> Option<Self> {
-        [Self::Aes256Gcm, Self::ChaCha20Poly1305]
-            .into_iter()
-            .find(|suite| suite.number() == number)
+        [Self::Aes256Gcm, Self::ChaCha20Poly1305].into_iter().find(|suite| suite.number() == number)
     }
 
     /// Prepares a key for sealing or opening.
@@ -82,9 +80,7 @@ impl SuiteSet {
 
     /// Looks which suites this processor has in hardware. The shells call it once and pass it in.
     pub fn detect() -> Self {
-        Self {
-            aes: aes_in_hardware(),
-        }
+        Self { aes: aes_in_hardware() }
     }
 
     /// Is this suite in the set?
@@ -97,28 +93,18 @@ impl SuiteSet {
 
     /// Chooses the suite for two ends: the server calls it with its own set and message 1's.
     pub fn agree(self, other: Self) -> Suite {
-        if self.aes && other.aes {
-            Suite::Aes256Gcm
-        } else {
-            Suite::ChaCha20Poly1305
-        }
+        if self.aes && other.aes { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 }
     }
 
     /// Returns the set as the bits on the wire: bit n stands for suite n + 1.
     pub(crate) fn bits(self) -> u8 {
-        if self.aes {
-            AES_BIT | CHACHA_BIT
-        } else {
-            CHACHA_BIT
-        }
+        if self.aes { AES_BIT | CHACHA_BIT } else { CHACHA_BIT }
     }
 
     /// Reads the bits on the wire. Suites we do not know are not ours to use. `None` if the suite
     /// that everyone has is missing.
     pub(crate) fn from_bits(bits: u8) -> Option<Self> {
-        (bits & CHACHA_BIT != 0).then_some(Self {
-            aes: bits & AES_BIT != 0,
-        })
+        (bits & CHACHA_BIT != 0).then_some(Self { aes: bits & AES_BIT != 0 })
     }
 }
 
@@ -129,8 +115,7 @@ fn aes_in_hardware() -> bool {
 
 #[cfg(target_arch = "aarch64")]
 fn aes_in_hardware() -> bool {
-    std::arch::is_aarch64_feature_detected!("aes")
-        && std::arch::is_aarch64_feature_detected!("pmull")
+    std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull")
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))]
@@ -147,12 +132,7 @@ pub(crate) trait Aead: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// [`Failed`] if there are more bytes than the suite takes under one nonce.
-    fn seal(
-        &self,
-        counter: u64,
-        associated: &[u8],
-        bytes: &mut [u8],
-    ) -> Result<[u8; TAG_LEN], Failed>;
+    fn seal(&self, counter: u64, associated: &[u8], bytes: &mut [u8]) -> Result<[u8; TAG_LEN], Failed>;
 
     /// Checks `tag` and decrypts `bytes` in place.
     ///
@@ -182,10 +162,7 @@ struct Ring {
 impl Ring {
     fn new(suite: Suite, algorithm: &'static aead::Algorithm, key: &Key) -> Self {
         let key = UnboundKey::new(algorithm, &**key).expect("both algorithms take 32 bytes");
-        Self {
-            suite,
-            key: LessSafeKey::new(key),
-        }
+        Self { suite, key: LessSafeKey::new(key) }
     }
 
     fn nonce(&self, counter: u64) -> aead::Nonce {
@@ -194,12 +171,7 @@ impl Ring {
 }
 
 impl Aead for Ring {
-    fn seal(
-        &self,
-        counter: u64,
-        associated: &[u8],
-        bytes: &mut [u8],
-    ) -> Result<[u8; TAG_LEN], Failed> {
+    fn seal(&self, counter: u64, associated: &[u8], bytes: &mut [u8]) -> Result<[u8; TAG_LEN], Failed> {
         let associated = aead::Aad::from(associated);
         let tag = self
             .key
@@ -256,12 +228,7 @@ mod tests {
     }
 
     impl Aead for Portable {
-        fn seal(
-            &self,
-            counter: u64,
-            associated: &[u8],
-            bytes: &mut [u8],
-        ) -> Result<[u8; TAG_LEN], Failed> {
+        fn seal(&self, counter: u64, associated: &[u8], bytes: &mut [u8]) -> Result<[u8; TAG_LEN], Failed> {
             let nonce = Suite::ChaCha20Poly1305.nonce(counter);
             self.0
                 .encrypt_in_place_detached((&nonce).into(), associated, bytes)
@@ -286,14 +253,8 @@ mod tests {
     #[test]
     fn encodes_nonces_as_noise_does() {
         let counter = 0x0102_0304_0506_0708;
-        assert_eq!(
-            Suite::ChaCha20Poly1305.nonce(counter),
-            [0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]
-        );
-        assert_eq!(
-            Suite::Aes256Gcm.nonce(counter),
-            [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]
-        );
+        assert_eq!(Suite::ChaCha20Poly1305.nonce(counter), [0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(Suite::Aes256Gcm.nonce(counter), [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
     }
 
     #[test]

@@ -34,16 +34,10 @@ impl Timestamp {
     /// Returns the timestamp one nanosecond later; the last one there is stays.
     pub fn next(self) -> Self {
         if self.nanoseconds < NANOSECONDS - 1 {
-            return Self {
-                nanoseconds: self.nanoseconds + 1,
-                ..self
-            };
+            return Self { nanoseconds: self.nanoseconds + 1, ..self };
         }
         match self.seconds.checked_add(1) {
-            Some(seconds) => Self {
-                seconds,
-                nanoseconds: 0,
-            },
+            Some(seconds) => Self { seconds, nanoseconds: 0 },
             None => self,
         }
     }
@@ -60,10 +54,7 @@ impl Timestamp {
     pub fn from_bytes(bytes: [u8; TIMESTAMP_LEN]) -> Option<Self> {
         let (seconds, nanoseconds) = (bytes.first_chunk()?, bytes.last_chunk()?);
         let nanoseconds = u32::from_be_bytes(*nanoseconds);
-        (nanoseconds < NANOSECONDS).then_some(Self {
-            seconds: u64::from_be_bytes(*seconds),
-            nanoseconds,
-        })
+        (nanoseconds < NANOSECONDS).then_some(Self { seconds: u64::from_be_bytes(*seconds), nanoseconds })
     }
 }
 
@@ -105,18 +96,12 @@ mod tests {
         assert_eq!(Timestamp::after(None, at(5, 0)), at(5, 0));
         assert_eq!(Timestamp::after(Some(at(4, 0)), at(5, 0)), at(5, 0));
         assert_eq!(Timestamp::after(Some(at(5, 0)), at(5, 0)), at(5, 1));
-        assert_eq!(
-            Timestamp::after(Some(at(9, 999_999_999)), at(5, 0)),
-            at(10, 0)
-        );
+        assert_eq!(Timestamp::after(Some(at(9, 999_999_999)), at(5, 0)), at(10, 0));
     }
 
     #[test]
     fn stays_at_the_last_timestamp_there_is() {
-        let last = Timestamp {
-            seconds: u64::MAX,
-            nanoseconds: NANOSECONDS - 1,
-        };
+        let last = Timestamp { seconds: u64::MAX, nanoseconds: NANOSECONDS - 1 };
         assert_eq!(last.next(), last);
         assert_eq!(Timestamp::from_unix(Duration::MAX).seconds, u64::MAX);
     }

@@ -20,10 +20,7 @@ impl Default for Limits {
     /// 256 KiB is 100 ms at 20 Mbit/s and holds four packets of the largest size; 100 ms is where
     /// conversation begins to suffer (ITU-T G.114 asks for less than 150 ms one way). Our choice.
     fn default() -> Self {
-        Self {
-            bytes: 256 * 1024,
-            sojourn: Duration::from_millis(100),
-        }
+        Self { bytes: 256 * 1024, sojourn: Duration::from_millis(100) }
     }
 }
 
@@ -63,12 +60,7 @@ impl Queue {
             limits,
             packets: VecDeque::new(),
             bytes: 0,
-            stats: Stats {
-                queued: 0,
-                sent: 0,
-                dropped_full: 0,
-                dropped_late: 0,
-            },
+            stats: Stats { queued: 0, sent: 0, dropped_full: 0, dropped_late: 0 },
         }
     }
 
@@ -141,10 +133,7 @@ fn cost(packet: &[u8]) -> usize {
 pub const PACKET_OVERHEAD: usize = 64;
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test needs one instant to start from"
-)]
+#[expect(clippy::disallowed_methods, reason = "a test needs one instant to start from")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -152,10 +141,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn queue(bytes: usize) -> Queue {
-        Queue::new(Limits {
-            bytes,
-            sojourn: 20 * MS,
-        })
+        Queue::new(Limits { bytes, sojourn: 20 * MS })
     }
 
     #[test]

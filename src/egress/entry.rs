@@ -47,9 +47,7 @@ impl FromStr for Entry {
             Some((length, port)) => (length, Some(parse_port(port)?)),
             None => (rest, None),
         };
-        let bare = address
-            .strip_prefix('[')
-            .and_then(|address| address.strip_suffix(']'));
+        let bare = address.strip_prefix('[').and_then(|address| address.strip_suffix(']'));
         let address: IpAddr = match bare {
             Some(bare) => IpAddr::V6(bare.parse().map_err(|_| EntryError::Address)?),
             None => address.parse().map_err(|_| EntryError::Address)?,
@@ -130,10 +128,7 @@ mod tests {
             ("[10.0.0.0]/8", EntryError::Address),
             ("10.0.0.0/33", EntryError::Length),
             ("10.0.0.0/", EntryError::Length),
-            (
-                "10.0.0.1/8",
-                EntryError::HostBits("10.0.0.0".parse().unwrap(), 8),
-            ),
+            ("10.0.0.1/8", EntryError::HostBits("10.0.0.0".parse().unwrap(), 8)),
             ("10.0.0.0/8:0", EntryError::Port),
             ("10.0.0.0/8:http", EntryError::Port),
             ("10.0.0.0/8:65536", EntryError::Port),

@@ -28,16 +28,8 @@ pub struct EgressPolicy {
 
 impl EgressPolicy {
     /// Builds the policy of a host whose addresses are `own`, as in [`set_own`](Self::set_own).
-    pub fn new(
-        allow: Vec<Entry>,
-        deny: Vec<Entry>,
-        own: impl IntoIterator<Item = IpNetwork>,
-    ) -> Self {
-        let mut policy = Self {
-            allow,
-            deny,
-            own: HashSet::new(),
-        };
+    pub fn new(allow: Vec<Entry>, deny: Vec<Entry>, own: impl IntoIterator<Item = IpNetwork>) -> Self {
+        let mut policy = Self { allow, deny, own: HashSet::new() };
         policy.set_own(own);
         policy
     }
@@ -55,18 +47,12 @@ impl EgressPolicy {
     ///
     /// An IPv4-mapped IPv6 address needs both itself and the address within to be allowed.
     pub fn allows(&self, destination: IpAddr, port: Option<u16>) -> bool {
-        let verdict = self
-            .matching(destination, port)
-            .max()
-            .is_none_or(|rank| !rank.denies);
+        let verdict = self.matching(destination, port).max().is_none_or(|rank| !rank.denies);
         verdict && mapped(destination).is_none_or(|inner| self.allows(inner, port))
     }
 
     fn matching(&self, destination: IpAddr, port: Option<u16>) -> impl Iterator<Item = Rank> {
-        let own = self
-            .own
-            .contains(&destination)
-            .then(|| Rank::built_in(full_length(destination)));
+        let own = self.own.contains(&destination).then(|| Rank::built_in(full_length(destination)));
         let built_in = DENIED
             .iter()
             .filter(move |(network, length)| covers(*network, *length, destination))
@@ -88,12 +74,7 @@ struct Rank {
 
 impl Rank {
     fn built_in(length: u8) -> Self {
-        Self {
-            length,
-            names_port: false,
-            by_user: false,
-            denies: true,
-        }
+        Self { length, names_port: false, by_user: false, denies: true }
     }
 }
 
@@ -103,14 +84,12 @@ fn entries(
     destination: IpAddr,
     port: Option<u16>,
 ) -> impl Iterator<Item = Rank> {
-    list.iter()
-        .filter(move |entry| entry.matches(destination, port))
-        .map(move |entry| Rank {
-            length: entry.network().prefix(),
-            names_port: entry.port().is_some(),
-            by_user: true,
-            denies,
-        })
+    list.iter().filter(move |entry| entry.matches(destination, port)).map(move |entry| Rank {
+        length: entry.network().prefix(),
+        names_port: entry.port().is_some(),
+        by_user: true,
+        denies,
+    })
 }
 
 fn covers(network: IpAddr, length: u8, address: IpAddr) -> bool {
@@ -135,9 +114,7 @@ fn mapped(address: IpAddr) -> Option<IpAddr> {
 /// RFC 6164).
 fn answered_by(own: IpNetwork) -> impl Iterator<Item = IpAddr> {
     let others = match own {
-        IpNetwork::V4(own) if own.prefix() < 31 => {
-            [Some(own.network().into()), Some(own.broadcast().into())]
-        }
+        IpNetwork::V4(own) if own.prefix() < 31 => [Some(own.network().into()), Some(own.broadcast().into())],
         IpNetwork::V6(own) if own.prefix() < 127 => [Some(own.network().into()), None],
         IpNetwork::V4(_) | IpNetwork::V6(_) => [None, None],
     };
@@ -175,9 +152,7 @@ const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
 }
 
 const fn v6(s: [u16; 8]) -> IpAddr {
-    IpAddr::V6(Ipv6Addr::new(
-        s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7],
-    ))
+    IpAddr::V6(Ipv6Addr::new(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]))
 }
 
 #[cfg(test)]
@@ -235,11 +210,7 @@ mod tests {
 
     #[test]
     fn lets_the_longer_prefix_decide() {
-        let policy = policy(
-            &["10.1.0.0/16", "10.1.2.3/32:25"],
-            &["10.0.0.0/8", "10.1.2.0/24"],
-            &[],
-        );
+        let policy = policy(&["10.1.0.0/16", "10.1.2.3/32:25"], &["10.0.0.0/8", "10.1.2.0/24"], &[]);
         check(
             &policy,
             &[
@@ -278,11 +249,7 @@ mod tests {
     #[test]
     fn opens_a_built_in_denial_only_for_an_entry_as_specific() {
         let own = &["192.168.1.2/24"];
-        let opened = policy(
-            &["127.0.0.0/8", "192.168.1.2/32:53", "169.254.1.1/32"],
-            &[],
-            own,
-        );
+        let opened = policy(&["127.0.0.0/8", "192.168.1.2/32:53", "169.254.1.1/32"], &[], own);
         check(
             &opened,
             &[
@@ -294,13 +261,7 @@ mod tests {
             ],
         );
         let wide = policy(&["0.0.0.0/0", "192.168.0.0/16"], &[], own);
-        check(
-            &wide,
-            &[
-                ("127.0.0.1", Some(80), false),
-                ("192.168.1.2", Some(22), false),
-            ],
-        );
+        check(&wide, &[("127.0.0.1", Some(80), false), ("192.168.1.2", Some(22), false)]);
     }
 
     #[test]
@@ -322,11 +283,7 @@ mod tests {
         policy.set_own(["192.0.2.9".parse().unwrap()]);
         check(
             &policy,
-            &[
-                ("192.0.2.1", Some(1), true),
-                ("192.0.2.9", Some(1), false),
-                ("192.0.2.255", Some(1), true),
-            ],
+            &[("192.0.2.1", Some(1), true), ("192.0.2.9", Some(1), false), ("192.0.2.255", Some(1), true)],
         );
     }
 

@@ -19,12 +19,7 @@ impl Default for FlowLimits {
     /// used. The counts are our choice: room for ten thousand flows, and for what a program may open
     /// within one round trip at five thousand connects a second.
     fn default() -> Self {
-        Self {
-            flows: 16_384,
-            held: 4_096,
-            receive_buffer: 256 * 1024,
-            send_buffer: 256 * 1024,
-        }
+        Self { flows: 16_384, held: 4_096, receive_buffer: 256 * 1024, send_buffer: 256 * 1024 }
     }
 }
 

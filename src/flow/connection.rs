@@ -78,11 +78,7 @@ impl Open {
             is_ready: false,
             initial_sequence: held.initial_sequence,
             bytes_read: 0,
-            told: Told {
-                wants_readable: true,
-                wants_writable: false,
-                finished: false,
-            },
+            told: Told { wants_readable: true, wants_writable: false, finished: false },
             finish_when_open: false,
             send_buffer: limits.send_buffer,
             last_sign: now,
@@ -94,11 +90,8 @@ impl Open {
     /// which may be more than the buffer holds, and then panics.
     pub(super) fn fits(&self, segment: &Segment) -> bool {
         let unread = u32::try_from(self.socket.unread()).unwrap_or(u32::MAX);
-        let expected = self
-            .initial_sequence
-            .wrapping_add(1)
-            .wrapping_add(self.bytes_read)
-            .wrapping_add(unread);
+        let expected =
+            self.initial_sequence.wrapping_add(1).wrapping_add(self.bytes_read).wrapping_add(unread);
         let offset = i64::from(segment.sequence.wrapping_sub(expected).cast_signed());
         let end = offset.saturating_add_unsigned(segment.payload_length as u64);
         end <= i64::try_from(self.socket.receive_room()).unwrap_or(i64::MAX)
@@ -149,11 +142,7 @@ impl Open {
         if !self.socket.is_waiting_for_ack() {
             self.last_sign = now;
         }
-        let taken = if self.finish_when_open {
-            0
-        } else {
-            self.socket.write(bytes)
-        };
+        let taken = if self.finish_when_open { 0 } else { self.socket.write(bytes) };
         if taken < bytes.len() {
             self.told.wants_writable = true;
         }
@@ -196,10 +185,7 @@ impl Open {
     }
 
     fn has_their_end(&self) -> bool {
-        matches!(
-            self.socket.phase(),
-            Phase::TheyFinished | Phase::Closing | Phase::Lingering | Phase::Closed
-        )
+        matches!(self.socket.phase(), Phase::TheyFinished | Phase::Closing | Phase::Lingering | Phase::Closed)
     }
 
     fn writable_room(&self) -> usize {

@@ -17,12 +17,7 @@ pub(super) struct Deadlines {
 
 impl Deadlines {
     /// Enters `at` for a flow, whose entry is `current`; returns the entry it has now.
-    pub(super) fn sooner(
-        &mut self,
-        id: FlowId,
-        current: Option<Instant>,
-        at: Instant,
-    ) -> Option<Instant> {
+    pub(super) fn sooner(&mut self, id: FlowId, current: Option<Instant>, at: Instant) -> Option<Instant> {
         if let Some(entered) = current {
             if entered <= at {
                 return current;

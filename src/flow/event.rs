@@ -72,10 +72,7 @@ impl Event {
 
     /// Whether it still means something when its flow has ended since.
     pub(super) const fn outlives_flow(&self) -> bool {
-        matches!(
-            self,
-            Self::Finished { .. } | Self::Reset { .. } | Self::Closed { .. }
-        )
+        matches!(self, Self::Finished { .. } | Self::Reset { .. } | Self::Closed { .. })
     }
 }
 

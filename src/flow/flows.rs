@@ -103,9 +103,7 @@ impl Flows {
             Refusal::Refused | Refusal::Reset => reset_for(&held.syn),
             Refusal::HostUnreachable => icmp::unreachable(&held.syn, Unreachable::Host, target),
             Refusal::NetUnreachable => icmp::unreachable(&held.syn, Unreachable::Network, target),
-            Refusal::AdminProhibited => {
-                icmp::unreachable(&held.syn, Unreachable::Prohibited, target)
-            }
+            Refusal::AdminProhibited => icmp::unreachable(&held.syn, Unreachable::Prohibited, target),
             Refusal::Silent => None,
         };
         self.stats.refused += 1;
@@ -231,10 +229,7 @@ impl Flows {
     /// What happened so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats {
-            flows: self.flows.len(),
-            ..self.stats
-        }
+        Stats { flows: self.flows.len(), ..self.stats }
     }
 
     fn handle_syn(&mut self, packet: &[u8], segment: &Segment, known: Option<FlowId>) {
@@ -266,19 +261,11 @@ impl Flows {
             return;
         };
         let tuple = Tuple::of(segment);
-        let held = Flow::Held(Held {
-            tuple,
-            syn,
-            initial_sequence: segment.sequence,
-        });
+        let held = Flow::Held(Held { tuple, syn, initial_sequence: segment.sequence });
         if let Some(id) = self.flows.insert(held) {
             self.stats.held += 1;
             self.by_tuple.insert(tuple, id);
-            self.events.push_back(Event::Connect {
-                id,
-                source: tuple.source,
-                target: tuple.target,
-            });
+            self.events.push_back(Event::Connect { id, source: tuple.source, target: tuple.target });
         }
     }
 

@@ -22,10 +22,7 @@ struct Slot<T> {
 
 impl<T> Slab<T> {
     pub(super) const fn new() -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-        }
+        Self { slots: Vec::new(), free: Vec::new() }
     }
 
     /// How many values there are.
@@ -41,24 +38,17 @@ impl<T> Slab<T> {
         };
         let slot = self.slots.get_mut(index as usize)?;
         slot.value = Some(value);
-        Some(FlowId {
-            index,
-            generation: slot.generation,
-        })
+        Some(FlowId { index, generation: slot.generation })
     }
 
     pub(super) fn get(&self, id: FlowId) -> Option<&T> {
         let slot = self.slots.get(id.index as usize)?;
-        slot.value
-            .as_ref()
-            .filter(|_| slot.generation == id.generation)
+        slot.value.as_ref().filter(|_| slot.generation == id.generation)
     }
 
     pub(super) fn get_mut(&mut self, id: FlowId) -> Option<&mut T> {
         let slot = self.slots.get_mut(id.index as usize)?;
-        slot.value
-            .as_mut()
-            .filter(|_| slot.generation == id.generation)
+        slot.value.as_mut().filter(|_| slot.generation == id.generation)
     }
 
     /// Takes a value out; its id names nothing from then on.
@@ -78,19 +68,13 @@ impl<T> Slab<T> {
         let numbered = (0u32..).zip(&self.slots);
         numbered
             .filter(|(_, slot)| slot.value.is_some())
-            .map(|(index, slot)| FlowId {
-                index,
-                generation: slot.generation,
-            })
+            .map(|(index, slot)| FlowId { index, generation: slot.generation })
             .collect()
     }
 
     fn grow(&mut self) -> Option<u32> {
         let index = u32::try_from(self.slots.len()).ok()?;
-        self.slots.push(Slot {
-            generation: 0,
-            value: None,
-        });
+        self.slots.push(Slot { generation: 0, value: None });
         Some(index)
     }
 }

@@ -68,47 +68,25 @@ impl Stack {
     pub(super) fn new(seed: u64, now: Instant) -> Self {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
-        let mut port = Port {
-            input: None,
-            output: None,
-            spare: &mut Vec::new(),
-        };
+        let mut port = Port { input: None, output: None, spare: &mut Vec::new() };
         let mut interface = Interface::new(config, &mut port, StackInstant::ZERO);
         // Every destination is ours, without an address or a route.
         interface.set_any_ip(true);
-        Self {
-            interface,
-            epoch: now,
-            spare: Vec::new(),
-        }
+        Self { interface, epoch: now, spare: Vec::new() }
     }
 
     /// Gives a socket one packet; returns what it answers at once, if anything.
-    pub(super) fn feed(
-        &mut self,
-        socket: &mut Socket,
-        packet: &[u8],
-        now: Instant,
-    ) -> Option<Vec<u8>> {
+    pub(super) fn feed(&mut self, socket: &mut Socket, packet: &[u8], now: Instant) -> Option<Vec<u8>> {
         let at = self.stack_time(now);
-        let mut port = Port {
-            input: Some(packet),
-            output: None,
-            spare: &mut self.spare,
-        };
-        self.interface
-            .poll_ingress_single(at, &mut port, &mut socket.set);
+        let mut port = Port { input: Some(packet), output: None, spare: &mut self.spare };
+        self.interface.poll_ingress_single(at, &mut port, &mut socket.set);
         port.output
     }
 
     /// Asks a socket for the next packet it wants to send.
     pub(super) fn emit(&mut self, socket: &mut Socket, now: Instant) -> Option<Vec<u8>> {
         let at = self.stack_time(now);
-        let mut port = Port {
-            input: None,
-            output: None,
-            spare: &mut self.spare,
-        };
+        let mut port = Port { input: None, output: None, spare: &mut self.spare };
         self.interface.poll_egress(at, &mut port, &mut socket.set);
         port.output
     }
@@ -146,12 +124,7 @@ impl Socket {
             IpAddr::V4(address) => address.into(),
             IpAddr::V6(address) => address.into(),
         };
-        socket
-            .listen(IpListenEndpoint {
-                addr: Some(address),
-                port: target.port(),
-            })
-            .ok()?;
+        socket.listen(IpListenEndpoint { addr: Some(address), port: target.port() }).ok()?;
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
         Some(Self { set, handle })
@@ -197,11 +170,7 @@ impl Socket {
     /// Bytes that can be written now; 0 where the state does not permit any.
     pub(super) fn send_room(&self) -> usize {
         let socket = self.inner();
-        if socket.may_send() {
-            socket.send_capacity() - socket.send_queue()
-        } else {
-            0
-        }
+        if socket.may_send() { socket.send_capacity() - socket.send_queue() } else { 0 }
     }
 
     /// Shows the received bytes that lie in one piece, and drops as many as `take` returns.
@@ -270,18 +239,12 @@ impl phy::Device for Port<'_> {
 
     fn receive(&mut self, _: StackInstant) -> Option<(Input<'_>, Output<'_>)> {
         let input = self.input.take()?;
-        let output = Output {
-            slot: &mut self.output,
-            spare: &mut *self.spare,
-        };
+        let output = Output { slot: &mut self.output, spare: &mut *self.spare };
         Some((Input(input), output))
     }
 
     fn transmit(&mut self, _: StackInstant) -> Option<Output<'_>> {
-        self.output.is_none().then_some(Output {
-            slot: &mut self.output,
-            spare: &mut *self.spare,
-        })
+        self.output.is_none().then_some(Output { slot: &mut self.output, spare: &mut *self.spare })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

@@ -88,10 +88,7 @@ struct World {
 
 impl World {
     fn new(limits: FlowLimits) -> Self {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the virtual clock starts somewhere"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "the virtual clock starts somewhere")]
         let start = Instant::now();
         let mut wire = Wire::default();
         let mut config = Config::new(HardwareAddress::Ip);
@@ -103,21 +100,11 @@ impl World {
                 addresses.push(IpCidr::new(address, 8)).unwrap();
             }
         });
-        interface
-            .routes_mut()
-            .add_default_ipv4_route("10.0.0.2".parse().unwrap())
-            .unwrap();
-        interface
-            .routes_mut()
-            .add_default_ipv6_route("fd00::2".parse().unwrap())
-            .unwrap();
+        interface.routes_mut().add_default_ipv4_route("10.0.0.2".parse().unwrap()).unwrap();
+        interface.routes_mut().add_default_ipv6_route("fd00::2".parse().unwrap()).unwrap();
         Self {
             flows: Flows::new(limits, [9; 32], start),
-            kernel: Kernel {
-                interface,
-                wire,
-                sockets: SocketSet::new(Vec::new()),
-            },
+            kernel: Kernel { interface, wire, sockets: SocketSet::new(Vec::new()) },
             start,
             now: start,
             events: VecDeque::new(),
@@ -133,16 +120,12 @@ impl World {
 
     fn connect_from(&mut self, port: u16, target: &str) -> SocketHandle {
         let target: SocketAddr = target.parse().unwrap();
-        let mut socket = Socket::new(
-            SocketBuffer::new(vec![0; 100_000]),
-            SocketBuffer::new(vec![0; 100_000]),
-        );
+        let mut socket =
+            Socket::new(SocketBuffer::new(vec![0; 100_000]), SocketBuffer::new(vec![0; 100_000]));
         socket.set_ack_delay(None);
         socket.set_nagle_enabled(false);
         let endpoint = IpEndpoint::new(target.ip().into(), target.port());
-        socket
-            .connect(self.kernel.interface.context(), endpoint, port)
-            .unwrap();
+        socket.connect(self.kernel.interface.context(), endpoint, port).unwrap();
         self.kernel.sockets.add(socket)
     }
 
@@ -153,12 +136,8 @@ impl World {
     /// Carries packets both ways until nobody has anything to say.
     fn settle(&mut self) {
         loop {
-            let at = StackInstant::from_micros(
-                i64::try_from((self.now - self.start).as_micros()).unwrap(),
-            );
-            self.kernel
-                .interface
-                .poll(at, &mut self.kernel.wire, &mut self.kernel.sockets);
+            let at = StackInstant::from_micros(i64::try_from((self.now - self.start).as_micros()).unwrap());
+            self.kernel.interface.poll(at, &mut self.kernel.wire, &mut self.kernel.sockets);
             let mut is_quiet = true;
             while let Some(packet) = self.kernel.wire.from_kernel.pop_front() {
                 is_quiet = false;
@@ -225,11 +204,7 @@ fn world() -> World {
 }
 
 fn pattern(length: usize, salt: u8) -> Vec<u8> {
-    (0..=250u8)
-        .cycle()
-        .map(|byte| byte ^ salt)
-        .take(length)
-        .collect()
+    (0..=250u8).cycle().map(|byte| byte ^ salt).take(length).collect()
 }
 
 #[test]
@@ -238,14 +213,7 @@ fn holds_a_connect_until_it_is_accepted() {
         let mut world = world();
         let app = world.connect(target);
         world.settle();
-        let [
-            Event::Connect {
-                id,
-                source,
-                target: seen,
-            },
-        ] = world.take_events()[..]
-        else {
+        let [Event::Connect { id, source, target: seen }] = world.take_events()[..] else {
             panic!("one connect");
         };
         assert_eq!(seen, target.parse().unwrap());
@@ -272,10 +240,7 @@ fn resets_a_refused_connect() {
         world.settle();
         assert_eq!(world.app(app).state(), State::Closed);
         assert!(world.events.is_empty());
-        assert_eq!(
-            (world.flows.stats().flows, world.flows.stats().refused),
-            (0, 1)
-        );
+        assert_eq!((world.flows.stats().flows, world.flows.stats().refused), (0, 1));
     }
 }
 
@@ -329,11 +294,7 @@ fn carries_both_ways_byte_exact_under_backpressure() {
             ..FlowLimits::default()
         };
         let mut world = World::new(limits);
-        let target = if seed % 2 == 0 {
-            TARGET
-        } else {
-            "[2001:db8::7]:443"
-        };
+        let target = if seed % 2 == 0 { TARGET } else { "[2001:db8::7]:443" };
         let (app, id) = world.connected(target);
         let up = pattern(random.random_range(1..2_000_000), 1);
         let down = pattern(random.random_range(1..2_000_000), 2);
@@ -432,10 +393,7 @@ fn closes_after_we_finish_first_with_data_still_flowing_up() {
     world.pass(60_000 * MS);
     assert_eq!(world.read_all(id), b"now", "kept over TIME-WAIT");
     world.settle();
-    assert_eq!(
-        world.take_events(),
-        [Event::Finished { id }, Event::Closed { id }]
-    );
+    assert_eq!(world.take_events(), [Event::Finished { id }, Event::Closed { id }]);
 }
 
 #[test]
@@ -445,10 +403,7 @@ fn closes_when_both_finish_at_once() {
     world.app(app).close();
     world.flows.finish(id, world.now);
     world.settle();
-    assert_eq!(
-        world.take_events(),
-        [Event::Finished { id }, Event::Closed { id }]
-    );
+    assert_eq!(world.take_events(), [Event::Finished { id }, Event::Closed { id }]);
 }
 
 #[test]
@@ -483,10 +438,7 @@ fn reports_a_reset_by_the_program() {
     let events = world.take_events();
     assert_eq!(events, [Event::Readable { id }, Event::Reset { id }]);
     assert_eq!(world.read_all(id), b"");
-    assert_eq!(
-        (world.flows.stats().flows, world.flows.poll_timeout()),
-        (0, None)
-    );
+    assert_eq!((world.flows.stats().flows, world.flows.poll_timeout()), (0, None));
 }
 
 #[test]
@@ -541,10 +493,7 @@ fn gives_up_on_a_kernel_that_never_answers() {
     let mut world = world();
     let (_, id) = world.connected(TARGET);
     world.kernel.sockets = SocketSet::new(Vec::new());
-    world
-        .kernel
-        .interface
-        .update_ip_addrs(|addresses| addresses.clear());
+    world.kernel.interface.update_ip_addrs(|addresses| addresses.clear());
     world.flows.write(id, b"anyone?", world.now);
     world.settle();
     world.pass(Duration::from_secs(900));
@@ -566,10 +515,7 @@ fn takes_a_port_again_at_once_after_closing() {
         world.settle();
         world.app(app).close();
         world.settle();
-        assert_eq!(
-            world.take_events(),
-            [Event::Finished { id }, Event::Closed { id }]
-        );
+        assert_eq!(world.take_events(), [Event::Finished { id }, Event::Closed { id }]);
         world.kernel.sockets.remove(app);
     }
 }
@@ -602,20 +548,13 @@ fn answers_a_segment_of_no_flow_with_a_reset() {
     let seen = Segment::parse(&reset).unwrap();
     assert!(seen.is_reset());
     assert_eq!(seen.sequence, 6);
-    world.flows.handle_packet(
-        &segment("10.0.0.1:9", TARGET, TcpFlags::RST, 5, 6, b""),
-        world.now,
-    );
+    world.flows.handle_packet(&segment("10.0.0.1:9", TARGET, TcpFlags::RST, 5, 6, b""), world.now);
     assert_eq!(world.flows.poll_packet(world.now), None);
 }
 
 #[test]
 fn bounds_a_flood_of_syns() {
-    let mut world = World::new(FlowLimits {
-        held: 10,
-        flows: 15,
-        ..FlowLimits::default()
-    });
+    let mut world = World::new(FlowLimits { held: 10, flows: 15, ..FlowLimits::default() });
     let flood = |world: &mut World, count: u16| {
         for port in 1..=count {
             let from = format!("10.0.0.1:{port}");
@@ -637,10 +576,7 @@ fn bounds_a_flood_of_syns() {
 
 #[test]
 fn bounds_its_queues_while_no_packet_is_taken() {
-    let mut world = World::new(FlowLimits {
-        flows: 10,
-        ..FlowLimits::default()
-    });
+    let mut world = World::new(FlowLimits { flows: 10, ..FlowLimits::default() });
     for sequence in 0..3000 {
         let syn = segment("10.0.0.1:9", TARGET, TcpFlags::SYN, sequence, 0, b"");
         world.flows.handle_packet(&syn, world.now);
@@ -666,12 +602,9 @@ fn drops_data_beyond_the_buffer_even_before_the_first_scaled_window() {
     world.flows.accept(id, world.now);
     let answer = world.flows.poll_packet(world.now).unwrap();
     let ack = Segment::parse(&answer).unwrap().sequence.wrapping_add(1);
-    let ours =
-        |sequence, data: &[u8]| segment("10.0.0.1:9", TARGET, TcpFlags::ACK, sequence, ack, data);
+    let ours = |sequence, data: &[u8]| segment("10.0.0.1:9", TARGET, TcpFlags::ACK, sequence, ack, data);
     world.flows.handle_packet(&ours(1, b""), world.now);
-    world
-        .flows
-        .handle_packet(&ours(300_000, &[1; 1000]), world.now);
+    world.flows.handle_packet(&ours(300_000, &[1; 1000]), world.now);
     assert_eq!(world.flows.stats().dropped_beyond_window, 1);
     world.flows.handle_packet(&ours(1, b"fine"), world.now);
     assert_eq!(world.read_all(id), b"fine");

@@ -18,10 +18,7 @@ pub(super) struct Tuple {
 
 impl Tuple {
     pub(super) const fn of(segment: &Segment) -> Self {
-        Self {
-            source: segment.source,
-            target: segment.destination,
-        }
+        Self { source: segment.source, target: segment.destination }
     }
 }
 

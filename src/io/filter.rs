@@ -24,10 +24,7 @@ impl PortFilter {
     /// Lets packets to these single ports pass.
     pub fn ports(ports: impl IntoIterator<Item = u16>) -> Self {
         let destination = ports.into_iter().map(|port| port..=port).collect();
-        Self {
-            destination,
-            source: None,
-        }
+        Self { destination, source: None }
     }
 
     /// Assembles the program for one IP version.
@@ -49,12 +46,9 @@ impl PortFilter {
         assembler.check_destination(&merge(&self.destination));
         assembler.place(Label::Source);
         assembler.check_source(self.source.as_ref());
-        assembler.finish().ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "too many port ranges for a filter",
-            )
-        })
+        assembler
+            .finish()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "too many port ranges for a filter"))
     }
 }
 
@@ -69,23 +63,13 @@ pub(super) struct Instruction {
 
 impl Instruction {
     const fn new(code: u16, operand: u32) -> Self {
-        Self {
-            code,
-            if_true: 0,
-            if_false: 0,
-            operand,
-        }
+        Self { code, if_true: 0, if_false: 0, operand }
     }
 }
 
 impl From<Instruction> for SockFilter {
     fn from(instruction: Instruction) -> Self {
-        Self::new(
-            instruction.code,
-            instruction.if_true,
-            instruction.if_false,
-            instruction.operand,
-        )
+        Self::new(instruction.code, instruction.if_true, instruction.if_false, instruction.operand)
     }
 }
 
@@ -134,52 +118,22 @@ impl Assembler {
     }
 
     fn jump_if(&mut self, code: u16, operand: u32, if_true: Label, if_false: Label) {
-        self.jumps.push(Jump {
-            at: self.program.len(),
-            if_true,
-            if_false,
-        });
+        self.jumps.push(Jump { at: self.program.len(), if_true, if_false });
         self.push(Instruction::new(code, operand));
     }
 
     /// Drops frames for another link address (a promiscuous bridge shows those) and finds out whether an Ethernet
     /// header stands in front.
     fn check_link(&mut self, family: Family) {
-        self.push(Instruction::new(
-            LOAD_WORD,
-            ANCILLARY_OFFSET + ANCILLARY_PACKET_TYPE,
-        ));
-        self.jump_if(
-            JUMP_EQUAL,
-            u32::from(libc::PACKET_HOST),
-            Label::Next,
-            Label::Drop,
-        );
-        self.push(Instruction::new(
-            LOAD_WORD,
-            ANCILLARY_OFFSET + ANCILLARY_HARDWARE_TYPE,
-        ));
-        self.jump_if(
-            JUMP_EQUAL,
-            u32::from(libc::ARPHRD_ETHER),
-            Label::Type,
-            Label::Ethernet,
-        );
+        self.push(Instruction::new(LOAD_WORD, ANCILLARY_OFFSET + ANCILLARY_PACKET_TYPE));
+        self.jump_if(JUMP_EQUAL, u32::from(libc::PACKET_HOST), Label::Next, Label::Drop);
+        self.push(Instruction::new(LOAD_WORD, ANCILLARY_OFFSET + ANCILLARY_HARDWARE_TYPE));
+        self.jump_if(JUMP_EQUAL, u32::from(libc::ARPHRD_ETHER), Label::Type, Label::Ethernet);
         self.place(Label::Ethernet);
-        self.jump_if(
-            JUMP_EQUAL,
-            u32::from(libc::ARPHRD_LOOPBACK),
-            Label::Type,
-            Label::Network,
-        );
+        self.jump_if(JUMP_EQUAL, u32::from(libc::ARPHRD_LOOPBACK), Label::Type, Label::Network);
         self.place(Label::Type);
         self.push(Instruction::new(LOAD_HALF, ETHERNET_TYPE_AT));
-        self.jump_if(
-            JUMP_EQUAL,
-            u32::from(ethertype(family)),
-            Label::Next,
-            Label::Network,
-        );
+        self.jump_if(JUMP_EQUAL, u32::from(ethertype(family)), Label::Next, Label::Network);
     }
 
     /// Leaves both ports in the accumulator, the source's in the upper half; drops all but whole TCP packets.
@@ -209,12 +163,7 @@ impl Assembler {
         self.push(Instruction::new(AND, u32::from(u16::MAX)));
         for (index, range) in ranges.iter().enumerate() {
             let other = Label::Range(index);
-            self.jump_if(
-                JUMP_GREATER_EQUAL,
-                u32::from(*range.start()),
-                Label::Next,
-                other,
-            );
+            self.jump_if(JUMP_GREATER_EQUAL, u32::from(*range.start()), Label::Next, other);
             self.jump_if(JUMP_GREATER, u32::from(*range.end()), other, Label::Next);
             self.jump(Label::Source);
             self.place(other);
@@ -226,18 +175,8 @@ impl Assembler {
         if let Some(range) = range {
             self.push(Instruction::new(LOAD_CELL, PORTS_CELL));
             self.push(Instruction::new(SHIFT_RIGHT, u16::BITS));
-            self.jump_if(
-                JUMP_GREATER_EQUAL,
-                u32::from(*range.start()),
-                Label::Next,
-                Label::Failed,
-            );
-            self.jump_if(
-                JUMP_GREATER,
-                u32::from(*range.end()),
-                Label::Failed,
-                Label::Next,
-            );
+            self.jump_if(JUMP_GREATER_EQUAL, u32::from(*range.start()), Label::Next, Label::Failed);
+            self.jump_if(JUMP_GREATER, u32::from(*range.end()), Label::Failed, Label::Next);
         }
         self.push(Instruction::new(RETURN, WHOLE_PACKET));
         self.place(Label::Failed);
@@ -271,11 +210,7 @@ impl Assembler {
 
 /// Sorts ranges and joins those that overlap or touch.
 fn merge(ranges: &[RangeInclusive<u16>]) -> Vec<RangeInclusive<u16>> {
-    let mut sorted: Vec<_> = ranges
-        .iter()
-        .filter(|range| !range.is_empty())
-        .cloned()
-        .collect();
+    let mut sorted: Vec<_> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
     sorted.sort_by_key(|range| *range.start());
     let mut merged: Vec<RangeInclusive<u16>> = Vec::with_capacity(sorted.len());
     for range in sorted {
@@ -358,11 +293,7 @@ mod tests {
                 None => usize::try_from(offset).unwrap(),
             };
             let bytes = self.bytes.get(start..start + size)?;
-            Some(
-                bytes
-                    .iter()
-                    .fold(0, |value, byte| value << 8 | u32::from(*byte)),
-            )
+            Some(bytes.iter().fold(0, |value, byte| value << 8 | u32::from(*byte)))
         }
 
         /// True if the program lets the packet pass. A load outside the packet drops it, as in the kernel.
@@ -373,15 +304,9 @@ mod tests {
         fn run(&self, program: &[Instruction]) -> Option<u32> {
             let (mut at, mut a, mut x, mut cell) = (0, 0_u32, 0_u32, 0);
             loop {
-                let Instruction {
-                    code,
-                    if_true,
-                    if_false,
-                    operand: k,
-                } = program[at];
+                let Instruction { code, if_true, if_false, operand: k } = program[at];
                 at += 1;
-                let mut branch =
-                    |taken: bool| at += usize::from(if taken { if_true } else { if_false });
+                let mut branch = |taken: bool| at += usize::from(if taken { if_true } else { if_false });
                 match code {
                     LOAD_WORD => a = self.load(k, 4)?,
                     LOAD_HALF => a = self.load(k, 2)?,
@@ -431,31 +356,15 @@ mod tests {
         let mut bytes = vec![2; 12];
         bytes.extend(ethertype(family).to_be_bytes());
         bytes.extend(ip);
-        Packet {
-            bytes,
-            network: 14,
-            kind: 0,
-            hardware: u32::from(libc::ARPHRD_ETHER),
-        }
+        Packet { bytes, network: 14, kind: 0, hardware: u32::from(libc::ARPHRD_ETHER) }
     }
 
     fn on_tunnel(ip: &[u8]) -> Packet {
-        Packet {
-            bytes: ip.to_vec(),
-            network: 0,
-            kind: 0,
-            hardware: u32::from(libc::ARPHRD_NONE),
-        }
+        Packet { bytes: ip.to_vec(), network: 0, kind: 0, hardware: u32::from(libc::ARPHRD_NONE) }
     }
 
-    fn filter(
-        destination: &[RangeInclusive<u16>],
-        source: Option<RangeInclusive<u16>>,
-    ) -> PortFilter {
-        PortFilter {
-            destination: destination.to_vec(),
-            source,
-        }
+    fn filter(destination: &[RangeInclusive<u16>], source: Option<RangeInclusive<u16>>) -> PortFilter {
+        PortFilter { destination: destination.to_vec(), source }
     }
 
     #[test]
@@ -472,16 +381,8 @@ mod tests {
                 (4100, true),
                 (4101, false),
             ] {
-                let ip = if family == Family::V4 {
-                    ipv4(0, 50_000, port)
-                } else {
-                    ipv6(50_000, port)
-                };
-                assert_eq!(
-                    on_ethernet(family, &ip).passes(&program),
-                    expected,
-                    "{family:?} {port}"
-                );
+                let ip = if family == Family::V4 { ipv4(0, 50_000, port) } else { ipv6(50_000, port) };
+                assert_eq!(on_ethernet(family, &ip).passes(&program), expected, "{family:?} {port}");
                 assert_eq!(
                     on_tunnel(&ip).passes(&program),
                     expected,
@@ -494,20 +395,10 @@ mod tests {
     #[test]
     fn checks_the_source_port_when_one_is_asked_for() {
         for family in [Family::V4, Family::V6] {
-            let program = filter(&[50_000..=50_000], Some(443..=444))
-                .program(family)
-                .unwrap();
+            let program = filter(&[50_000..=50_000], Some(443..=444)).program(family).unwrap();
             for (port, expected) in [(443, true), (444, true), (442, false), (445, false)] {
-                let ip = if family == Family::V4 {
-                    ipv4(0, port, 50_000)
-                } else {
-                    ipv6(port, 50_000)
-                };
-                assert_eq!(
-                    on_ethernet(family, &ip).passes(&program),
-                    expected,
-                    "{family:?} {port}"
-                );
+                let ip = if family == Family::V4 { ipv4(0, port, 50_000) } else { ipv6(port, 50_000) };
+                assert_eq!(on_ethernet(family, &ip).passes(&program), expected, "{family:?} {port}");
             }
         }
     }
@@ -531,14 +422,8 @@ mod tests {
             packet.passes(&program)
         };
         assert!(!changed(|packet| packet.bytes[14 + 9] = 17), "UDP");
-        assert!(
-            !changed(|packet| packet.bytes[14 + 6] = 0x20),
-            "first fragment"
-        );
-        assert!(
-            !changed(|packet| packet.bytes[14 + 7] = 1),
-            "later fragment"
-        );
+        assert!(!changed(|packet| packet.bytes[14 + 6] = 0x20), "first fragment");
+        assert!(!changed(|packet| packet.bytes[14 + 7] = 1), "later fragment");
         assert!(!changed(|packet| packet.kind = 3), "another host's frame");
     }
 
@@ -546,20 +431,10 @@ mod tests {
     fn drops_a_packet_that_ends_before_its_ports() {
         for family in [Family::V4, Family::V6] {
             let program = filter(&[0..=u16::MAX], None).program(family).unwrap();
-            let ip = if family == Family::V4 {
-                ipv4(0, 1, 443)
-            } else {
-                ipv6(1, 443)
-            };
+            let ip = if family == Family::V4 { ipv4(0, 1, 443) } else { ipv6(1, 443) };
             for length in 0..ip.len() - 16 {
-                assert!(
-                    !on_ethernet(family, &ip[..length]).passes(&program),
-                    "{family:?} {length}"
-                );
-                assert!(
-                    !on_tunnel(&ip[..length]).passes(&program),
-                    "{family:?} {length}"
-                );
+                assert!(!on_ethernet(family, &ip[..length]).passes(&program), "{family:?} {length}");
+                assert!(!on_tunnel(&ip[..length]).passes(&program), "{family:?} {length}");
             }
         }
     }
@@ -572,28 +447,15 @@ mod tests {
 
     #[test]
     fn holds_a_thousand_scattered_ports_and_refuses_more_than_the_kernel_takes() {
-        let program = PortFilter::ports((0..1000).map(|index| index * 3))
-            .program(Family::V4)
-            .unwrap();
+        let program = PortFilter::ports((0..1000).map(|index| index * 3)).program(Family::V4).unwrap();
         assert!(on_ethernet(Family::V4, &ipv4(0, 1, 2997)).passes(&program));
         assert!(!on_ethernet(Family::V4, &ipv4(0, 1, 2998)).passes(&program));
-        assert!(
-            PortFilter::ports((0..2000).map(|index| index * 3))
-                .program(Family::V4)
-                .is_err()
-        );
+        assert!(PortFilter::ports((0..2000).map(|index| index * 3)).program(Family::V4).is_err());
     }
 
     #[test]
     fn joins_ranges_that_overlap_or_touch() {
-        let merged = merge(&[
-            10..=20,
-            21..=30,
-            5..=6,
-            15..=16,
-            65_000..=65_535,
-            65_535..=65_535,
-        ]);
+        let merged = merge(&[10..=20, 21..=30, 5..=6, 15..=16, 65_000..=65_535, 65_535..=65_535]);
         assert_eq!(merged, [5..=6, 10..=30, 65_000..=65_535]);
     }
 }

@@ -65,14 +65,8 @@ impl Headers {
         let first = *packet.first().ok_or(Malformed)?;
         let is_v4 = first >> 4 == 4;
         let (ip, total_length) = match first >> 4 {
-            4 => (
-                usize::from(first & 0xf) * 4,
-                read_u16(packet, IPV4_TOTAL_LENGTH)?,
-            ),
-            6 => (
-                IPV6_HEADER,
-                IPV6_HEADER + read_u16(packet, IPV6_PAYLOAD_LENGTH)?,
-            ),
+            4 => (usize::from(first & 0xf) * 4, read_u16(packet, IPV4_TOTAL_LENGTH)?),
+            6 => (IPV6_HEADER, IPV6_HEADER + read_u16(packet, IPV6_PAYLOAD_LENGTH)?),
             _ => return Err(Malformed),
         };
         let tcp = usize::from(*packet.get(ip + TCP_DATA_OFFSET).ok_or(Malformed)? >> 4) * 4;
@@ -81,12 +75,7 @@ impl Headers {
         if !is_sound || length > total_length || total_length > packet.len() {
             return Err(Malformed);
         }
-        Ok(Self {
-            is_v4,
-            ip,
-            length,
-            total_length,
-        })
+        Ok(Self { is_v4, ip, length, total_length })
     }
 
     /// Gives `piece` the headers of the segment that begins `offset` bytes into the payload.
@@ -102,14 +91,11 @@ impl Headers {
         } else {
             write_u16(ip, IPV6_PAYLOAD_LENGTH, length - IPV6_HEADER);
         }
-        if let Some(bytes) = tcp
-            .get_mut(TCP_SEQ..TCP_SEQ + 4)
-            .and_then(|bytes| <&mut [u8; 4]>::try_from(bytes).ok())
+        if let Some(bytes) =
+            tcp.get_mut(TCP_SEQ..TCP_SEQ + 4).and_then(|bytes| <&mut [u8; 4]>::try_from(bytes).ok())
         {
             let seq = u32::from_be_bytes(*bytes);
-            *bytes = seq
-                .wrapping_add(u32::try_from(offset).unwrap_or(0))
-                .to_be_bytes();
+            *bytes = seq.wrapping_add(u32::try_from(offset).unwrap_or(0)).to_be_bytes();
         }
         if let (false, Some(flags)) = (is_last, tcp.get_mut(TCP_FLAGS)) {
             *flags &= !(FIN | PSH);
@@ -122,8 +108,7 @@ impl Headers {
 
 /// Changes the length and, as RFC 1624 has it, the checksum with it.
 fn write_ipv4_length(ip: &mut [u8], length: usize) {
-    let (Ok(old), Ok(checksum)) = (read_u16(ip, IPV4_TOTAL_LENGTH), read_u16(ip, IPV4_CHECKSUM))
-    else {
+    let (Ok(old), Ok(checksum)) = (read_u16(ip, IPV4_TOTAL_LENGTH), read_u16(ip, IPV4_CHECKSUM)) else {
         return;
     };
     write_u16(ip, IPV4_TOTAL_LENGTH, length);
@@ -134,10 +119,7 @@ fn write_ipv4_length(ip: &mut [u8], length: usize) {
 }
 
 fn read_u16(bytes: &[u8], at: usize) -> Result<usize, Malformed> {
-    let field = bytes
-        .get(at..at + 2)
-        .and_then(|field| <[u8; 2]>::try_from(field).ok())
-        .ok_or(Malformed)?;
+    let field = bytes.get(at..at + 2).and_then(|field| <[u8; 2]>::try_from(field).ok()).ok_or(Malformed)?;
     Ok(usize::from(u16::from_be_bytes(field)))
 }
 
@@ -180,9 +162,7 @@ mod tests {
         tcp[13] = ACK | PSH | FIN | CWR;
         let rest = u16::try_from(tcp.len() + payload.len()).unwrap();
         let mut packet = if is_v4 {
-            let mut ip = vec![
-                0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
-            ];
+            let mut ip = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
             ip[2..4].copy_from_slice(&(rest + 20).to_be_bytes());
             let checksum = ipv4_checksum(&ip);
             ip[10..12].copy_from_slice(&checksum.to_be_bytes());
@@ -231,28 +211,14 @@ mod tests {
                 assert_eq!(piece.len(), header + if is_last { 77 } else { 1400 });
                 assert_eq!(Headers::parse(piece).unwrap().total_length, piece.len());
                 let seq = u32::from_be_bytes(piece[ip + 4..ip + 8].try_into().unwrap());
-                assert_eq!(
-                    seq,
-                    0xffff_ff00_u32.wrapping_add(u32::try_from(index * 1400).unwrap())
-                );
+                assert_eq!(seq, 0xffff_ff00_u32.wrapping_add(u32::try_from(index * 1400).unwrap()));
                 let first_only = if index == 0 { CWR } else { 0 };
-                assert_eq!(
-                    piece[ip + 13],
-                    ACK | first_only | if is_last { PSH | FIN } else { 0 }
-                );
+                assert_eq!(piece[ip + 13], ACK | first_only | if is_last { PSH | FIN } else { 0 });
                 if is_v4 {
-                    assert_eq!(
-                        piece[10..12],
-                        ipv4_checksum(&piece[..20]).to_be_bytes(),
-                        "segment {index}"
-                    );
+                    assert_eq!(piece[10..12], ipv4_checksum(&piece[..20]).to_be_bytes(), "segment {index}");
                 }
             }
-            let joined: Vec<u8> = pieces
-                .iter()
-                .flat_map(|piece| &piece[header..])
-                .copied()
-                .collect();
+            let joined: Vec<u8> = pieces.iter().flat_map(|piece| &piece[header..]).copied().collect();
             assert_eq!(joined, payload);
         }
     }
@@ -270,24 +236,14 @@ mod tests {
         let payload = payload(100);
         let pieces = pieces(&mut packet(false, 40, &payload), SMALLEST_SEGMENT);
         assert_eq!(pieces.len(), 7);
-        assert_eq!(
-            pieces
-                .iter()
-                .flat_map(|piece| &piece[100..])
-                .copied()
-                .collect::<Vec<_>>(),
-            payload
-        );
+        assert_eq!(pieces.iter().flat_map(|piece| &piece[100..]).copied().collect::<Vec<_>>(), payload);
     }
 
     #[test]
     fn refuses_hostile_segment_sizes() {
         for segment in 0..SMALLEST_SEGMENT {
             let mut packet = packet(true, 0, &payload(3000));
-            assert_eq!(
-                cut(&mut packet, segment, |_| panic!("handed out")),
-                Err(Malformed)
-            );
+            assert_eq!(cut(&mut packet, segment, |_| panic!("handed out")), Err(Malformed));
         }
         let mut packet = packet(true, 0, &payload(3000));
         assert_eq!(cut(&mut packet, usize::from(u16::MAX), |_| ()), Ok(1));

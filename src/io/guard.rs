@@ -30,11 +30,7 @@ impl PortGuard {
     /// `AddrInUse` if another program has the port, `AddrNotAvailable` for an address that is not ours,
     /// `PermissionDenied` without CAP_NET_ADMIN (the filter) or for a low port without CAP_NET_BIND_SERVICE.
     pub fn reserve(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // Before bind: afterwards there would be a moment in which the kernel answers.
         socket.attach_filter(&[SockFilter::from(DROP)])?;
         if address.is_ipv6() {

@@ -32,17 +32,13 @@ impl LocalAddresses {
     /// Reads the addresses of all interfaces (getifaddrs(3)): after a change that netlink told of, or on demand.
     pub fn refresh(&mut self, now: Instant) {
         let interfaces = pnet::datalink::interfaces();
-        self.addresses = interfaces
-            .iter()
-            .flat_map(|interface| &interface.ips)
-            .map(|network| network.ip())
-            .collect();
+        self.addresses =
+            interfaces.iter().flat_map(|interface| &interface.ips).map(|network| network.ip()).collect();
         self.refreshed = Some(now);
     }
 
     fn may_refresh(&self, now: Instant) -> bool {
-        self.refreshed
-            .is_none_or(|last| now.saturating_duration_since(last) >= REFRESH_INTERVAL)
+        self.refreshed.is_none_or(|last| now.saturating_duration_since(last) >= REFRESH_INTERVAL)
     }
 }
 
@@ -60,10 +56,7 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the tests need any instant to start from"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the tests need any instant to start from")]
     fn start() -> Instant {
         Instant::now()
     }
@@ -72,10 +65,7 @@ mod tests {
     fn all_of_127_and_the_v6_loopback_are_local() {
         let mut local = LocalAddresses::new();
         for address in ["127.0.0.1", "127.9.8.7", "::1"] {
-            assert!(
-                local.is_local(address.parse().unwrap(), start()),
-                "{address}"
-            );
+            assert!(local.is_local(address.parse().unwrap(), start()), "{address}");
         }
     }
 

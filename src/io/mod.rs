@@ -8,6 +8,7 @@
 //! - [`TunDevice`], [`Timer`], [`LocalAddresses`], [`source_for`], [`missing_rights`].
 
 mod capability;
+mod clock;
 mod filter;
 mod gso;
 mod guard;
@@ -22,18 +23,19 @@ mod tun_device;
 mod wire;
 
 pub use capability::missing_rights;
+pub use clock::{now, wall};
 pub use filter::PortFilter;
 pub use guard::PortGuard;
 pub use local::LocalAddresses;
-pub use poller::{Poller, Readiness};
 pub use packet_socket::{PacketSocket, ReceiveStats};
+pub use poller::{Poller, Readiness};
 pub use raw_socket::{RawSocket, SendStats};
 pub use route::source_for;
 pub use timer::Timer;
 pub use tun_device::{TUN_MTU, TunDevice};
 pub use wire::Wire;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// An IP version; sockets that carry raw packets exist once for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +47,12 @@ pub enum Family {
 }
 
 impl Family {
+    /// The versions that `addresses` need, each once.
+    pub fn all_of(addresses: &[SocketAddr]) -> Vec<Self> {
+        let needed = |family: &Self| addresses.iter().any(|address| Self::of(address.ip()) == *family);
+        [Self::V4, Self::V6].into_iter().filter(needed).collect()
+    }
+
     /// The version of an address.
     pub fn of(address: IpAddr) -> Self {
         match address {

@@ -78,11 +78,7 @@ impl PacketSocket {
     /// # Errors
     /// `InvalidInput` for too many ranges; the old filter then stays.
     pub fn set_filter(&self, filter: &PortFilter) -> io::Result<()> {
-        let program: Vec<_> = filter
-            .program(self.family)?
-            .into_iter()
-            .map(SockFilter::from)
-            .collect();
+        let program: Vec<_> = filter.program(self.family)?.into_iter().map(SockFilter::from).collect();
         self.socket.attach_filter(&program)
     }
 
@@ -96,12 +92,7 @@ impl PacketSocket {
     pub fn recv_batch(&mut self, mut take: impl FnMut(&mut [u8], u32)) -> io::Result<usize> {
         let frames = self.receive()?;
         let before = self.stats.packets;
-        for (received, frame) in self
-            .received
-            .iter()
-            .zip(self.frames.chunks_exact_mut(FRAME))
-            .take(frames)
-        {
+        for (received, frame) in self.received.iter().zip(self.frames.chunks_exact_mut(FRAME)).take(frames) {
             hand_out(received, frame, self.family, &mut self.stats, &mut take);
         }
         Ok(usize::try_from(self.stats.packets - before).unwrap_or(usize::MAX))
@@ -123,16 +114,9 @@ impl PacketSocket {
 
     fn receive(&mut self) -> io::Result<usize> {
         for _ in 0..BATCH {
-            match sys::receive(
-                self.socket.as_fd(),
-                &mut self.frames,
-                FRAME,
-                &mut self.received,
-            ) {
+            match sys::receive(self.socket.as_fd(), &mut self.frames, FRAME, &mut self.received) {
                 // The kernel found no virtio header for a packet and has dropped it; others may stand behind it.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    self.stats.undescribed += 1
-                }
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.stats.undescribed += 1,
                 result => return result,
             }
         }
@@ -165,9 +149,7 @@ fn hand_out(
         stats.truncated += 1;
         return;
     }
-    match split(received, frame, family, |packet| {
-        take(packet, received.interface)
-    }) {
+    match split(received, frame, family, |packet| take(packet, received.interface)) {
         Ok(packets) => {
             stats.packets += u64::try_from(packets).unwrap_or(0);
             stats.merged += u64::from(packets > 1);
@@ -183,10 +165,7 @@ fn split(
     mut take: impl FnMut(&mut [u8]),
 ) -> Result<usize, Malformed> {
     let (virtio, link) = frame.split_at_mut_checked(VIRTIO_HEADER).ok_or(Malformed)?;
-    let length = received
-        .length
-        .checked_sub(VIRTIO_HEADER)
-        .ok_or(Malformed)?;
+    let length = received.length.checked_sub(VIRTIO_HEADER).ok_or(Malformed)?;
     let start = received.network_offset.ok_or(Malformed)?;
     let packet = gso::trim(link.get_mut(start..length).ok_or(Malformed)?)?;
     let is_v4 = packet.first().is_some_and(|first| first >> 4 == 4);
@@ -214,9 +193,7 @@ impl Merging {
     /// Fails for what cannot be TCP of this IP version.
     fn parse(header: &[u8], family: Family) -> Result<Self, Malformed> {
         let kind = *header.get(VIRTIO_GSO_TYPE).ok_or(Malformed)? & !GSO_ECN;
-        let size = header
-            .get(VIRTIO_GSO_SIZE..VIRTIO_GSO_SIZE + 2)
-            .ok_or(Malformed)?;
+        let size = header.get(VIRTIO_GSO_SIZE..VIRTIO_GSO_SIZE + 2).ok_or(Malformed)?;
         let size = <[u8; 2]>::try_from(size).map_err(|_| Malformed)?;
         let expected = match family {
             Family::V4 => GSO_TCPV4,
@@ -264,28 +241,18 @@ mod tests {
         packet[2..4].copy_from_slice(&(40 + payload).to_be_bytes());
         packet[32] = 0x50;
         frame.extend(packet);
-        let received = Received {
-            length: frame.len(),
-            is_truncated: false,
-            interface: 7,
-            network_offset: Some(14),
-        };
+        let received =
+            Received { length: frame.len(), is_truncated: false, interface: 7, network_offset: Some(14) };
         frame.resize(FRAME, 0);
         (received, frame)
     }
 
     fn run(received: &Received, mut frame: Vec<u8>) -> (Vec<usize>, ReceiveStats) {
         let (mut lengths, mut stats) = (Vec::new(), ReceiveStats::default());
-        hand_out(
-            received,
-            &mut frame,
-            Family::V4,
-            &mut stats,
-            &mut |packet: &mut [u8], interface| {
-                assert_eq!(interface, 7);
-                lengths.push(packet.len());
-            },
-        );
+        hand_out(received, &mut frame, Family::V4, &mut stats, &mut |packet: &mut [u8], interface| {
+            assert_eq!(interface, 7);
+            lengths.push(packet.len());
+        });
         (lengths, stats)
     }
 
@@ -294,39 +261,20 @@ mod tests {
         let (received, frame) = frame(0, 0, 100);
         assert_eq!(
             run(&received, frame),
-            (
-                vec![140],
-                ReceiveStats {
-                    frames: 1,
-                    packets: 1,
-                    ..Default::default()
-                }
-            )
+            (vec![140], ReceiveStats { frames: 1, packets: 1, ..Default::default() })
         );
     }
 
     #[test]
     fn cuts_a_merged_packet_by_the_size_the_kernel_names() {
         let (received, frame) = frame(GSO_TCPV4 | GSO_ECN, 100, 250);
-        let stats = ReceiveStats {
-            frames: 1,
-            packets: 3,
-            merged: 1,
-            ..Default::default()
-        };
+        let stats = ReceiveStats { frames: 1, packets: 3, merged: 1, ..Default::default() };
         assert_eq!(run(&received, frame), (vec![140, 140, 90], stats));
     }
 
     #[test]
     fn drops_and_counts_what_the_virtio_header_contradicts() {
-        let malformed = (
-            vec![],
-            ReceiveStats {
-                frames: 1,
-                malformed: 1,
-                ..Default::default()
-            },
-        );
+        let malformed = (vec![], ReceiveStats { frames: 1, malformed: 1, ..Default::default() });
         for (kind, size) in [(GSO_TCPV6, 100), (3, 100), (1, 0), (1, 15), (77, 9)] {
             let (received, frame) = frame(kind, size, 250);
             assert_eq!(run(&received, frame), malformed, "{kind} {size}");
@@ -335,32 +283,13 @@ mod tests {
 
     #[test]
     fn drops_and_counts_frames_without_a_place_for_ip() {
-        let malformed = (
-            vec![],
-            ReceiveStats {
-                frames: 1,
-                malformed: 1,
-                ..Default::default()
-            },
-        );
-        for (length, network_offset) in [
-            (164, None),
-            (164, Some(15)),
-            (164, Some(65_535)),
-            (9, Some(0)),
-            (0, Some(14)),
-            (24, Some(14)),
-        ] {
+        let malformed = (vec![], ReceiveStats { frames: 1, malformed: 1, ..Default::default() });
+        for (length, network_offset) in
+            [(164, None), (164, Some(15)), (164, Some(65_535)), (9, Some(0)), (0, Some(14)), (24, Some(14))]
+        {
             let (received, frame) = frame(0, 0, 100);
             assert_eq!(
-                run(
-                    &Received {
-                        length,
-                        network_offset,
-                        ..received
-                    },
-                    frame
-                ),
+                run(&Received { length, network_offset, ..received }, frame),
                 malformed,
                 "{length} {network_offset:?}"
             );
@@ -370,23 +299,7 @@ mod tests {
     #[test]
     fn drops_and_counts_truncated_frames() {
         let (received, frame) = frame(0, 0, 100);
-        let truncated = (
-            vec![],
-            ReceiveStats {
-                frames: 1,
-                truncated: 1,
-                ..Default::default()
-            },
-        );
-        assert_eq!(
-            run(
-                &Received {
-                    is_truncated: true,
-                    ..received
-                },
-                frame
-            ),
-            truncated
-        );
+        let truncated = (vec![], ReceiveStats { frames: 1, truncated: 1, ..Default::default() });
+        assert_eq!(run(&Received { is_truncated: true, ..received }, frame), truncated);
     }
 }

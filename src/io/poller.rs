@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::sys;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use tokio::io::unix::AsyncFd;
@@ -40,7 +41,7 @@ impl Poller {
     /// The system has no descriptor left. Must be called inside a tokio runtime.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll: AsyncFd::new(epoll)?, events: Vec::with_capacity(EVENTS) })
+        Ok(Self { epoll: sys::watch(epoll)?, events: Vec::with_capacity(EVENTS) })
     }
 
     /// Reports `fd` as readable for as long as it is.
@@ -100,8 +101,8 @@ const EVENTS: usize = 256;
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
     use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 

@@ -67,11 +67,7 @@ impl RawSocket {
         if set_socket_send_buffer_size_force(&socket, SEND_BUFFER).is_err() {
             socket.set_send_buffer_size(SEND_BUFFER)?;
         }
-        Ok(Self {
-            socket,
-            family,
-            stats: SendStats::default(),
-        })
+        Ok(Self { socket, family, stats: SendStats::default() })
     }
 
     /// Sends packets in order, each where its IP header says, routed from its source. Returns how many from the front are
@@ -113,11 +109,7 @@ impl RawSocket {
 
     /// One system call for the sound packets at the front; an error is that of the first packet.
     fn send_some(&mut self, packets: &[&[u8]]) -> io::Result<usize> {
-        let nothing = Outgoing {
-            packet: &[],
-            source: UNSPECIFIED,
-            destination: UNSPECIFIED,
-        };
+        let nothing = Outgoing { packet: &[], source: UNSPECIFIED, destination: UNSPECIFIED };
         let mut outgoing = [nothing; BATCH];
         let mut count = 0;
         for (slot, packet) in outgoing.iter_mut().zip(packets) {
@@ -171,11 +163,7 @@ fn parse(packet: &[u8], family: Family) -> Option<Outgoing<'_>> {
         (Family::V6, 6) => (ipv6_at(packet, 8)?, ipv6_at(packet, 24)?),
         (Family::V4 | Family::V6, _) => return None,
     };
-    Some(Outgoing {
-        packet,
-        source,
-        destination,
-    })
+    Some(Outgoing { packet, source, destination })
 }
 
 fn ipv4_at(packet: &[u8], at: usize) -> Option<IpAddr> {

@@ -14,19 +14,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// # Errors
 /// What routing answers: ENETUNREACH without a route, EPERM for a mark without CAP_NET_ADMIN.
 pub fn source_for(destination: SocketAddr, mark: Option<u32>) -> io::Result<IpAddr> {
-    let socket = Socket::new(
-        Domain::for_address(destination),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
+    let socket = Socket::new(Domain::for_address(destination), Type::DGRAM, Some(Protocol::UDP))?;
     if let Some(mark) = mark {
         socket.set_mark(mark)?;
     }
     socket.connect(&destination.into())?;
     let local = socket.local_addr()?.as_socket();
-    local
-        .map(|local| local.ip())
-        .ok_or_else(|| io::Error::other("the kernel named no source address"))
+    local.map(|local| local.ip()).ok_or_else(|| io::Error::other("the kernel named no source address"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,5 @@
 //! The system calls that no well-kept crate wraps, one a function.
-#![expect(
-    unsafe_code,
-    reason = "system calls; the rest of the program needs none"
-)]
+#![expect(unsafe_code, reason = "system calls; the rest of the program needs none")]
 
 use std::{
     io,
@@ -11,6 +8,8 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr,
 };
+
+use tokio::io::unix::AsyncFd;
 
 /// Packets of one receive or send call. Our choice: at 64 a call costs 5-10 % less than at 32 and 64 KB receive buffers
 /// would leave the cache; more gains nothing.
@@ -37,6 +36,13 @@ pub(super) struct Outgoing<'a> {
     pub(super) destination: IpAddr,
 }
 
+/// Lets tokio watch a descriptor of ours.
+pub(super) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and `AsyncFd` owns it until it
+    // has deregistered it.
+    unsafe { AsyncFd::register(descriptor) }.map_err(io::Error::from)
+}
+
 /// Binds a packet socket to a protocol (host byte order) on all interfaces (packet(7)).
 pub(super) fn bind_packet(fd: BorrowedFd<'_>, protocol: u16) -> io::Result<()> {
     // SAFETY: sockaddr_ll is plain data, for which zero is valid.
@@ -44,13 +50,8 @@ pub(super) fn bind_packet(fd: BorrowedFd<'_>, protocol: u16) -> io::Result<()> {
     address.sll_family = address_family(libc::AF_PACKET);
     address.sll_protocol = protocol.to_be();
     // SAFETY: the pointer and the length describe `address`, which outlives the call.
-    let result = unsafe {
-        libc::bind(
-            fd.as_raw_fd(),
-            (&raw const address).cast(),
-            length_of::<libc::sockaddr_ll>(),
-        )
-    };
+    let result =
+        unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length_of::<libc::sockaddr_ll>()) };
     check(result).map(|_| ())
 }
 
@@ -97,19 +98,12 @@ pub(super) fn receive(
 ) -> io::Result<usize> {
     // SAFETY: all of these are plain data, for which zero is valid (null pointers, no lengths).
     let (mut messages, mut vectors, mut names, mut controls) = unsafe {
-        zeroed::<(
-            [libc::mmsghdr; BATCH],
-            [libc::iovec; BATCH],
-            [libc::sockaddr_ll; BATCH],
-            [Control; BATCH],
-        )>()
+        zeroed::<([libc::mmsghdr; BATCH], [libc::iovec; BATCH], [libc::sockaddr_ll; BATCH], [Control; BATCH])>(
+        )
     };
     let mut count = 0;
     for (index, part) in buffer.chunks_exact_mut(frame).take(BATCH).enumerate() {
-        vectors[index] = libc::iovec {
-            iov_base: part.as_mut_ptr().cast(),
-            iov_len: part.len(),
-        };
+        vectors[index] = libc::iovec { iov_base: part.as_mut_ptr().cast(), iov_len: part.len() };
         let header = &mut messages[index].msg_hdr;
         header.msg_name = (&raw mut names[index]).cast();
         header.msg_namelen = length_of::<libc::sockaddr_ll>();
@@ -122,13 +116,7 @@ pub(super) fn receive(
     // SAFETY: every pointer in the first `count` messages describes memory of its given length that lives until the end of
     // this function, and no two overlap; with no timeout the call writes nothing else.
     let result = unsafe {
-        libc::recvmmsg(
-            fd.as_raw_fd(),
-            messages.as_mut_ptr(),
-            count,
-            libc::MSG_DONTWAIT as _,
-            ptr::null_mut(),
-        )
+        libc::recvmmsg(fd.as_raw_fd(), messages.as_mut_ptr(), count, libc::MSG_DONTWAIT as _, ptr::null_mut())
     };
     let got = usize::try_from(check(result)?).unwrap_or(0);
     for index in 0..got.min(BATCH) {
@@ -151,11 +139,8 @@ fn network_offset(header: &libc::msghdr) -> Option<usize> {
     while let Some(message) = unsafe { control.as_ref() } {
         if (message.cmsg_level, message.cmsg_type) == (libc::SOL_PACKET, libc::PACKET_AUXDATA) {
             // SAFETY: a message of this type holds one tpacket_auxdata; it may be unaligned.
-            let data: libc::tpacket_auxdata = unsafe {
-                libc::CMSG_DATA(control)
-                    .cast::<libc::tpacket_auxdata>()
-                    .read_unaligned()
-            };
+            let data: libc::tpacket_auxdata =
+                unsafe { libc::CMSG_DATA(control).cast::<libc::tpacket_auxdata>().read_unaligned() };
             return Some(usize::from(data.tp_net));
         }
         // SAFETY: as for CMSG_FIRSTHDR; `control` is a message of this header.
@@ -169,20 +154,13 @@ fn network_offset(header: &libc::msghdr) -> Option<usize> {
 pub(super) fn send(fd: BorrowedFd<'_>, packets: &[Outgoing<'_>]) -> io::Result<usize> {
     // SAFETY: all of these are plain data, for which zero is valid (null pointers, no lengths).
     let (mut messages, mut vectors, mut names, mut controls) = unsafe {
-        zeroed::<(
-            [libc::mmsghdr; BATCH],
-            [libc::iovec; BATCH],
-            [libc::sockaddr_in6; BATCH],
-            [Control; BATCH],
-        )>()
+        zeroed::<([libc::mmsghdr; BATCH], [libc::iovec; BATCH], [libc::sockaddr_in6; BATCH], [Control; BATCH])>(
+        )
     };
     let mut count = 0;
     for (index, outgoing) in packets.iter().take(BATCH).enumerate() {
         let bytes = outgoing.packet;
-        vectors[index] = libc::iovec {
-            iov_base: bytes.as_ptr().cast_mut().cast(),
-            iov_len: bytes.len(),
-        };
+        vectors[index] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         let header = &mut messages[index].msg_hdr;
         header.msg_iov = &raw mut vectors[index];
         header.msg_iovlen = 1;
@@ -195,14 +173,8 @@ pub(super) fn send(fd: BorrowedFd<'_>, packets: &[Outgoing<'_>]) -> io::Result<u
     }
     // SAFETY: every pointer in the first `count` messages describes memory of its given length that lives until the end of
     // this function; sending writes only the messages' lengths.
-    let result = unsafe {
-        libc::sendmmsg(
-            fd.as_raw_fd(),
-            messages.as_mut_ptr(),
-            count,
-            libc::MSG_DONTWAIT as _,
-        )
-    };
+    let result =
+        unsafe { libc::sendmmsg(fd.as_raw_fd(), messages.as_mut_ptr(), count, libc::MSG_DONTWAIT as _) };
     check(result).map(|sent| usize::try_from(sent).unwrap_or(0))
 }
 
@@ -232,18 +204,14 @@ fn write_source(header: &mut libc::msghdr, source: IpAddr) -> usize {
         IpAddr::V4(address) => {
             let info = libc::in_pktinfo {
                 ipi_ifindex: 0,
-                ipi_spec_dst: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(address.octets()),
-                },
+                ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) },
                 ipi_addr: libc::in_addr { s_addr: 0 },
             };
             write_control(header, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
         }
         IpAddr::V6(address) => {
             let info = libc::in6_pktinfo {
-                ipi6_addr: libc::in6_addr {
-                    s6_addr: address.octets(),
-                },
+                ipi6_addr: libc::in6_addr { s6_addr: address.octets() },
                 ipi6_ifindex: 0,
             };
             write_control(header, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
@@ -251,12 +219,7 @@ fn write_source(header: &mut libc::msghdr, source: IpAddr) -> usize {
     }
 }
 
-fn write_control<T>(
-    header: &mut libc::msghdr,
-    level: libc::c_int,
-    kind: libc::c_int,
-    value: T,
-) -> usize {
+fn write_control<T>(header: &mut libc::msghdr, level: libc::c_int, kind: libc::c_int, value: T) -> usize {
     const { assert!(size_of::<T>() + size_of::<libc::cmsghdr>() <= size_of::<Control>()) };
     let size = u32::try_from(size_of::<T>()).unwrap_or(0);
     // SAFETY: the header's control buffer is a whole, aligned `Control`, which holds one message of this size (asserted
@@ -280,25 +243,15 @@ pub(super) fn own(fd: RawFd) -> io::Result<OwnedFd> {
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "sizes of socket structures"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "sizes of socket structures")]
 const fn length_of<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "address families are below 50"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "address families are below 50")]
 const fn address_family(family: libc::c_int) -> libc::sa_family_t {
     family.cast_unsigned() as libc::sa_family_t
 }

@@ -7,8 +7,7 @@ use std::{
 };
 
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
 /// A timer that makes its file descriptor readable at a deadline (timerfd_create(2)).
@@ -23,10 +22,7 @@ impl Timer {
     /// # Errors
     /// Too many open files.
     pub fn new() -> io::Result<Self> {
-        let fd = timerfd_create(
-            TimerfdClockId::Monotonic,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        )?;
+        let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         Ok(Self { fd })
     }
 
@@ -39,16 +35,9 @@ impl Timer {
             Some(deadline) => deadline.saturating_duration_since(now()).max(SOONEST),
             None => Duration::ZERO,
         };
-        let value =
-            Timespec::try_from(wait).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let interval = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        let new = Itimerspec {
-            it_interval: interval,
-            it_value: value,
-        };
+        let value = Timespec::try_from(wait).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let new = Itimerspec { it_interval: interval, it_value: value };
         timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &new)?;
         Ok(())
     }
@@ -79,10 +68,7 @@ impl AsRawFd for Timer {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a timer is relative to the clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "a timer is relative to the clock")]
 fn now() -> Instant {
     Instant::now()
 }

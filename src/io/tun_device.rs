@@ -41,9 +41,7 @@ impl TunDevice {
         configuration.tun_name(name).mtu(TUN_MTU).up();
         let device = tun::create(&configuration).map_err(|error| create_error(name, error))?;
         device.set_nonblock()?;
-        let name = device
-            .tun_name()
-            .map_err(|error| create_error(name, error))?;
+        let name = device.tun_name().map_err(|error| create_error(name, error))?;
         let fd = sys::own(device.into_raw_fd())?;
         let index = index_of(&name)?;
         Ok(Self { fd, name, index })
@@ -63,6 +61,13 @@ impl TunDevice {
     /// `InvalidInput` for what is no IP packet, EIO while the device is down.
     pub fn send(&self, packet: &[u8]) -> io::Result<usize> {
         Ok(rustix::io::write(&self.fd, packet)?)
+    }
+
+    /// Gives one IP packet to the kernel; one that it does not take is lost, like any packet.
+    pub fn offer(&self, packet: &[u8]) {
+        if let Err(error) = self.send(packet) {
+            tracing::debug!(%error, "the kernel refused a packet from the tunnel");
+        }
     }
 
     /// The interface's name.
@@ -95,11 +100,7 @@ fn index_of(name: &str) -> io::Result<u32> {
 
 fn create_error(name: &str, error: tun::Error) -> io::Error {
     let tun::Error::Io(error) = error else {
-        return explain(
-            io::ErrorKind::InvalidInput,
-            name,
-            &format!("{error}; choose another `interface`"),
-        );
+        return explain(io::ErrorKind::InvalidInput, name, &format!("{error}; choose another `interface`"));
     };
     let kind = error.kind();
     match error.raw_os_error() {
@@ -113,16 +114,10 @@ fn create_error(name: &str, error: tun::Error) -> io::Error {
             name,
             "needs CAP_NET_ADMIN and access to /dev/net/tun: run with sudo",
         ),
-        Some(libc::EBUSY) => explain(
-            io::ErrorKind::AlreadyExists,
-            name,
-            "another program just created it",
-        ),
-        Some(libc::EINVAL) => explain(
-            io::ErrorKind::InvalidInput,
-            name,
-            "the kernel does not take this name",
-        ),
+        Some(libc::EBUSY) => explain(io::ErrorKind::AlreadyExists, name, "another program just created it"),
+        Some(libc::EINVAL) => {
+            explain(io::ErrorKind::InvalidInput, name, "the kernel does not take this name")
+        }
         Some(_) | None => explain(kind, name, &error.to_string()),
     }
 }

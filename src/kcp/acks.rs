@@ -80,9 +80,7 @@ mod tests {
     use crate::kcp::tests::start;
 
     fn round(acks: &mut Acks, una: u32) -> Vec<u32> {
-        std::iter::from_fn(|| acks.pop(una))
-            .map(|ack| ack.sn)
-            .collect()
+        std::iter::from_fn(|| acks.pop(una)).map(|ack| ack.sn).collect()
     }
 
     #[test]
@@ -101,13 +99,7 @@ mod tests {
     #[test]
     fn does_not_repeat_what_una_says() {
         let mut acks = Acks::default();
-        acks.push(
-            Ack {
-                sn: u32::MAX,
-                ts: 0,
-            },
-            start(),
-        );
+        acks.push(Ack { sn: u32::MAX, ts: 0 }, start());
         assert_eq!(round(&mut acks, 0), [u32::MAX]);
         acks.push(Ack { sn: 1, ts: 0 }, start());
         assert_eq!(round(&mut acks, 0), [1]);

@@ -19,12 +19,7 @@ pub(crate) struct Delivery {
 impl Delivery {
     /// Starts with nothing delivered.
     pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            delivered: 0,
-            delivered_at: now,
-            first_sent_at: now,
-            app_limited_until: None,
-        }
+        Self { delivered: 0, delivered_at: now, first_sent_at: now, app_limited_until: None }
     }
 
     /// Takes the state a departing segment keeps; `idle` if nothing else is in flight.
@@ -45,10 +40,7 @@ impl Delivery {
     pub(crate) fn on_delivered(&mut self, bytes: u64, now: Instant) {
         self.delivered += bytes;
         self.delivered_at = now;
-        if self
-            .app_limited_until
-            .is_some_and(|end| self.delivered > end)
-        {
+        if self.app_limited_until.is_some_and(|end| self.delivered > end) {
             self.app_limited_until = None;
         }
     }
@@ -68,9 +60,7 @@ impl Delivery {
     /// The sample of a batch whose segment sent last left at `sent_at` with `snapshot`.
     pub(crate) fn sample(&mut self, snapshot: &Snapshot, sent_at: Instant) -> Option<Sample> {
         let sending = sent_at.saturating_duration_since(snapshot.first_sent_at);
-        let acking = self
-            .delivered_at
-            .saturating_duration_since(snapshot.delivered_at);
+        let acking = self.delivered_at.saturating_duration_since(snapshot.delivered_at);
         self.first_sent_at = sent_at;
         let interval = sending.max(acking);
         if interval < SHORTEST_INTERVAL {
@@ -123,10 +113,7 @@ mod tests {
         let mut delivery = Delivery::new(now);
         let first = delivery.on_sent(true, now);
         delivery.on_delivered(1000, now + 10 * MS);
-        assert_eq!(
-            delivery.sample(&first, now).unwrap().rate,
-            Rate::per_second(100_000)
-        );
+        assert_eq!(delivery.sample(&first, now).unwrap().rate, Rate::per_second(100_000));
         let second = delivery.on_sent(false, now + 10 * MS);
         delivery.on_delivered(4000, now + 30 * MS);
         let sample = delivery.sample(&second, now + 10 * MS).unwrap();

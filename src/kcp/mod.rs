@@ -284,10 +284,7 @@ impl Kcp {
 
     fn handle_push(&mut self, header: &Header, payload: &[u8], now: Instant) {
         if self.receiver.handle_push(header.sn, header.frg, payload) {
-            let ack = Ack {
-                sn: header.sn,
-                ts: header.ts,
-            };
+            let ack = Ack { sn: header.sn, ts: header.ts };
             if !self.acks.push(ack, now) {
                 self.stats.acks_dropped += 1;
             }
@@ -326,13 +323,7 @@ impl Kcp {
     }
 
     /// Fills the packet with data; whether there was any.
-    fn write_data(
-        &mut self,
-        end: usize,
-        source: &mut dyn Source,
-        out: &mut Vec<u8>,
-        now: Instant,
-    ) -> bool {
+    fn write_data(&mut self, end: usize, source: &mut dyn Source, out: &mut Vec<u8>, now: Instant) -> bool {
         let start = out.len();
         self.paced = !self.pacer.may_send(now);
         if self.paced && !self.sender.has_credit() {
@@ -369,16 +360,8 @@ impl Kcp {
         true
     }
 
-    fn write_fresh(
-        &mut self,
-        end: usize,
-        source: &mut dyn Source,
-        out: &mut Vec<u8>,
-        now: Instant,
-    ) -> bool {
-        let room = end
-            .saturating_sub(out.len() + HEADER_LEN)
-            .min(self.config.mss);
+    fn write_fresh(&mut self, end: usize, source: &mut dyn Source, out: &mut Vec<u8>, now: Instant) -> bool {
+        let room = end.saturating_sub(out.len() + HEADER_LEN).min(self.config.mss);
         if room < self.config.mss.min(LEAST_ROOM) || !self.may_send_fresh(now) {
             return false;
         }
@@ -423,8 +406,7 @@ impl Kcp {
     }
 
     fn pace(&mut self, now: Instant) {
-        self.pacer
-            .set_rate(self.sender.congestion().pacing_rate(), now);
+        self.pacer.set_rate(self.sender.congestion().pacing_rate(), now);
     }
 
     fn header(&self, command: Command, sn: u32, ts: u32) -> Header {

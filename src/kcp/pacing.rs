@@ -22,12 +22,7 @@ pub(crate) struct Pacer {
 impl Pacer {
     /// Starts unpaced; `packet` is the wire size of a full packet.
     pub(crate) fn new(packet: u64, now: Instant) -> Self {
-        Self {
-            rate: None,
-            free_at: now,
-            beside_free_at: now,
-            packet,
-        }
+        Self { rate: None, free_at: now, beside_free_at: now, packet }
     }
 
     /// Sets the rate from now on; `None` lets everything leave at once.

@@ -14,9 +14,7 @@ impl Rate {
 
     /// The rate of `bytes` in `time`; `None` in no time at all.
     pub(crate) fn of(bytes: u64, time: Duration) -> Option<Self> {
-        (u128::from(bytes) * NANOS)
-            .checked_div(time.as_nanos())
-            .map(|rate| Self(saturate(rate)))
+        (u128::from(bytes) * NANOS).checked_div(time.as_nanos()).map(|rate| Self(saturate(rate)))
     }
 
     /// The rate in bytes per second.
@@ -31,16 +29,12 @@ impl Rate {
 
     /// The time `bytes` take.
     pub(crate) fn time_for(self, bytes: u64) -> Duration {
-        Duration::from_nanos(saturate(
-            u128::from(bytes) * NANOS / u128::from(self.0.max(1)),
-        ))
+        Duration::from_nanos(saturate(u128::from(bytes) * NANOS / u128::from(self.0.max(1))))
     }
 
     /// The rate times `numerator / denominator`.
     pub(crate) fn scaled(self, numerator: u64, denominator: u64) -> Self {
-        Self(saturate(
-            u128::from(self.0) * u128::from(numerator) / u128::from(denominator.max(1)),
-        ))
+        Self(saturate(u128::from(self.0) * u128::from(numerator) / u128::from(denominator.max(1))))
     }
 }
 

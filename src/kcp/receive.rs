@@ -100,10 +100,7 @@ impl Receiver {
 
     fn store(&mut self, ahead: usize, frg: u8, payload: &[u8]) {
         self.counters.received += 1;
-        let fragment = Fragment {
-            frg,
-            bytes: payload.to_vec(),
-        };
+        let fragment = Fragment { frg, bytes: payload.to_vec() };
         if ahead == 0 && self.ring.len() <= 1 {
             self.ring.clear();
             return self.advance(fragment);
@@ -209,11 +206,7 @@ mod tests {
     use super::*;
 
     fn receiver(window: usize, bytes: usize) -> Receiver {
-        Receiver::new(Limits {
-            window,
-            bytes,
-            segment: 10,
-        })
+        Receiver::new(Limits { window, bytes, segment: 10 })
     }
 
     #[test]

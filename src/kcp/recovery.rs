@@ -85,9 +85,7 @@ impl Recovery {
     }
 
     fn reordering_window(&self, srtt: Duration) -> Duration {
-        (srtt / 4 * (1 + self.widening))
-            .min(srtt)
-            .max(SHORTEST_REORDERING)
+        (srtt / 4 * (1 + self.widening)).min(srtt).max(SHORTEST_REORDERING)
     }
 }
 

@@ -110,11 +110,7 @@ impl Ring {
 
     /// Moves `una` past what is acknowledged.
     pub(crate) fn shrink(&mut self) {
-        while self
-            .slots
-            .front()
-            .is_some_and(|sent| sent.state == State::Acked)
-        {
+        while self.slots.front().is_some_and(|sent| sent.state == State::Acked) {
             self.slots.pop_front();
             self.una = self.una.wrapping_add(1);
         }
@@ -168,9 +164,7 @@ impl Ring {
 
     /// Wire bytes of a segment; 0 if it is unknown.
     pub(crate) fn cost(&self, sn: u32) -> u64 {
-        self.get(sn).map_or(0, |sent| {
-            self.overhead + u64::try_from(sent.payload.len()).unwrap_or(u64::MAX)
-        })
+        self.get(sn).map_or(0, |sent| self.overhead + u64::try_from(sent.payload.len()).unwrap_or(u64::MAX))
     }
 
     fn unlink(&mut self, sn: u32) {
@@ -264,11 +258,7 @@ mod tests {
     fn departure() -> Departure {
         let at = start();
         let snapshot = Delivery::new(at).on_sent(true, at);
-        Departure {
-            at,
-            ts: 7,
-            snapshot,
-        }
+        Departure { at, ts: 7, snapshot }
     }
 
     fn ring(segments: usize) -> Ring {
@@ -309,10 +299,7 @@ mod tests {
         ring.lose(1);
         ring.acknowledge(2);
         ring.shrink();
-        assert_eq!(
-            (ring.in_flight(), ring.buffered(), ring.span()),
-            (110, 20, 3)
-        );
+        assert_eq!((ring.in_flight(), ring.buffered(), ring.span()), (110, 20, 3));
         ring.acknowledge(0);
         ring.shrink();
         assert_eq!((ring.una(), ring.span()), (1, 2));
@@ -334,10 +321,7 @@ mod tests {
         for _ in 0..4 {
             ring.push(vec![0; 10], departure());
         }
-        assert_eq!(
-            (ring.next(), ends(&ring)),
-            (2, (Some(u32::MAX - 1), Some(1)))
-        );
+        assert_eq!((ring.next(), ends(&ring)), (2, (Some(u32::MAX - 1), Some(1))));
         for sn in [1, 0, u32::MAX, u32::MAX - 1] {
             assert!(ring.acknowledge(sn).is_some());
         }

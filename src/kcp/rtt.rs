@@ -15,11 +15,7 @@ pub(crate) struct Rtt {
 impl Rtt {
     /// Starts without a sample; no timeout is ever below `min_rto`.
     pub(crate) fn new(min_rto: Duration) -> Self {
-        Self {
-            smoothed: None,
-            variation: Duration::ZERO,
-            min_rto: min_rto.min(MAX_RTO),
-        }
+        Self { smoothed: None, variation: Duration::ZERO, min_rto: min_rto.min(MAX_RTO) }
     }
 
     /// Takes one sample (RFC 6298 §2.2 and §2.3: the variation first, then the mean).

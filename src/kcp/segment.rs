@@ -92,9 +92,7 @@ pub enum Malformed {
 /// # Errors
 /// Says what is wrong with the first segment; the rest is not looked at.
 pub(crate) fn split(packet: &[u8], conv: u32) -> Result<(Header, &[u8], &[u8]), Malformed> {
-    let (bytes, rest) = packet
-        .split_first_chunk::<HEADER_LEN>()
-        .ok_or(Malformed::Truncated)?;
+    let (bytes, rest) = packet.split_first_chunk::<HEADER_LEN>().ok_or(Malformed::Truncated)?;
     if u32_at(bytes, 0) != conv {
         return Err(Malformed::Conversation);
     }
@@ -171,8 +169,8 @@ mod tests {
         assert_eq!(
             HEADER.encode(3),
             [
-                0x44, 0x33, 0x22, 0x11, 81, 2, 0x06, 0x05, 0x0a, 0x09, 0x08, 0x07, 0x0e, 0x0d,
-                0x0c, 0x0b, 0x12, 0x11, 0x10, 0x0f, 3, 0, 0, 0
+                0x44, 0x33, 0x22, 0x11, 81, 2, 0x06, 0x05, 0x0a, 0x09, 0x08, 0x07, 0x0e, 0x0d, 0x0c, 0x0b,
+                0x12, 0x11, 0x10, 0x0f, 3, 0, 0, 0
             ]
         );
     }
@@ -194,16 +192,10 @@ mod tests {
         assert_eq!(check(&[], conv), Err(Malformed::Truncated));
         assert_eq!(check(&good[..23], conv), Err(Malformed::Truncated));
         assert_eq!(check(&HEADER.encode(1), conv), Err(Malformed::Length));
-        assert_eq!(
-            check(&HEADER.encode(u32::MAX), conv),
-            Err(Malformed::Length)
-        );
+        assert_eq!(check(&HEADER.encode(u32::MAX), conv), Err(Malformed::Length));
         assert_eq!(check(&good, conv ^ 1), Err(Malformed::Conversation));
         assert_eq!(check(&unknown, conv), Err(Malformed::Command));
-        assert_eq!(
-            check(&[good, unknown].concat(), conv),
-            Err(Malformed::Command)
-        );
+        assert_eq!(check(&[good, unknown].concat(), conv), Err(Malformed::Command));
         assert_eq!(check(&[good, good].concat(), conv), Ok(()));
     }
 

@@ -117,9 +117,7 @@ impl Sender {
             self.rtt.on_sample(rtt);
         }
         self.delivery.on_delivered(batch.bytes, now);
-        let rate = batch
-            .newest
-            .and_then(|newest| self.delivery.sample(&newest.snapshot, newest.sent_at));
+        let rate = batch.newest.and_then(|newest| self.delivery.sample(&newest.snapshot, newest.sent_at));
         self.detect_losses(now);
         let acks = congestion::Acks {
             bytes: batch.bytes,
@@ -145,10 +143,7 @@ impl Sender {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        [self.loss_at(), self.tail_at(), self.timeout_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.loss_at(), self.tail_at(), self.timeout_at()].into_iter().flatten().min()
     }
 
     /// The next segment to send again, without taking it.
@@ -186,11 +181,7 @@ impl Sender {
     /// Whether the window has room for one more segment.
     pub(crate) fn has_window(&self) -> bool {
         let window = self.congestion.window();
-        let window = if self.backoff > 0 {
-            window.min(PROBING_PACKETS * self.packet)
-        } else {
-            window
-        };
+        let window = if self.backoff > 0 { window.min(PROBING_PACKETS * self.packet) } else { window };
         self.ring.in_flight() < window
     }
 
@@ -248,11 +239,7 @@ impl Sender {
 
     fn departure(&mut self, ts: u32, now: Instant) -> Departure {
         let snapshot = self.delivery.on_sent(self.ring.in_flight() == 0, now);
-        Departure {
-            at: now,
-            ts,
-            snapshot,
-        }
+        Departure { at: now, ts, snapshot }
     }
 
     /// Counts an arrival of which the last transmission is known to have been the one, if there were several.
@@ -265,17 +252,9 @@ impl Sender {
         let rtt = now.saturating_duration_since(sent_at);
         self.congestion.on_arrival(acked.bytes, sent_at);
         self.recovery.on_acked(acked.order, rtt);
-        if self
-            .batch
-            .newest
-            .is_none_or(|newest| newest.order < acked.order)
-        {
+        if self.batch.newest.is_none_or(|newest| newest.order < acked.order) {
             let snapshot = acked.departure.snapshot;
-            self.batch.newest = Some(Newest {
-                order: acked.order,
-                sent_at,
-                snapshot,
-            });
+            self.batch.newest = Some(Newest { order: acked.order, sent_at, snapshot });
             // `una` alone may come long after the arrival.
             self.batch.rtt = echo.map(|_| rtt).or(self.batch.rtt);
         }
@@ -327,10 +306,7 @@ impl Sender {
     /// Sends the first and the last in flight again (RFC 8985 §7: tail-loss probe); their acks tell about the others.
     fn probe_tail(&mut self) {
         self.tail_probed = true;
-        let ends = (
-            self.ring.oldest().map(|o| o.0),
-            self.ring.newest().map(|n| n.0),
-        );
+        let ends = (self.ring.oldest().map(|o| o.0), self.ring.newest().map(|n| n.0));
         for sn in [ends.0, ends.1].into_iter().flatten() {
             self.lose(sn);
         }

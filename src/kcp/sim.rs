@@ -49,7 +49,7 @@ pub(crate) struct Sim {
     pub(crate) queued: Vec<Duration>,
     links: [Link; 2],
     free_at: [Instant; 2],
-    under_way: BinaryHeap<Reverse<(Instant, u64, usize, Vec<u8>)>>,
+    under_way: BinaryHeap<Reverse<Arrival>>,
     random: u64,
     count: u64,
     overhead: u64,
@@ -98,9 +98,7 @@ impl Sim {
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.sources[0].left == 0
-            && self.sources[1].left == 0
-            && !self.ends.iter().any(Kcp::has_unacked)
+        self.sources[0].left == 0 && self.sources[1].left == 0 && !self.ends.iter().any(Kcp::has_unacked)
     }
 
     fn next(&self) -> Option<Instant> {
@@ -110,11 +108,7 @@ impl Sim {
     }
 
     fn deliver(&mut self) {
-        while self
-            .under_way
-            .peek()
-            .is_some_and(|Reverse((at, ..))| *at <= self.now)
-        {
+        while self.under_way.peek().is_some_and(|Reverse((at, ..))| *at <= self.now) {
             let Some(Reverse((_, _, to, packet))) = self.under_way.pop() else {
                 return;
             };
@@ -172,8 +166,7 @@ impl Sim {
             };
             self.count += 1;
             let at = leaves + link.delay + late;
-            self.under_way
-                .push(Reverse((at, self.count, 1 - from, packet.clone())));
+            self.under_way.push(Reverse((at, self.count, 1 - from, packet.clone())));
         }
     }
 
@@ -191,6 +184,9 @@ impl Sim {
     }
 }
 
+/// When, which of those at the same time, at which end, what.
+type Arrival = (Instant, u64, usize, Vec<u8>);
+
 /// A source of `left` bytes, each of which says where it stands.
 #[derive(Debug, Default)]
 pub(crate) struct Bytes {
@@ -203,21 +199,13 @@ pub(crate) struct Bytes {
 impl Bytes {
     /// `left` bytes, at most `at_once` in a segment.
     pub(crate) fn in_pieces(left: u64, at_once: usize) -> Self {
-        Self {
-            left,
-            sent: 0,
-            at_once,
-        }
+        Self { left, sent: 0, at_once }
     }
 }
 
 impl Source for Bytes {
     fn fill(&mut self, buffer: &mut [u8]) -> usize {
-        let most = if self.at_once == 0 {
-            buffer.len()
-        } else {
-            self.at_once
-        };
+        let most = if self.at_once == 0 { buffer.len() } else { self.at_once };
         let left = usize::try_from(self.left).unwrap();
         let len = buffer.len().min(most).min(left);
         for byte in &mut buffer[..len] {

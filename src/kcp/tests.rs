@@ -161,18 +161,22 @@ fn goes_on_within_a_round_trip_when_the_path_is_back() {
         end.on_path_restored(now);
     }
     sim.run(ms(160));
-    assert!(
-        sim.received[1].bytes > before.0,
-        "{:?}",
-        sim.ends[0].stats()
-    );
+    assert!(sim.received[1].bytes > before.0, "{:?}", sim.ends[0].stats());
     let at = sim.received[1].bytes;
     sim.run(Duration::from_secs(1));
-    assert!(
-        sim.received[1].bytes - at > 800_000,
-        "{:?}",
-        sim.ends[0].stats()
-    );
+    assert!(sim.received[1].bytes - at > 800_000, "{:?}", sim.ends[0].stats());
+}
+
+#[test]
+fn goes_on_across_the_wrap_of_ts() {
+    let link = Link::new(1_250_000, ms(100), 50);
+    let mut sim = Sim::new(config(CongestionKind::Bbr), [link, link], 1);
+    sim.now += ms(1 << 32) - ms(500);
+    sim.sources[0].left = 2_000_000;
+    sim.finish(Duration::from_secs(20), "across the wrap");
+    let stats = sim.ends[0].stats();
+    assert!(stats.srtt.unwrap() < ms(250), "{stats:?}");
+    assert_eq!(stats.bad_acks, 0);
 }
 
 #[test]
@@ -206,10 +210,7 @@ fn recovers_a_single_lost_segment_in_about_a_round_trip() {
 #[test]
 fn waits_for_a_reader_and_goes_on_when_it_reads() {
     let now = start();
-    let config = Config {
-        receive_window: 4,
-        ..config(CongestionKind::None)
-    };
+    let config = Config { receive_window: 4, ..config(CongestionKind::None) };
     let (mut a, mut b) = (Kcp::new(7, config, now), Kcp::new(7, config, now));
     let mut source = Bytes::in_pieces(4, 1);
     exchange(&mut a, &mut b, &mut source, now);
@@ -251,8 +252,7 @@ fn acknowledges_a_batch_in_one_packet() {
     let now = start();
     let mut kcp = Kcp::new(7, config(CongestionKind::Bbr), now);
     for sn in 0..50 {
-        kcp.handle_packet(&segment(Command::Push, sn, 0, b"x"), now)
-            .unwrap();
+        kcp.handle_packet(&segment(Command::Push, sn, 0, b"x"), now).unwrap();
     }
     let mut out = Vec::new();
     assert!(kcp.poll_transmit(1400, &mut Bytes::default(), &mut out, now));
@@ -261,15 +261,7 @@ fn acknowledges_a_batch_in_one_packet() {
 }
 
 fn segment(command: Command, sn: u32, una: u32, payload: &[u8]) -> Vec<u8> {
-    let header = Header {
-        conv: 7,
-        command,
-        frg: 0,
-        wnd: 128,
-        ts: 0,
-        sn,
-        una,
-    };
+    let header = Header { conv: 7, command, frg: 0, wnd: 128, ts: 0, sn, una };
     let len = u32::try_from(payload.len()).unwrap();
     [&header.encode(len), payload].concat()
 }
@@ -282,10 +274,7 @@ fn ignores_and_counts_what_makes_no_sense() {
     assert!(kcp.poll_transmit(1400, &mut source, &mut Vec::new(), now));
     let mut foreign = segment(Command::Push, 0, 0, b"x");
     foreign[0] ^= 1;
-    assert_eq!(
-        kcp.handle_packet(&foreign, now),
-        Err(Malformed::Conversation)
-    );
+    assert_eq!(kcp.handle_packet(&foreign, now), Err(Malformed::Conversation));
     for bad in [
         segment(Command::Push, 0, 2, b"una beyond what was sent"),
         segment(Command::Push, 0, 1 << 31, b"una beyond what was sent"),
@@ -306,15 +295,7 @@ fn ignores_and_counts_what_makes_no_sense() {
 #[derive(Debug, Clone)]
 enum Step {
     Bytes(Vec<u8>),
-    Segment {
-        command: u8,
-        frg: u8,
-        wnd: u16,
-        ts: u32,
-        sn: u32,
-        una: u32,
-        len: u8,
-    },
+    Segment { command: u8, frg: u8, wnd: u16, ts: u32, sn: u32, una: u32, len: u8 },
     Data(u16),
     Transmit(u16),
     Wait(u32),
@@ -325,27 +306,12 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let number = || prop_oneof![0..40u32, any::<u32>(), (u32::MAX - 20)..=u32::MAX];
-    let segment = (
-        81..=84u8,
-        any::<u8>(),
-        any::<u16>(),
-        number(),
-        number(),
-        number(),
-        0..40u8,
-    )
-        .prop_map(|(command, frg, wnd, ts, sn, una, len)| {
+    let segment = (81..=84u8, any::<u8>(), any::<u16>(), number(), number(), number(), 0..40u8).prop_map(
+        |(command, frg, wnd, ts, sn, una, len)| {
             let frg = if frg < 200 { 0 } else { frg };
-            Step::Segment {
-                command,
-                frg,
-                wnd,
-                ts,
-                sn,
-                una,
-                len,
-            }
-        });
+            Step::Segment { command, frg, wnd, ts, sn, una, len }
+        },
+    );
     prop_oneof![
         1 => prop::collection::vec(any::<u8>(), 0..80).prop_map(Step::Bytes),
         8 => segment,

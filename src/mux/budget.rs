@@ -13,7 +13,7 @@
 use super::credit::Windows;
 
 /// The session's byte bounds.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Budget {
     pub(super) send: SendBudget,
     pub(super) receive: ReceiveBudget,
@@ -25,21 +25,14 @@ impl Budget {
         let half = limits.session_buffer / 2;
         Self {
             send: SendBudget::new(half, limits.send_buffer, limits.streams),
-            receive: ReceiveBudget {
-                left: half,
-                held: 0,
-            },
-            windows: Windows::new(
-                limits.receive_window_initial,
-                limits.receive_window_max,
-                half / 2,
-            ),
+            receive: ReceiveBudget { left: half, held: 0 },
+            windows: Windows::new(limits.receive_window_initial, limits.receive_window_max, half / 2),
         }
     }
 }
 
 /// Bytes that wait to be sent.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct SendBudget {
     /// The most one stream may hold.
     stream: usize,
@@ -55,12 +48,7 @@ impl SendBudget {
         // At least one byte: a stream that can write nothing would never be told to go on.
         let floor = (bytes / 2 / streams.max(1)).clamp(1, stream.max(1));
         let shared = bytes.saturating_sub(floor.saturating_mul(streams));
-        Self {
-            stream: stream.max(1),
-            floor,
-            shared,
-            held: 0,
-        }
+        Self { stream: stream.max(1), floor, shared, held: 0 }
     }
 
     /// How many bytes a stream that holds `held` may add.
@@ -86,8 +74,7 @@ impl SendBudget {
     /// A stream holds `now` bytes instead of `before`.
     pub(super) fn resize(&mut self, before: usize, now: usize) {
         self.held = (self.held + now).saturating_sub(before);
-        self.shared =
-            (self.shared + self.above_floor(before)).saturating_sub(self.above_floor(now));
+        self.shared = (self.shared + self.above_floor(before)).saturating_sub(self.above_floor(now));
     }
 
     fn above_floor(&self, held: usize) -> usize {
@@ -96,7 +83,7 @@ impl SendBudget {
 }
 
 /// Bytes that wait to be read.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct ReceiveBudget {
     left: usize,
     held: usize,
@@ -150,10 +137,7 @@ mod tests {
         for round in 0..5 {
             for stream in &mut held {
                 let room = budget.room(*stream);
-                assert!(
-                    *stream > 0 || room >= bytes / 2 / streams,
-                    "starved in round {round}"
-                );
+                assert!(*stream > 0 || room >= bytes / 2 / streams, "starved in round {round}");
                 budget.resize(*stream, *stream + room);
                 *stream += room;
             }

@@ -5,11 +5,11 @@
 //! the stream's start, so it can be merged and repeated. A reader that stops stops its own stream
 //! and nothing else.
 //!
-//! The window follows the stream: when half of it was consumed within two round trips it was
-//! likely the limit, and doubles, as in the receive buffer sizing of quinn and gQUIC. What windows have beyond
-//! their first size comes out of one pool of the session. A window may hold four times what it
-//! leaves in the pool (dynamic thresholds, Choudhury and Hahne 1998), so that the first stream does
-//! not lock out the second: as others grow it gives back.
+//! The window follows the stream: when half of it was consumed within two round trips it was likely
+//! the limit, and doubles, as in Chromium's QUIC. What windows have beyond their first size comes out
+//! of one pool of the session. A window may hold four times what it leaves in the pool (dynamic
+//! thresholds, Choudhury and Hahne 1998), so that the first stream does not lock out the second: as
+//! others grow it gives back.
 
 use std::time::{Duration, Instant};
 
@@ -27,10 +27,7 @@ pub(super) struct Shrunk;
 impl SendCredit {
     /// A new stream's.
     pub(super) fn new() -> Self {
-        Self {
-            sent: 0,
-            limit: INITIAL_CREDIT,
-        }
+        Self { sent: 0, limit: INITIAL_CREDIT }
     }
 
     /// Bytes that may be sent now.
@@ -57,7 +54,7 @@ impl SendCredit {
 }
 
 /// The session's rules for windows and the pool they grow from.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Windows {
     initial: u64,
     max: u64,
@@ -69,12 +66,7 @@ impl Windows {
     /// Windows of `initial` to `max` bytes, which together grow by at most `pool` bytes.
     pub(super) fn new(initial: usize, max: usize, pool: usize) -> Self {
         let initial = (initial as u64).max(INITIAL_CREDIT);
-        Self {
-            initial,
-            max: initial.max(max as u64),
-            pool: pool as u64,
-            rtt: DEFAULT_RTT,
-        }
+        Self { initial, max: initial.max(max as u64), pool: pool as u64, rtt: DEFAULT_RTT }
     }
 
     /// Takes the round-trip time measured below.
@@ -171,11 +163,7 @@ impl ReceiveCredit {
 
     /// Half a window was consumed in `elapsed`.
     fn resize(&mut self, elapsed: Duration, windows: &mut Windows) {
-        let wanted = if elapsed <= windows.rtt * 2 {
-            self.window * 2
-        } else {
-            self.window
-        };
+        let wanted = if elapsed <= windows.rtt * 2 { self.window * 2 } else { self.window };
         self.window = wanted.min(windows.bound(self.pooled));
     }
 
@@ -206,10 +194,7 @@ mod tests {
 
     const KB: usize = 1024;
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "any start will do for a test's own clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "any start will do for a test's own clock")]
     fn start() -> Instant {
         Instant::now()
     }
@@ -303,24 +288,14 @@ mod tests {
                 credit.grant();
             }
         }
-        assert!(
-            (2 << 20..=8 << 20).contains(&credit.window),
-            "{}",
-            credit.window
-        );
+        assert!((2 << 20..=8 << 20).contains(&credit.window), "{}", credit.window);
     }
 
     #[test]
     fn a_slow_reader_keeps_the_first_window() {
         let (mut now, mut windows) = (start(), Windows::new(64 * KB, 1 << 30, 1 << 30));
         let mut credit = ReceiveCredit::new(&windows);
-        pump(
-            &mut credit,
-            &mut windows,
-            &mut now,
-            Duration::from_secs(1),
-            50,
-        );
+        pump(&mut credit, &mut windows, &mut now, Duration::from_secs(1), 50);
         assert_eq!(credit.window, INITIAL_CREDIT);
     }
 
@@ -352,12 +327,7 @@ mod tests {
             pump(&mut first, &mut windows, &mut now, period, 1);
             pump(&mut second, &mut windows, &mut now, period, 1);
         }
-        assert!(
-            second.pooled * 10 >= first.pooled * 9,
-            "{} {}",
-            first.pooled,
-            second.pooled
-        );
+        assert!(second.pooled * 10 >= first.pooled * 9, "{} {}", first.pooled, second.pooled);
         assert!(first.pooled + second.pooled > 800 * 1024);
     }
 }

@@ -30,7 +30,8 @@ pub enum Event {
         /// The stream.
         id: StreamId,
     },
-    /// There is room again after a `write` that was short or filled the buffer, or a `write_room` of 0.
+    /// There is room again after a `write` that was short or filled the buffer, or a `write_room`
+    /// of 0.
     Writable {
         /// The stream.
         id: StreamId,
@@ -151,14 +152,8 @@ fn describe(id: StreamId, stream: &Stream, kind: Kind) -> Option<Event> {
     })
 }
 
-const KINDS: [Kind; 6] = [
-    Kind::Open,
-    Kind::Opened,
-    Kind::Readable,
-    Kind::Finished,
-    Kind::Writable,
-    Kind::Reset,
-];
+const KINDS: [Kind; 6] =
+    [Kind::Open, Kind::Opened, Kind::Readable, Kind::Finished, Kind::Writable, Kind::Reset];
 
 #[cfg(test)]
 mod tests {
@@ -175,15 +170,10 @@ mod tests {
     fn tells_each_kind_once_however_often_it_was_raised() {
         let (id, mut streams) = one_stream(Phase::Open);
         let mut queue = EventQueue::default();
-        for kind in [
-            Kind::Writable,
-            Kind::Readable,
-            Kind::Readable,
-            Kind::Writable,
-            Kind::Opened,
-        ] {
+        for kind in [Kind::Writable, Kind::Readable, Kind::Readable, Kind::Writable, Kind::Opened] {
             queue.raise(id, streams.get_mut(&id).unwrap(), kind);
         }
+        assert_eq!(queue.len(), 1);
         assert_eq!(queue.poll(&mut streams), Some(Event::Opened { id }));
         assert_eq!(queue.poll(&mut streams), Some(Event::Readable { id }));
         assert_eq!(queue.poll(&mut streams), Some(Event::Writable { id }));

@@ -1,8 +1,8 @@
 //! The frames of the MUX layer and their bytes.
 //!
-//! A message of the layer below holds whole frames, one behind the other; a frame never spans two messages. Integers are
-//! little-endian and of fixed size, as KCP's are: a frame is found and checked without a loop, and a `DATA` header of seven
-//! bytes is half a percent of a full message.
+//! A message of the layer below holds whole frames, one behind the other; a frame never spans two
+//! messages. Integers are little-endian and of fixed size, as KCP's are: a frame is found and checked
+//! without a loop, and a `DATA` header of seven bytes is half a percent of a full message.
 //!
 //! ```text
 //!            0   1        5          6                10/22      12/24
@@ -10,22 +10,23 @@
 //!            0   1        5
 //!   OPENED   | 2 | id u32 |
 //!            0   1        5         7            7 + len
-//!   DATA     | 3 | id u32 | len u16 | bytes ...  |                        len at least 1
+//!   DATA     | 3 | id u32 | len u16 | bytes ...  |       len at least 1
 //!            0   1        5
 //!   FIN      | 4 | id u32 |
 //!            0   1        5         6
-//!   RESET    | 5 | id u32 | code u8 |                                     codes: see `ResetCode`
+//!   RESET    | 5 | id u32 | code u8 |                    codes: see `ResetCode`
 //!            0   1        5           13
-//!   CREDIT   | 6 | id u32 | limit u64 |                                   bytes since the stream's start
+//!   CREDIT   | 6 | id u32 | limit u64 |                  bytes since the stream's start
 //!            0   1           9
 //!   PING     | 7 | token u64 |
-//!   PONG     | 8 | token u64 |                                            the token of the PING it answers
+//!   PONG     | 8 | token u64 |                           the token of the PING it answers
 //!            0   1
 //!   GOAWAY   | 9 |
 //! ```
 //!
-//! Id 0 is no stream's. An unknown type, family or code, a `DATA` without bytes and a frame that is cut short are malformed:
-//! the layer below delivers exactly what was sent, so only a broken or hostile peer makes them.
+//! Id 0 is no stream's. An unknown type, family or code, a `DATA` without bytes and a frame that is
+//! cut short are malformed: the layer below delivers exactly what was sent, so only a broken or
+//! hostile peer makes them.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -191,28 +192,16 @@ impl<'a> Frame<'a> {
     pub(super) fn decode(message: &mut &'a [u8]) -> Result<Self, Malformed> {
         let [kind] = take(message)?;
         Ok(match kind {
-            OPEN => Self::Open {
-                id: take_id(message)?,
-                target: take_target(message)?,
-            },
+            OPEN => Self::Open { id: take_id(message)?, target: take_target(message)? },
             OPENED => Self::Opened(take_id(message)?),
-            DATA => Self::Data {
-                id: take_id(message)?,
-                bytes: take_bytes(message)?,
-            },
+            DATA => Self::Data { id: take_id(message)?, bytes: take_bytes(message)? },
             FIN => Self::Fin(take_id(message)?),
             RESET => {
                 let id = take_id(message)?;
                 let [code] = take(message)?;
-                Self::Reset {
-                    id,
-                    code: ResetCode::from_byte(code)?,
-                }
+                Self::Reset { id, code: ResetCode::from_byte(code)? }
             }
-            CREDIT => Self::Credit {
-                id: take_id(message)?,
-                limit: u64::from_le_bytes(take(message)?),
-            },
+            CREDIT => Self::Credit { id: take_id(message)?, limit: u64::from_le_bytes(take(message)?) },
             PING => Self::Ping(u64::from_le_bytes(take(message)?)),
             PONG => Self::Pong(u64::from_le_bytes(take(message)?)),
             GOAWAY => Self::GoAway,
@@ -241,9 +230,7 @@ impl<'a> Writer<'a> {
 
     /// How many bytes one more `DATA` frame could carry; 0 = none fits.
     pub(super) fn data_room(&self) -> usize {
-        (self.buffer.len() - self.len)
-            .saturating_sub(DATA_HEADER)
-            .min(DATA_MAX)
+        (self.buffer.len() - self.len).saturating_sub(DATA_HEADER).min(DATA_MAX)
     }
 
     /// Appends `frame`; false when it does not fit.
@@ -258,12 +245,7 @@ impl<'a> Writer<'a> {
 
     /// Appends a `DATA` frame whose `len` bytes `copy` writes into the slice it is given.
     /// False, and `copy` not called, when `len` is 0 or above [`Writer::data_room`].
-    pub(super) fn put_data(
-        &mut self,
-        id: StreamId,
-        len: usize,
-        copy: impl FnOnce(&mut [u8]),
-    ) -> bool {
+    pub(super) fn put_data(&mut self, id: StreamId, len: usize, copy: impl FnOnce(&mut [u8])) -> bool {
         if len == 0 || len > self.data_room() {
             return false;
         }
@@ -271,9 +253,7 @@ impl<'a> Writer<'a> {
             return false;
         };
         let start = self.len;
-        let header = self
-            .put_id(DATA, id)
-            .and_then(|()| self.bytes(&length.to_le_bytes()));
+        let header = self.put_id(DATA, id).and_then(|()| self.bytes(&length.to_le_bytes()));
         let Some(body) = header.and_then(|()| self.buffer.get_mut(self.len..self.len + len)) else {
             self.len = start;
             return false;
@@ -288,32 +268,22 @@ impl<'a> Writer<'a> {
             Frame::Open { id, target } => {
                 self.put_id(OPEN, id)?;
                 match target.ip() {
-                    IpAddr::V4(ip) => self
-                        .bytes(&[FAMILY_V4])
-                        .and_then(|()| self.bytes(&ip.octets()))?,
-                    IpAddr::V6(ip) => self
-                        .bytes(&[FAMILY_V6])
-                        .and_then(|()| self.bytes(&ip.octets()))?,
+                    IpAddr::V4(ip) => self.bytes(&[FAMILY_V4]).and_then(|()| self.bytes(&ip.octets()))?,
+                    IpAddr::V6(ip) => self.bytes(&[FAMILY_V6]).and_then(|()| self.bytes(&ip.octets()))?,
                 }
                 self.bytes(&target.port().to_le_bytes())
             }
             Frame::Opened(id) => self.put_id(OPENED, id),
-            Frame::Data { id, bytes } => self
-                .put_data(id, bytes.len(), |body| body.copy_from_slice(bytes))
-                .then_some(()),
+            Frame::Data { id, bytes } => {
+                self.put_data(id, bytes.len(), |body| body.copy_from_slice(bytes)).then_some(())
+            }
             Frame::Fin(id) => self.put_id(FIN, id),
-            Frame::Reset { id, code } => self
-                .put_id(RESET, id)
-                .and_then(|()| self.bytes(&[code.to_byte()])),
-            Frame::Credit { id, limit } => self
-                .put_id(CREDIT, id)
-                .and_then(|()| self.bytes(&limit.to_le_bytes())),
-            Frame::Ping(token) => self
-                .bytes(&[PING])
-                .and_then(|()| self.bytes(&token.to_le_bytes())),
-            Frame::Pong(token) => self
-                .bytes(&[PONG])
-                .and_then(|()| self.bytes(&token.to_le_bytes())),
+            Frame::Reset { id, code } => self.put_id(RESET, id).and_then(|()| self.bytes(&[code.to_byte()])),
+            Frame::Credit { id, limit } => {
+                self.put_id(CREDIT, id).and_then(|()| self.bytes(&limit.to_le_bytes()))
+            }
+            Frame::Ping(token) => self.bytes(&[PING]).and_then(|()| self.bytes(&token.to_le_bytes())),
+            Frame::Pong(token) => self.bytes(&[PONG]).and_then(|()| self.bytes(&token.to_le_bytes())),
             Frame::GoAway => self.bytes(&[GOAWAY]),
         }
     }
@@ -402,51 +372,18 @@ mod tests {
         let v4 = "203.0.113.9:443".parse().unwrap();
         let v6 = "[2001:db8::1]:53".parse().unwrap();
         vec![
+            (Frame::Open { id: id(1), target: v4 }, vec![1, 1, 0, 0, 0, 4, 203, 0, 113, 9, 0xbb, 0x01]),
             (
-                Frame::Open {
-                    id: id(1),
-                    target: v4,
-                },
-                vec![1, 1, 0, 0, 0, 4, 203, 0, 113, 9, 0xbb, 0x01],
-            ),
-            (
-                Frame::Open {
-                    id: id(0x0102_0304),
-                    target: v6,
-                },
-                vec![
-                    1, 4, 3, 2, 1, 6, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 53,
-                    0,
-                ],
+                Frame::Open { id: id(0x0102_0304), target: v6 },
+                vec![1, 4, 3, 2, 1, 6, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 53, 0],
             ),
             (Frame::Opened(id(3)), vec![2, 3, 0, 0, 0]),
-            (
-                Frame::Data {
-                    id: id(5),
-                    bytes: b"hi",
-                },
-                vec![3, 5, 0, 0, 0, 2, 0, b'h', b'i'],
-            ),
+            (Frame::Data { id: id(5), bytes: b"hi" }, vec![3, 5, 0, 0, 0, 2, 0, b'h', b'i']),
             (Frame::Fin(id(2)), vec![4, 2, 0, 0, 0]),
-            (
-                Frame::Reset {
-                    id: id(258),
-                    code: ResetCode::Limit,
-                },
-                vec![5, 2, 1, 0, 0, 7],
-            ),
-            (
-                Frame::Credit {
-                    id: id(1),
-                    limit: 0x0001_0000,
-                },
-                vec![6, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0],
-            ),
+            (Frame::Reset { id: id(258), code: ResetCode::Limit }, vec![5, 2, 1, 0, 0, 7]),
+            (Frame::Credit { id: id(1), limit: 0x0001_0000 }, vec![6, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]),
             (Frame::Ping(1), vec![7, 1, 0, 0, 0, 0, 0, 0, 0]),
-            (
-                Frame::Pong(u64::MAX),
-                vec![8, 255, 255, 255, 255, 255, 255, 255, 255],
-            ),
+            (Frame::Pong(u64::MAX), vec![8, 255, 255, 255, 255, 255, 255, 255, 255]),
             (Frame::GoAway, vec![9]),
         ]
     }
@@ -480,10 +417,7 @@ mod tests {
         assert_eq!(refused(&[0]), Malformed::Type(0));
         assert_eq!(refused(&[10, 0, 0, 0, 0]), Malformed::Type(10));
         assert_eq!(refused(&[2, 0, 0, 0, 0]), Malformed::Id);
-        assert_eq!(
-            refused(&[1, 1, 0, 0, 0, 5, 1, 2, 3, 4, 0, 0]),
-            Malformed::Family(5)
-        );
+        assert_eq!(refused(&[1, 1, 0, 0, 0, 5, 1, 2, 3, 4, 0, 0]), Malformed::Family(5));
         assert_eq!(refused(&[5, 1, 0, 0, 0, 8]), Malformed::Code(8));
         assert_eq!(refused(&[3, 1, 0, 0, 0, 0, 0]), Malformed::Empty);
     }
@@ -519,7 +453,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_bytes_never_panic_and_what_decodes_encodes_to_itself(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn random_bytes_never_panic_and_what_decodes_encodes_to_itself(
+            bytes in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
             let mut rest = bytes.as_slice();
             if let Ok(frame) = Frame::decode(&mut rest) {
                 let used = bytes.len() - rest.len();

@@ -224,7 +224,7 @@ impl Mux {
     }
 }
 
-/// The stream a frame is for. `None`, and counted, when it is over: the frame crossed what ended it.
+/// The stream a frame is for. `None`, and counted, when it is over: the frame crossed its end.
 fn find<'a>(
     streams: &'a mut Streams,
     ids: &Ids,
@@ -234,9 +234,7 @@ fn find<'a>(
     if !ids.was_opened(id) {
         return Err(Violation::NeverOpened(id));
     }
-    let stream = streams
-        .get_mut(&id)
-        .filter(|stream| !matches!(stream.phase, Phase::Reset(_)));
+    let stream = streams.get_mut(&id).filter(|stream| !matches!(stream.phase, Phase::Reset(_)));
     if stream.is_none() {
         stats.frames_for_closed += 1;
     }

@@ -3,8 +3,8 @@
 //! Stands between the inner TCP flows (or, on the far end, their sockets) and KCP: every flow is a
 //! stream, all streams share one KCP session, as in the article on kcptun-raw that this project grew
 //! from. It settles what a shared session otherwise does badly: a stopped reader stops only its own
-//! stream ([`credit`]), a new connection never waits behind a download ([`schedule`]), and nothing
-//! grows without a bound ([`budget`]).
+//! stream (`credit`), a new connection never waits behind a download (`schedule`), and nothing grows
+//! without a bound (`budget`).
 //!
 //! ```text
 //!   write, finish --> send queue --+                      +--> receive queue --> readable, consume
@@ -201,11 +201,7 @@ impl Mux {
     /// Ends a stream in both directions at once and forgets it; what is unsent or unread is lost.
     /// Also how a peer's stream is refused. No event follows.
     pub fn reset(&mut self, id: StreamId, code: ResetCode) {
-        if self
-            .streams
-            .get(&id)
-            .is_some_and(|stream| stream.must_be_told_of_reset())
-        {
+        if self.streams.get(&id).is_some_and(|stream| stream.must_be_told_of_reset()) {
             self.resets.push_back((id, code));
         }
         self.forget(id);
@@ -215,11 +211,7 @@ impl Mux {
     /// and after `finish`. After a short or filling write, one `Writable` follows when a quarter of
     /// the buffer is free again or all of it was sent.
     pub fn write(&mut self, id: StreamId, bytes: &[u8]) -> usize {
-        let Some(stream) = self
-            .streams
-            .get_mut(&id)
-            .filter(|stream| stream.may_write())
-        else {
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.may_write()) else {
             return 0;
         };
         let held = stream.send.queue.len();
@@ -235,11 +227,7 @@ impl Mux {
     /// How many bytes [`write`](Self::write) would take now. After a 0 on a stream that may be
     /// written, one `Writable` follows as after a short write.
     pub fn write_room(&mut self, id: StreamId) -> usize {
-        let Some(stream) = self
-            .streams
-            .get_mut(&id)
-            .filter(|stream| stream.may_write())
-        else {
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.may_write()) else {
             return 0;
         };
         let room = self.budget.send.room(stream.send.queue.len());
@@ -263,10 +251,7 @@ impl Mux {
     /// The bytes that can be read in one piece; empty only when there are none at all. After a
     /// `Reset` of the peer what arrived before it can be read until that event is polled.
     pub fn readable(&self, id: StreamId) -> &[u8] {
-        self.streams
-            .get(&id)
-            .map(|stream| stream.receive.queue.front())
-            .unwrap_or_default()
+        self.streams.get(&id).map(|stream| stream.receive.queue.front()).unwrap_or_default()
     }
 
     /// Drops `n` bytes that were read, and grants the peer as many when it is worth a frame.
@@ -276,10 +261,7 @@ impl Mux {
         };
         let n = stream.receive.queue.consume(n);
         self.budget.receive.give(n);
-        stream
-            .receive
-            .credit
-            .on_consumed(n, &mut self.budget.windows, now);
+        stream.receive.credit.on_consumed(n, &mut self.budget.windows, now);
         if stream.owes_credit() {
             stream.owes.credit = true;
             self.schedule.owe(id, stream);
@@ -350,12 +332,7 @@ impl Mux {
 impl Ids {
     fn new(role: Role) -> Self {
         let is_odd = role == Role::Client;
-        Self {
-            is_odd,
-            next: Some(StreamId::first(is_odd)),
-            announced: None,
-            peer: None,
-        }
+        Self { is_odd, next: Some(StreamId::first(is_odd)), announced: None, peer: None }
     }
 
     /// Whether this end opens `id`.
@@ -365,11 +342,7 @@ impl Ids {
 
     /// Whether both ends have heard of `id`.
     fn was_opened(&self, id: StreamId) -> bool {
-        let highest = if self.is_ours(id) {
-            self.announced
-        } else {
-            self.peer
-        };
+        let highest = if self.is_ours(id) { self.announced } else { self.peer };
         highest.is_some_and(|highest| id <= highest)
     }
 }

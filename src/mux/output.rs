@@ -4,7 +4,7 @@
 //! 2. `RESET`s: they free the peer's memory.
 //! 3. `OPENED` and `CREDIT` of the streams that owe them.
 //! 4. `OPEN`s, in the order of their ids.
-//! 5. `DATA` and `FIN`, as the [`schedule`](super::schedule) says.
+//! 5. `DATA` and `FIN`, as `schedule` says.
 //!
 //! A stream's `OPENED` leaves before its bytes, since those stand behind it in this order, and its
 //! `OPEN` does because bytes are only scheduled after it.
@@ -94,14 +94,7 @@ impl Mux {
 
     fn fill_data(&mut self, out: &mut Writer<'_>, now: Instant) -> bool {
         while out.data_room() > 0 {
-            let Self {
-                schedule,
-                streams,
-                budget,
-                events,
-                stats,
-                ..
-            } = self;
+            let Self { schedule, streams, budget, events, stats, .. } = self;
             let mut has_finished = false;
             let served = schedule.serve(streams, now, |id, stream| {
                 let held = stream.send.queue.len();

@@ -1,7 +1,8 @@
 //! The byte queue of one direction of one stream.
 //!
-//! A list of chunks rather than one ring: it grows without copying what it holds, its front is always one contiguous slice, and
-//! memory goes back chunk by chunk as it drains. An empty queue owns no heap memory at all, so an idle stream costs nothing.
+//! A list of chunks rather than one ring: it grows without copying what it holds, its front is
+//! always one contiguous slice, and memory goes back chunk by chunk as it drains. An empty queue owns
+//! no heap memory at all, so an idle stream costs nothing.
 
 use std::collections::VecDeque;
 
@@ -33,7 +34,7 @@ impl ByteQueue {
             let taken = self.fill_tail(bytes);
             bytes = bytes.get(taken..).unwrap_or_default();
             if !bytes.is_empty() {
-                // As much again as it holds: few chunks for a large queue, none larger than its bytes for a small one.
+                // As much again as it holds: few chunks for many bytes, small ones for few.
                 let capacity = bytes.len().max(self.len).min(CHUNK);
                 self.chunks.push_back(Vec::with_capacity(capacity));
             }
@@ -42,10 +43,7 @@ impl ByteQueue {
 
     /// The bytes at the front that lie in one piece; empty only when the queue is.
     pub(super) fn front(&self) -> &[u8] {
-        self.chunks
-            .front()
-            .and_then(|chunk| chunk.get(self.start..))
-            .unwrap_or_default()
+        self.chunks.front().and_then(|chunk| chunk.get(self.start..)).unwrap_or_default()
     }
 
     /// Drops at most `n` bytes off the front and returns how many it were.
@@ -63,10 +61,7 @@ impl ByteQueue {
     /// Moves bytes off the front into `out` until either is exhausted; returns how many.
     pub(super) fn pop_into(&mut self, out: &mut [u8]) -> usize {
         let mut done = 0;
-        while let Some(room) = out
-            .get_mut(done..)
-            .filter(|room| !room.is_empty() && self.len > 0)
-        {
+        while let Some(room) = out.get_mut(done..).filter(|room| !room.is_empty() && self.len > 0) {
             let front = self.front();
             let step = room.len().min(front.len());
             room[..step].copy_from_slice(&front[..step]);
@@ -105,8 +100,9 @@ impl ByteQueue {
     }
 }
 
-/// The largest piece of memory of a queue: the kernel takes it in one write; our choice, because it is small beside a busy
-/// stream's window and below the allocator's threshold for mappings of their own.
+/// The largest piece of memory of a queue: our choice, because it is small beside a busy stream's
+/// window, large enough for one write to a socket, and below the size for which the allocator asks
+/// the kernel each time.
 const CHUNK: usize = 16 * 1024;
 
 #[cfg(test)]
@@ -139,25 +135,26 @@ mod tests {
             queue.push(&[1]);
         }
         let held: usize = queue.chunks.iter().map(Vec::capacity).sum();
-        assert!(
-            held <= 200 && queue.chunks.len() < 10,
-            "{held} in {}",
-            queue.chunks.len()
-        );
+        assert!(held <= 200 && queue.chunks.len() < 10, "{held} in {}", queue.chunks.len());
     }
 
     proptest! {
         #[test]
-        fn behaves_like_a_plain_vector(steps in proptest::collection::vec((0_u8..3, 0_usize..40_000), 1..40)) {
+        fn behaves_like_a_plain_vector(
+            steps in proptest::collection::vec((0_u8..3, 0_usize..40_000), 1..40),
+        ) {
             let mut queue = ByteQueue::default();
             let mut model: Vec<u8> = Vec::new();
             let mut next = 0_u8;
             for (step, size) in steps {
                 match step {
                     0 => {
-                        let bytes: Vec<u8> = (0..size).map(|_| { next = next.wrapping_add(1); next }).collect();
-                        queue.push(&bytes);
-                        model.extend(&bytes);
+                        let at = model.len();
+                        model.resize_with(at + size, || {
+                            next = next.wrapping_add(1);
+                            next
+                        });
+                        queue.push(&model[at..]);
                     }
                     1 => {
                         let n = queue.consume(size);

@@ -48,8 +48,8 @@ impl IdList {
         }
     }
 
-    /// Drops the ids of forgotten streams once they are the larger part, so a list never holds more
-    /// than twice the streams there are, and a slack that keeps small lists from being cleaned often.
+    /// Drops the ids of forgotten streams once they are the larger part. A list so never holds more
+    /// than twice the streams there are and a slack, which spares small lists the work.
     pub(super) fn compact(&mut self, streams: &Streams) {
         if self.ids.len() > 2 * streams.len() + COMPACT_SLACK {
             self.ids.retain(|id| streams.contains_key(id));
@@ -72,12 +72,7 @@ pub(super) struct Turn {
 
 impl Default for Turn {
     fn default() -> Self {
-        Self {
-            place: Place::Nowhere,
-            fresh: FRESH_BYTES,
-            deficit: 0,
-            rested_since: None,
-        }
+        Self { place: Place::Nowhere, fresh: FRESH_BYTES, deficit: 0, rested_since: None }
     }
 }
 
@@ -131,11 +126,7 @@ impl Schedule {
     ) -> Option<StreamId> {
         loop {
             let is_fresh = self.next_is_fresh();
-            let list = if is_fresh {
-                &mut self.fresh
-            } else {
-                &mut self.bulk
-            };
+            let list = if is_fresh { &mut self.fresh } else { &mut self.bulk };
             let id = list.front()?;
             let Some(stream) = streams.get_mut(&id) else {
                 list.pop();
@@ -146,11 +137,7 @@ impl Schedule {
                 stream.turn.leave(stream.send.queue.is_empty(), now);
                 continue;
             }
-            let is_due = if is_fresh {
-                stream.turn.is_fresh(now)
-            } else {
-                stream.turn.is_due()
-            };
+            let is_due = if is_fresh { stream.turn.is_fresh(now) } else { stream.turn.is_due() };
             if !is_due {
                 list.pop();
                 stream.turn.place = Place::Bulk;
@@ -165,12 +152,7 @@ impl Schedule {
 
     /// Drops the ids of forgotten streams where they are many.
     pub(super) fn compact(&mut self, streams: &Streams) {
-        for list in [
-            &mut self.owing,
-            &mut self.opening,
-            &mut self.fresh,
-            &mut self.bulk,
-        ] {
+        for list in [&mut self.owing, &mut self.opening, &mut self.fresh, &mut self.bulk] {
             list.compact(streams);
         }
     }
@@ -178,9 +160,7 @@ impl Schedule {
     /// Whether no list names any stream.
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
-        [&self.owing, &self.opening, &self.fresh, &self.bulk]
-            .iter()
-            .all(|list| list.ids.is_empty())
+        [&self.owing, &self.opening, &self.fresh, &self.bulk].iter().all(|list| list.ids.is_empty())
     }
 
     /// Fresh before bulk, but a flood of fresh streams does not stop bulk altogether.
@@ -215,10 +195,7 @@ impl Turn {
     fn is_fresh(&mut self, now: Instant) -> bool {
         if self.place == Place::Arrived {
             self.place = Place::Fresh;
-            let rested = self
-                .rested_since
-                .take()
-                .map(|since| now.saturating_duration_since(since));
+            let rested = self.rested_since.take().map(|since| now.saturating_duration_since(since));
             if rested.is_some_and(|rested| rested >= FRESH_AFTER) {
                 self.fresh = FRESH_BYTES;
             }
@@ -268,10 +245,7 @@ mod tests {
 
     const FRAME: usize = 1300;
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "any start will do for a test's own clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "any start will do for a test's own clock")]
     fn start() -> Instant {
         Instant::now()
     }
@@ -287,12 +261,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let (streams, schedule) = (Streams::new(), Schedule::default());
-            Self {
-                streams,
-                schedule,
-                now: start(),
-                last: StreamId::first(true),
-            }
+            Self { streams, schedule, now: start(), last: StreamId::first(true) }
         }
 
         fn add(&mut self, bytes: usize) -> StreamId {
@@ -314,12 +283,10 @@ mod tests {
         /// One frame of at most `FRAME` bytes.
         fn serve(&mut self) -> Option<(StreamId, usize)> {
             let mut sent = 0;
-            let id = self
-                .schedule
-                .serve(&mut self.streams, self.now, |_, stream| {
-                    sent = stream.send.queue.consume(FRAME);
-                    sent
-                })?;
+            let id = self.schedule.serve(&mut self.streams, self.now, |_, stream| {
+                sent = stream.send.queue.consume(FRAME);
+                sent
+            })?;
             Some((id, sent))
         }
 
@@ -354,6 +321,14 @@ mod tests {
         bench.serve_bytes(10 << 20);
         let small = bench.add(100);
         assert_eq!(bench.serve(), Some((small, 100)));
+    }
+
+    #[test]
+    fn fresh_streams_take_turns() {
+        let mut bench = Bench::new();
+        let (first, second) = (bench.add(FRESH_BYTES), bench.add(FRESH_BYTES));
+        let order: Vec<_> = (0..4).map(|_| bench.serve().unwrap().0).collect();
+        assert_eq!(order, [first, second, first, second]);
     }
 
     #[test]
@@ -402,10 +377,7 @@ mod tests {
         }
         bench.serve_bytes(1000);
         assert_eq!(bench.serve(), None);
-        assert_eq!(
-            bench.schedule.fresh.ids.len() + bench.schedule.bulk.ids.len(),
-            0
-        );
+        assert_eq!(bench.schedule.fresh.ids.len() + bench.schedule.bulk.ids.len(), 0);
     }
 
     #[test]

@@ -116,8 +116,7 @@ impl Stream {
 
     /// Whether the state permits this end to queue bytes.
     pub(super) fn may_write(&self) -> bool {
-        self.send.half == Half::Open
-            && matches!(self.phase, Phase::Waiting(_) | Phase::Calling | Phase::Open)
+        self.send.half == Half::Open && matches!(self.phase, Phase::Waiting(_) | Phase::Calling | Phase::Open)
     }
 
     /// Whether a `DATA` or the `FIN` could leave now.
@@ -165,10 +164,7 @@ impl Stream {
     /// Writes the control frames it owes; false when not all fit.
     pub(super) fn emit_owed(&mut self, id: StreamId, out: &mut Writer<'_>) -> bool {
         if matches!(self.phase, Phase::Reset(_)) {
-            self.owes = Owes {
-                is_listed: self.owes.is_listed,
-                ..Owes::default()
-            };
+            self.owes = Owes { is_listed: self.owes.is_listed, ..Owes::default() };
         }
         if self.owes.opened {
             if !out.put(Frame::Opened(id)) {
@@ -191,18 +187,12 @@ impl Stream {
     /// last byte. Returns the bytes of data.
     pub(super) fn emit_data(&mut self, id: StreamId, out: &mut Writer<'_>) -> usize {
         let queue = &mut self.send.queue;
-        let len = queue
-            .len()
-            .min(self.send.credit.available())
-            .min(out.data_room());
+        let len = queue.len().min(self.send.credit.available()).min(out.data_room());
         out.put_data(id, len, |body| {
             queue.pop_into(body);
         });
         self.send.credit.on_sent(len);
-        if self.send.half == Half::Finishing
-            && self.send.queue.is_empty()
-            && out.put(Frame::Fin(id))
-        {
+        if self.send.half == Half::Finishing && self.send.queue.is_empty() && out.put(Frame::Fin(id)) {
             self.send.half = Half::Finished;
         }
         len
@@ -224,11 +214,7 @@ mod tests {
     #[test]
     fn an_idle_stream_is_small() {
         let table_slot = size_of::<(StreamId, Box<Stream>)>();
-        assert!(
-            size_of::<Stream>() + table_slot < 300,
-            "{}",
-            size_of::<Stream>()
-        );
+        assert!(size_of::<Stream>() + table_slot < 300, "{}", size_of::<Stream>());
     }
 
     #[test]
@@ -263,6 +249,18 @@ mod tests {
     }
 
     #[test]
+    fn the_fin_does_not_pass_bytes_that_wait_for_credit() {
+        let mut stream = stream(Phase::Open);
+        stream.send.queue.push(&[7; 100_000]);
+        stream.send.half = Half::Finishing;
+        let mut buffer = vec![0; 80_000];
+        let mut out = Writer::new(&mut buffer);
+        stream.emit_data(id(), &mut out);
+        stream.emit_data(id(), &mut out);
+        assert_eq!((stream.send.credit.available(), stream.send.half), (0, Half::Finishing));
+    }
+
+    #[test]
     fn a_fin_needs_no_credit() {
         let mut stream = stream(Phase::Open);
         stream.send.credit.on_sent(usize::MAX);
@@ -276,11 +274,7 @@ mod tests {
     #[test]
     fn a_reset_stream_owes_nothing() {
         let mut stream = stream(Phase::Reset(ResetCode::Timeout));
-        stream.owes = Owes {
-            opened: true,
-            credit: true,
-            is_listed: true,
-        };
+        stream.owes = Owes { opened: true, credit: true, is_listed: true };
         let mut buffer = [0; 64];
         let mut out = Writer::new(&mut buffer);
         assert!(stream.emit_owed(id(), &mut out));

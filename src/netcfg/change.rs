@@ -56,11 +56,7 @@ impl Change {
                 netlink.delete_route(*table, *network, Target::Throw).await
             }
             Self::NftTable { name } => nft::run(&nft::removal(name)),
-            Self::Sysctl {
-                path,
-                before,
-                after,
-            } => {
+            Self::Sysctl { path, before, after } => {
                 if sysctl::read(path)?.as_ref() == Some(after) {
                     sysctl::write(path, before)?;
                 }

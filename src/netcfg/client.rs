@@ -37,24 +37,14 @@ pub async fn apply_client(plan: &ClientPlan, journal: &mut Journal) -> Result<Ve
         netlink.add_address(plan.index, *address, false).await?;
     }
     // Answers may come from anywhere; the default of many distributions is strict, which would drop them.
-    sysctl::write(
-        &Path::new(IPV4_CONF).join(&plan.interface).join("rp_filter"),
-        "2",
-    )?;
+    sysctl::write(&Path::new(IPV4_CONF).join(&plan.interface).join("rp_filter"), "2")?;
     let routes = Routes::of(plan);
     for network in routes.throw.iter().filter(is_usable) {
-        journal.record(Change::ThrowRoute {
-            table: plan.table,
-            network: *network,
-        })?;
-        netlink
-            .add_route(plan.table, *network, Target::Throw)
-            .await?;
+        journal.record(Change::ThrowRoute { table: plan.table, network: *network })?;
+        netlink.add_route(plan.table, *network, Target::Throw).await?;
     }
     for network in routes.device.iter().filter(is_usable) {
-        netlink
-            .add_route(plan.table, *network, Target::Device(plan.index))
-            .await?;
+        netlink.add_route(plan.table, *network, Target::Device(plan.index)).await?;
     }
     masquerade(plan, journal, &mut notes)?;
     add_rules(plan, has_ipv6, &netlink, journal).await?;
@@ -79,8 +69,7 @@ impl Routes {
 
 /// Host bits cleared, sorted, without doubles.
 fn unique<'a>(networks: impl Iterator<Item = &'a IpNetwork>) -> Vec<IpNetwork> {
-    let cleared =
-        networks.filter_map(|network| IpNetwork::new(network.network(), network.prefix()).ok());
+    let cleared = networks.filter_map(|network| IpNetwork::new(network.network(), network.prefix()).ok());
     let mut unique: Vec<_> = cleared.collect();
     unique.sort_unstable();
     unique.dedup();
@@ -89,11 +78,7 @@ fn unique<'a>(networks: impl Iterator<Item = &'a IpNetwork>) -> Vec<IpNetwork> {
 
 /// Says whether IPv6 is used here, and switches it on for our own device if a default took it away.
 fn enable_ipv6(plan: &ClientPlan, notes: &mut Vec<String>) -> Result<bool> {
-    let mut wanted = plan
-        .addresses
-        .iter()
-        .chain(&plan.routes)
-        .filter(|network| network.is_ipv6());
+    let mut wanted = plan.addresses.iter().chain(&plan.routes).filter(|network| network.is_ipv6());
     let is_wanted = wanted.next().is_some();
     if !sysctl::is_ipv6_enabled(&plan.interface)? {
         if is_wanted {
@@ -103,12 +88,7 @@ fn enable_ipv6(plan: &ClientPlan, notes: &mut Vec<String>) -> Result<bool> {
     }
     if is_wanted {
         // Without it IPv6 would go on outside the tunnel.
-        sysctl::write(
-            &Path::new(IPV6_CONF)
-                .join(&plan.interface)
-                .join("disable_ipv6"),
-            "0",
-        )?;
+        sysctl::write(&Path::new(IPV6_CONF).join(&plan.interface).join("disable_ipv6"), "0")?;
     }
     Ok(true)
 }
@@ -117,14 +97,15 @@ fn masquerade(plan: &ClientPlan, journal: &mut Journal, notes: &mut Vec<String>)
     let name = nft::table_name(&plan.interface);
     let ruleset = nft::client_ruleset(&plan.interface, &plan.addresses);
     if !nft::is_installed() {
-        notes.push("nft is not installed: containers and other hosts behind this one cannot use the tunnel".to_owned());
+        notes.push(
+            "nft is not installed: containers and other hosts behind this one cannot use the tunnel"
+                .to_owned(),
+        );
         return Ok(());
     }
     journal.record(Change::NftTable { name })?;
     if let Err(error) = nft::run(&ruleset) {
-        notes.push(format!(
-            "containers and other hosts behind this one cannot use the tunnel: {error:#}"
-        ));
+        notes.push(format!("containers and other hosts behind this one cannot use the tunnel: {error:#}"));
     }
     Ok(())
 }
@@ -138,16 +119,8 @@ async fn add_rules(
     let (lan_priority, tunnel_priority) = free_priorities(netlink).await?;
     let families: &[bool] = if has_ipv6 { &[false, true] } else { &[false] };
     for &v6 in families {
-        let lan = Rule::MainWithoutDefault {
-            v6,
-            priority: lan_priority,
-        };
-        let tunnel = Rule::Tunnel {
-            v6,
-            priority: tunnel_priority,
-            mark: plan.mark,
-            table: plan.table,
-        };
+        let lan = Rule::MainWithoutDefault { v6, priority: lan_priority };
+        let tunnel = Rule::Tunnel { v6, priority: tunnel_priority, mark: plan.mark, table: plan.table };
         for rule in plan.lan.then_some(lan).into_iter().chain([tunnel]) {
             journal.record(Change::Rule(rule))?;
             netlink.add_rule(rule).await?;
@@ -161,10 +134,7 @@ mod tests {
     use super::*;
 
     fn networks(networks: &[&str]) -> Vec<IpNetwork> {
-        networks
-            .iter()
-            .map(|network| network.parse().unwrap())
-            .collect()
+        networks.iter().map(|network| network.parse().unwrap()).collect()
     }
 
     #[test]
@@ -181,9 +151,6 @@ mod tests {
         };
         let routes = Routes::of(&plan);
         assert_eq!(routes.throw, networks(&["10.0.0.0/8", "192.168.1.0/24"]));
-        assert_eq!(
-            routes.device,
-            networks(&["0.0.0.0/0", "10.77.0.0/24", "fd77::/64"])
-        );
+        assert_eq!(routes.device, networks(&["0.0.0.0/0", "10.77.0.0/24", "fd77::/64"]));
     }
 }

@@ -128,8 +128,8 @@ impl Journal {
                 .with_context(|| format!("cannot create the folder {}", folder.display()))?;
         }
         loop {
-            let file = open_file(path)
-                .with_context(|| format!("cannot open the journal {}", path.display()))?;
+            let file =
+                open_file(path).with_context(|| format!("cannot open the journal {}", path.display()))?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -147,21 +147,10 @@ impl Journal {
 
     fn adopt(file: File, path: &Path, here: Header) -> Result<Opened> {
         let (header, changes) = read(&file)?;
-        let changes = if header.as_ref() == Some(&here) {
-            changes
-        } else {
-            Vec::new()
-        };
-        let mut journal = Self {
-            file,
-            path: path.to_owned(),
-            header: here,
-            changes,
-        };
+        let changes = if header.as_ref() == Some(&here) { changes } else { Vec::new() };
+        let mut journal = Self { file, path: path.to_owned(), header: here, changes };
         // Also rids the file of a half-written line, which the next one would be appended to.
-        journal
-            .rewrite()
-            .with_context(|| journal.cannot("rewrite"))?;
+        journal.rewrite().with_context(|| journal.cannot("rewrite"))?;
         Ok(Opened::Ours(journal))
     }
 
@@ -174,8 +163,7 @@ impl Journal {
         }
         self.file.rewind()?;
         self.file.write_all(&text)?;
-        self.file
-            .set_len(u64::try_from(text.len()).unwrap_or(u64::MAX))
+        self.file.set_len(u64::try_from(text.len()).unwrap_or(u64::MAX))
     }
 
     fn cannot(&self, verb: &str) -> String {
@@ -187,23 +175,13 @@ impl Header {
     fn of_this_process() -> Result<Self> {
         let boot = fs::read_to_string(BOOT_ID)
             .with_context(|| format!("cannot read {BOOT_ID}: is /proc mounted?"))?;
-        let netns = fs::metadata(NETNS)
-            .with_context(|| format!("cannot read {NETNS}: is /proc mounted?"))?;
-        Ok(Self {
-            boot: boot.trim().to_owned(),
-            netns: netns.ino(),
-        })
+        let netns = fs::metadata(NETNS).with_context(|| format!("cannot read {NETNS}: is /proc mounted?"))?;
+        Ok(Self { boot: boot.trim().to_owned(), netns: netns.ino() })
     }
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn is_same_file(file: &File, path: &Path) -> bool {
@@ -218,12 +196,8 @@ fn read(file: &File) -> Result<(Option<Header>, Vec<Change>)> {
     let mut reader = BufReader::new(file);
     reader.rewind().context("cannot read the journal")?;
     let mut lines = reader.split(b'\n').map_while(Result::ok);
-    let header = lines
-        .next()
-        .and_then(|line| serde_json::from_slice(&line).ok());
-    let changes = lines
-        .filter_map(|line| serde_json::from_slice(&line).ok())
-        .collect();
+    let header = lines.next().and_then(|line| serde_json::from_slice(&line).ok());
+    let changes = lines.filter_map(|line| serde_json::from_slice(&line).ok()).collect();
     Ok((header, changes))
 }
 
@@ -249,18 +223,11 @@ mod tests {
     use super::*;
 
     fn here() -> Header {
-        Header {
-            boot: "boot".to_owned(),
-            netns: 1,
-        }
+        Header { boot: "boot".to_owned(), netns: 1 }
     }
 
     fn change(value: &str) -> Change {
-        Change::Sysctl {
-            path: "/nowhere".into(),
-            before: value.to_owned(),
-            after: "1".to_owned(),
-        }
+        Change::Sysctl { path: "/nowhere".into(), before: value.to_owned(), after: "1".to_owned() }
     }
 
     fn ours(path: &Path, header: Header) -> Journal {
@@ -293,32 +260,13 @@ mod tests {
     fn every_kind_of_change_reads_back_as_written() {
         use crate::netcfg::netlink::Rule;
         let changes = [
-            Change::Rule(Rule::MainWithoutDefault {
-                v6: true,
-                priority: 7,
-            }),
-            Change::Rule(Rule::Tunnel {
-                v6: false,
-                priority: 8,
-                mark: 9,
-                table: 10,
-            }),
-            Change::ThrowRoute {
-                table: 10,
-                network: "10.0.0.0/8".parse().unwrap(),
-            },
-            Change::ThrowRoute {
-                table: 10,
-                network: "fd00::/8".parse().unwrap(),
-            },
-            Change::NftTable {
-                name: "vpn-x".to_owned(),
-            },
+            Change::Rule(Rule::MainWithoutDefault { v6: true, priority: 7 }),
+            Change::Rule(Rule::Tunnel { v6: false, priority: 8, mark: 9, table: 10 }),
+            Change::ThrowRoute { table: 10, network: "10.0.0.0/8".parse().unwrap() },
+            Change::ThrowRoute { table: 10, network: "fd00::/8".parse().unwrap() },
+            Change::NftTable { name: "vpn-x".to_owned() },
             change("a"),
-            Change::SysctlSnapshot {
-                path: "/nowhere".into(),
-                value: "1".to_owned(),
-            },
+            Change::SysctlSnapshot { path: "/nowhere".into(), value: "1".to_owned() },
         ];
         let (_folder, path) = folder();
         let mut journal = ours(&path, here());
@@ -331,13 +279,7 @@ mod tests {
 
     #[test]
     fn forgets_another_boot_and_another_namespace() {
-        for other in [
-            Header {
-                boot: "other".to_owned(),
-                ..here()
-            },
-            Header { netns: 2, ..here() },
-        ] {
+        for other in [Header { boot: "other".to_owned(), ..here() }, Header { netns: 2, ..here() }] {
             let (_folder, path) = folder();
             write_two(&path);
             assert_eq!(ours(&path, other).changes(), []);
@@ -350,15 +292,9 @@ mod tests {
         let (_folder, path) = folder();
         let mut journal = ours(&path, here());
         journal.record(change("a")).unwrap();
-        assert!(matches!(
-            Journal::open_here(&path, here()).unwrap(),
-            Opened::Locked { elsewhere: false }
-        ));
+        assert!(matches!(Journal::open_here(&path, here()).unwrap(), Opened::Locked { elsewhere: false }));
         let other = Header { netns: 2, ..here() };
-        assert!(matches!(
-            Journal::open_here(&path, other).unwrap(),
-            Opened::Locked { elsewhere: true }
-        ));
+        assert!(matches!(Journal::open_here(&path, other).unwrap(), Opened::Locked { elsewhere: true }));
         drop(journal);
         assert_eq!(ours(&path, here()).changes(), [change("a")]);
     }
@@ -368,12 +304,7 @@ mod tests {
         let (_folder, path) = folder();
         write_two(&path);
         let length = fs::metadata(&path).unwrap().len();
-        OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(length - 5)
-            .unwrap();
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 5).unwrap();
         let mut journal = ours(&path, here());
         assert_eq!(journal.changes(), [change("a")]);
         journal.record(change("c")).unwrap();
@@ -421,11 +352,7 @@ mod tests {
         fs::write(&parameter, "7").unwrap();
         let mut journal = ours(&path, here());
         journal
-            .record(Change::Sysctl {
-                path: parameter.clone(),
-                before: "0".into(),
-                after: "1".into(),
-            })
+            .record(Change::Sysctl { path: parameter.clone(), before: "0".into(), after: "1".into() })
             .unwrap();
         journal.undo().await.unwrap();
         assert_eq!(fs::read_to_string(&parameter).unwrap(), "7");

@@ -61,45 +61,23 @@ pub(super) enum Target {
 impl Netlink {
     /// Opens a connection, driven by a task of the current runtime.
     pub(super) fn open() -> Result<Self> {
-        let (connection, handle, _) = new_connection_with_strict_check()
-            .context("cannot open a netlink socket to set up routes")?;
-        Ok(Self {
-            handle,
-            connection: tokio::spawn(connection),
-        })
+        let (connection, handle, _) =
+            new_connection_with_strict_check().context("cannot open a netlink socket to set up routes")?;
+        Ok(Self { handle, connection: tokio::spawn(connection) })
     }
 
     /// Adds an address to a device. IPv6 skips duplicate detection, for which a tunnel has nobody to ask.
-    pub(super) async fn add_address(
-        &self,
-        index: u32,
-        address: IpNetwork,
-        with_route: bool,
-    ) -> Result<()> {
-        let mut request = self
-            .handle
-            .address()
-            .add(index, address.ip(), address.prefix());
+    pub(super) async fn add_address(&self, index: u32, address: IpNetwork, with_route: bool) -> Result<()> {
+        let mut request = self.handle.address().add(index, address.ip(), address.prefix());
         let mut flags = AddressFlags::empty();
         flags.set(AddressFlags::Nodad, address.is_ipv6());
         flags.set(AddressFlags::Noprefixroute, !with_route);
-        request
-            .message_mut()
-            .attributes
-            .push(AddressAttribute::Flags(flags));
-        request
-            .execute()
-            .await
-            .with_context(|| format!("cannot give the tunnel the address {address}"))
+        request.message_mut().attributes.push(AddressAttribute::Flags(flags));
+        request.execute().await.with_context(|| format!("cannot give the tunnel the address {address}"))
     }
 
     /// Adds a route to a table.
-    pub(super) async fn add_route(
-        &self,
-        table: u32,
-        network: IpNetwork,
-        target: Target,
-    ) -> Result<()> {
+    pub(super) async fn add_route(&self, table: u32, network: IpNetwork, target: Target) -> Result<()> {
         let message = route(table, network, target);
         self.handle
             .route()
@@ -110,30 +88,16 @@ impl Netlink {
     }
 
     /// Deletes a route; one that is gone is fine.
-    pub(super) async fn delete_route(
-        &self,
-        table: u32,
-        network: IpNetwork,
-        target: Target,
-    ) -> Result<()> {
-        let result = self
-            .handle
-            .route()
-            .del(route(table, network, target))
-            .execute()
-            .await;
-        tolerate_gone(result)
-            .with_context(|| format!("cannot delete the route {network} from table {table}"))
+    pub(super) async fn delete_route(&self, table: u32, network: IpNetwork, target: Target) -> Result<()> {
+        let result = self.handle.route().del(route(table, network, target)).execute().await;
+        tolerate_gone(result).with_context(|| format!("cannot delete the route {network} from table {table}"))
     }
 
     /// Adds a rule.
     pub(super) async fn add_rule(&self, rule: Rule) -> Result<()> {
         let mut request = self.handle.rule().add();
         *request.message_mut() = rule.message();
-        request
-            .execute()
-            .await
-            .with_context(|| format!("cannot add the policy rule {rule:?}"))
+        request.execute().await.with_context(|| format!("cannot add the policy rule {rule:?}"))
     }
 
     /// Deletes a rule; one that is gone is fine.
@@ -144,13 +108,8 @@ impl Netlink {
 
     /// Lists the rules of one IP version; none if the kernel lacks it.
     pub(super) async fn rules(&self, family: Family) -> Result<Vec<RuleSummary>> {
-        let messages: Result<Vec<_>, _> = self
-            .handle
-            .rule()
-            .get(version(family))
-            .execute()
-            .try_collect()
-            .await;
+        let messages: Result<Vec<_>, _> =
+            self.handle.rule().get(version(family)).execute().try_collect().await;
         match messages {
             Ok(messages) => Ok(messages.iter().map(RuleSummary::of).collect()),
             Err(error) if is_unsupported(&error) => Ok(Vec::new()),
@@ -168,9 +127,7 @@ impl Netlink {
         match routes {
             Ok(routes) => Ok(routes.iter().any(|route| table_of(route) == table)),
             Err(error) if is_gone(&error) || is_unsupported(&error) => Ok(false),
-            Err(error) => {
-                Err(error).with_context(|| format!("cannot list the routes of table {table}"))
-            }
+            Err(error) => Err(error).with_context(|| format!("cannot list the routes of table {table}")),
         }
     }
 }
@@ -190,22 +147,13 @@ impl Rule {
                 message.attributes.push(RuleAttribute::SuppressPrefixLen(0));
                 (v6, priority, MAIN_TABLE)
             }
-            Self::Tunnel {
-                v6,
-                priority,
-                mark,
-                table,
-            } => {
+            Self::Tunnel { v6, priority, mark, table } => {
                 message.header.flags = RuleFlags::Invert;
                 message.attributes.push(RuleAttribute::FwMark(mark));
                 (v6, priority, table)
             }
         };
-        message.header.family = if v6 {
-            AddressFamily::Inet6
-        } else {
-            AddressFamily::Inet
-        };
+        message.header.family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
         message.attributes.push(RuleAttribute::Priority(priority));
         message.attributes.push(RuleAttribute::Table(table));
         message
@@ -222,10 +170,7 @@ pub(super) struct RuleSummary {
 
 impl RuleSummary {
     fn of(message: &RuleMessage) -> Self {
-        let mut summary = Self {
-            table: u32::from(message.header.table),
-            ..Self::default()
-        };
+        let mut summary = Self { table: u32::from(message.header.table), ..Self::default() };
         for attribute in &message.attributes {
             if let RuleAttribute::Priority(priority) = attribute {
                 summary.priority = *priority;
@@ -243,23 +188,19 @@ impl RuleSummary {
 
 fn route(table: u32, network: IpNetwork, target: Target) -> RouteMessage {
     let mut message = match (network.network(), network.prefix()) {
-        (IpAddr::V4(address), prefix) => RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(address, prefix)
-            .build(),
-        (IpAddr::V6(address), prefix) => RouteMessageBuilder::<Ipv6Addr>::new()
-            .destination_prefix(address, prefix)
-            .build(),
+        (IpAddr::V4(address), prefix) => {
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, prefix).build()
+        }
+        (IpAddr::V6(address), prefix) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, prefix).build()
+        }
     };
     // The attribute alone: the header has room for tables below 256 only.
     message.header.table = 0;
     message.attributes.push(RouteAttribute::Table(table));
     match target {
         Target::Device(index) => {
-            message.header.scope = if network.is_ipv4() {
-                RouteScope::Link
-            } else {
-                RouteScope::Universe
-            };
+            message.header.scope = if network.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
             message.attributes.push(RouteAttribute::Oif(index));
         }
         Target::Throw => message.header.kind = RouteType::Throw,
@@ -268,48 +209,29 @@ fn route(table: u32, network: IpNetwork, target: Target) -> RouteMessage {
 }
 
 fn table_of(route: &RouteMessage) -> u32 {
-    let attribute = route.attributes.iter().find_map(|attribute| {
-        if let RouteAttribute::Table(table) = attribute {
-            Some(*table)
-        } else {
-            None
-        }
-    });
+    let attribute = route
+        .attributes
+        .iter()
+        .find_map(|attribute| if let RouteAttribute::Table(table) = attribute { Some(*table) } else { None });
     attribute.unwrap_or(u32::from(route.header.table))
 }
 
 fn tolerate_gone(result: Result<(), Error>) -> Result<(), Error> {
-    result.or_else(|error| {
-        if is_gone(&error) || is_unsupported(&error) {
-            Ok(())
-        } else {
-            Err(error)
-        }
-    })
+    result.or_else(|error| if is_gone(&error) || is_unsupported(&error) { Ok(()) } else { Err(error) })
 }
 
 /// What the kernel answers when a route, rule, table or device is not there.
 fn is_gone(error: &Error) -> bool {
-    matches!(
-        raw_error(error),
-        Some(libc::ENOENT | libc::ESRCH | libc::ENODEV)
-    )
+    matches!(raw_error(error), Some(libc::ENOENT | libc::ESRCH | libc::ENODEV))
 }
 
 /// What the kernel answers when it has no IPv6.
 fn is_unsupported(error: &Error) -> bool {
-    matches!(
-        raw_error(error),
-        Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)
-    )
+    matches!(raw_error(error), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
 }
 
 fn raw_error(error: &Error) -> Option<i32> {
-    if let Error::NetlinkError(message) = error {
-        Some(message.raw_code().abs())
-    } else {
-        None
-    }
+    if let Error::NetlinkError(message) = error { Some(message.raw_code().abs()) } else { None }
 }
 
 fn version(family: Family) -> IpVersion {

@@ -32,10 +32,7 @@ pub(super) fn client_ruleset(interface: &str, addresses: &[IpNetwork]) -> String
     let rules = families.map(|own: Vec<&IpNetwork>| {
         let list: Vec<_> = own.iter().map(|address| address.ip().to_string()).collect();
         let family = own.first().map_or("ip", |address| family(address));
-        format!(
-            "oifname \"{interface}\" {family} saddr != {{ {} }} masquerade",
-            list.join(", ")
-        )
+        format!("oifname \"{interface}\" {family} saddr != {{ {} }} masquerade", list.join(", "))
     });
     ruleset(interface, rules)
 }
@@ -44,12 +41,7 @@ pub(super) fn client_ruleset(interface: &str, addresses: &[IpNetwork]) -> String
 pub(super) fn server_ruleset(interface: &str, addresses: &[IpNetwork]) -> String {
     let rule = |address: &IpNetwork| {
         let network = (address.network(), address.prefix());
-        format!(
-            "{} saddr {}/{} oifname != \"{interface}\" masquerade",
-            family(address),
-            network.0,
-            network.1
-        )
+        format!("{} saddr {}/{} oifname != \"{interface}\" masquerade", family(address), network.0, network.1)
     };
     ruleset(interface, addresses.iter().map(rule))
 }
@@ -61,11 +53,7 @@ pub(super) fn removal(table: &str) -> String {
 
 /// True if the program `nft` can be started.
 pub(super) fn is_installed() -> bool {
-    let quiet = nft()
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+    let quiet = nft().arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).status();
     quiet.is_ok_and(|status| status.success())
 }
 
@@ -82,20 +70,12 @@ pub(super) fn run(ruleset: &str) -> Result<()> {
         .context("cannot start the program nft: install the package nftables")?;
     if let Some(mut stdin) = child.stdin.take() {
         // If nft died its words say more than our broken pipe.
-        stdin
-            .write_all(ruleset.as_bytes())
-            .or_else(tolerate_broken_pipe)
-            .context("cannot write to nft")?;
+        stdin.write_all(ruleset.as_bytes()).or_else(tolerate_broken_pipe).context("cannot write to nft")?;
     }
-    let output = child
-        .wait_with_output()
-        .context("cannot wait for the program nft")?;
+    let output = child.wait_with_output().context("cannot wait for the program nft")?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "nft refused our table: {}",
-            words.lines().next().unwrap_or("it gave no reason")
-        );
+        bail!("nft refused our table: {}", words.lines().next().unwrap_or("it gave no reason"));
     }
     Ok(())
 }
@@ -104,18 +84,12 @@ pub(super) fn run(ruleset: &str) -> Result<()> {
 fn nft() -> Command {
     let mut command = Command::new("nft");
     let path = std::env::var("PATH").unwrap_or_default();
-    command
-        .env("PATH", format!("{path}:/usr/sbin:/sbin:/usr/local/sbin"))
-        .stdout(Stdio::null());
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin:/usr/local/sbin")).stdout(Stdio::null());
     command
 }
 
 fn tolerate_broken_pipe(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        Ok(())
-    } else {
-        Err(error)
-    }
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
 }
 
 /// The whole table, replacing one of that name.
@@ -141,10 +115,7 @@ mod tests {
     use super::*;
 
     fn networks(networks: &[&str]) -> Vec<IpNetwork> {
-        networks
-            .iter()
-            .map(|network| network.parse().unwrap())
-            .collect()
+        networks.iter().map(|network| network.parse().unwrap()).collect()
     }
 
     #[test]
@@ -160,24 +131,15 @@ mod tests {
     #[test]
     fn a_client_with_several_addresses_keeps_them_all() {
         let text = client_ruleset("vpn0", &networks(&["10.77.0.2/24", "10.78.0.2/24"]));
-        assert!(
-            text.contains("ip saddr != { 10.77.0.2, 10.78.0.2 } masquerade"),
-            "{text}"
-        );
+        assert!(text.contains("ip saddr != { 10.77.0.2, 10.78.0.2 } masquerade"), "{text}");
         assert!(!text.contains("ip6"), "{text}");
     }
 
     #[test]
     fn a_server_masquerades_its_networks_everywhere_else() {
         let text = server_ruleset("vpns0", &networks(&["10.77.0.1/24", "fd77::1/64"]));
-        assert!(
-            text.contains("ip saddr 10.77.0.0/24 oifname != \"vpns0\" masquerade\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("ip6 saddr fd77::/64 oifname != \"vpns0\" masquerade\n"),
-            "{text}"
-        );
+        assert!(text.contains("ip saddr 10.77.0.0/24 oifname != \"vpns0\" masquerade\n"), "{text}");
+        assert!(text.contains("ip6 saddr fd77::/64 oifname != \"vpns0\" masquerade\n"), "{text}");
     }
 
     #[test]

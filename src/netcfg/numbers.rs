@@ -15,9 +15,7 @@ pub async fn free_number(name: &str) -> Result<u32> {
     let netlink = Netlink::open()?;
     let rules = all_rules(&netlink).await?;
     for number in candidates(name) {
-        let is_ruled = rules
-            .iter()
-            .any(|rule| rule.table == number || rule.mark == Some(number));
+        let is_ruled = rules.iter().any(|rule| rule.table == number || rule.mark == Some(number));
         if !is_ruled
             && !netlink.has_routes(number, Family::V4).await?
             && !netlink.has_routes(number, Family::V6).await?
@@ -25,10 +23,7 @@ pub async fn free_number(name: &str) -> Result<u32> {
             return Ok(number);
         }
     }
-    anyhow::bail!(
-        "no routing table between {FIRST} and {} is free: delete some (ip rule)",
-        FIRST + COUNT - 1
-    )
+    anyhow::bail!("no routing table between {FIRST} and {} is free: delete some (ip rule)", FIRST + COUNT - 1)
 }
 
 /// Finds two adjacent priorities for our rules, the lower first.
@@ -49,27 +44,19 @@ async fn all_rules(netlink: &Netlink) -> Result<Vec<RuleSummary>> {
 /// In front of all rules but the local table's (0), as the kernel itself chooses; where there is no room, the last two free
 /// ones before the main table. `taken` is sorted.
 fn choose_priorities(taken: &[u32]) -> Option<(u32, u32)> {
-    let first = taken
-        .iter()
-        .copied()
-        .find(|priority| *priority > 0)
-        .unwrap_or(MAIN_PRIORITY)
-        .min(MAIN_PRIORITY);
+    let first =
+        taken.iter().copied().find(|priority| *priority > 0).unwrap_or(MAIN_PRIORITY).min(MAIN_PRIORITY);
     if first > 2 {
         return Some((first - 2, first - 1));
     }
     let is_free = |priority: u32| taken.binary_search(&priority).is_err();
-    (1..MAIN_PRIORITY - 1)
-        .rev()
-        .find(|low| is_free(*low) && is_free(low + 1))
-        .map(|low| (low, low + 1))
+    (1..MAIN_PRIORITY - 1).rev().find(|low| is_free(*low) && is_free(low + 1)).map(|low| (low, low + 1))
 }
 
 /// All numbers, from the one that the name's hash (FNV-1a) points at.
 fn candidates(name: &str) -> impl Iterator<Item = u32> {
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash =
+        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     (0..COUNT).map(move |step| FIRST + (hash % COUNT + step) % COUNT)
 }
 
@@ -85,10 +72,7 @@ mod tests {
 
     #[test]
     fn takes_the_two_priorities_in_front_of_all_rules() {
-        assert_eq!(
-            choose_priorities(&[0, 0, 32_766, 32_766, 32_767]),
-            Some((32_764, 32_765))
-        );
+        assert_eq!(choose_priorities(&[0, 0, 32_766, 32_766, 32_767]), Some((32_764, 32_765)));
         assert_eq!(choose_priorities(&[0, 5210, 32_766]), Some((5208, 5209)));
         assert_eq!(choose_priorities(&[0, 3, 32_766]), Some((1, 2)));
         assert_eq!(choose_priorities(&[]), Some((32_764, 32_765)));
@@ -96,10 +80,7 @@ mod tests {
 
     #[test]
     fn takes_the_last_free_pair_when_there_is_no_room_in_front() {
-        assert_eq!(
-            choose_priorities(&[0, 1, 32_765, 32_766]),
-            Some((32_763, 32_764))
-        );
+        assert_eq!(choose_priorities(&[0, 1, 32_765, 32_766]), Some((32_763, 32_764)));
     }
 
     #[test]

@@ -31,19 +31,10 @@ pub async fn apply_server(plan: &ServerPlan, journal: &mut Journal) -> Result<Ve
     if !has_ipv6 && plan.addresses.iter().any(IpNetwork::is_ipv6) {
         notes.push("IPv6 is disabled on this host: the tunnel carries IPv4 only".to_owned());
     }
-    let addresses: Vec<_> = plan
-        .addresses
-        .iter()
-        .copied()
-        .filter(|address| has_ipv6 || address.is_ipv4())
-        .collect();
+    let addresses: Vec<_> =
+        plan.addresses.iter().copied().filter(|address| has_ipv6 || address.is_ipv4()).collect();
     if addresses.iter().any(IpNetwork::is_ipv6) {
-        sysctl::write(
-            &Path::new(IPV6_CONF)
-                .join(&plan.interface)
-                .join("disable_ipv6"),
-            "0",
-        )?;
+        sysctl::write(&Path::new(IPV6_CONF).join(&plan.interface).join("disable_ipv6"), "0")?;
     }
     for address in &addresses {
         netlink.add_address(plan.index, *address, true).await?;
@@ -71,9 +62,7 @@ fn forward(conf: &str, dragged: &[&str], own: &str, journal: &mut Journal) -> Re
     let mut snapshots: Vec<PathBuf> = dragged.iter().map(|name| all.join(name)).collect();
     snapshots.push(Path::new(conf).join("default/forwarding"));
     // Undone after the switch itself, because undoing goes backwards.
-    let interfaces = sysctl::interfaces(conf)?
-        .into_iter()
-        .filter(|folder| !folder.ends_with(own));
+    let interfaces = sysctl::interfaces(conf)?.into_iter().filter(|folder| !folder.ends_with(own));
     snapshots.extend(interfaces.map(|folder| folder.join("forwarding")));
     for path in snapshots {
         if let Some(value) = sysctl::read(&path)? {
@@ -107,8 +96,6 @@ fn masquerade(plan: &ServerPlan, addresses: &[IpNetwork], journal: &mut Journal)
         nft::is_installed(),
         "masquerading needs the program nft: install the package nftables, or set tunnel.masquerade = false"
     );
-    journal.record(Change::NftTable {
-        name: nft::table_name(&plan.interface),
-    })?;
+    journal.record(Change::NftTable { name: nft::table_name(&plan.interface) })?;
     nft::run(&nft::server_ruleset(&plan.interface, addresses)).map(|_| ())
 }

@@ -31,10 +31,7 @@ pub(super) fn write(path: &Path, value: &str) -> Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error).with_context(|| {
-            format!(
-                "cannot set {} to {value}: is /proc/sys read-only here?",
-                path.display()
-            )
+            format!("cannot set {} to {value}: is /proc/sys read-only here?", path.display())
         }),
     }
 }
@@ -47,9 +44,8 @@ pub(super) fn interfaces(conf: &str) -> Result<Vec<PathBuf>> {
         Err(error) => bail!("cannot list {conf}: {error}"),
     };
     let names = entries.filter_map(Result::ok).map(|entry| entry.path());
-    let mut names: Vec<_> = names
-        .filter(|path| !path.ends_with("all") && !path.ends_with("default"))
-        .collect();
+    let mut names: Vec<_> =
+        names.filter(|path| !path.ends_with("all") && !path.ends_with("default")).collect();
     names.sort();
     Ok(names)
 }

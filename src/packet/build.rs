@@ -36,18 +36,10 @@ impl Ends {
 impl Draft {
     /// Starts a packet of `payload_length` bytes behind its IP header; `None` if an IP packet
     /// cannot be that long.
-    pub(super) fn new(
-        ends: Ends,
-        protocol: IpNextHeaderProtocol,
-        payload_length: usize,
-    ) -> Option<Self> {
+    pub(super) fn new(ends: Ends, protocol: IpNextHeaderProtocol, payload_length: usize) -> Option<Self> {
         let packet = match ends {
-            Ends::V4(source, destination) => {
-                emit_v4(source, destination, protocol, payload_length)?
-            }
-            Ends::V6(source, destination) => {
-                emit_v6(source, destination, protocol, payload_length)?
-            }
+            Ends::V4(source, destination) => emit_v4(source, destination, protocol, payload_length)?,
+            Ends::V6(source, destination) => emit_v6(source, destination, protocol, payload_length)?,
         };
         Some(Self { packet, ends })
     }

@@ -170,12 +170,8 @@ struct Chain {
 /// Skips the extension headers whose layout is known (RFC 8200 §4), and stops behind the fragment
 /// header of a later fragment, since what follows there is not a header.
 fn walk_extensions(packet: &[u8], first: IpNextHeaderProtocol) -> Result<Chain, DropReason> {
-    let mut chain = Chain {
-        protocol: first,
-        end: IPV6_HEADER_LENGTH,
-        is_fragment: false,
-        fragment_offset: 0,
-    };
+    let mut chain =
+        Chain { protocol: first, end: IPV6_HEADER_LENGTH, is_fragment: false, fragment_offset: 0 };
     for _ in 0..=MAX_EXTENSION_HEADERS {
         if chain.fragment_offset != 0 || !is_extension(chain.protocol) {
             return Ok(chain);
@@ -322,20 +318,15 @@ mod tests {
     fn gives_up_on_endless_extension_headers() {
         let payload = [60u8, 0, 0, 0, 0, 0, 0, 0].repeat(MAX_EXTENSION_HEADERS + 1);
         assert_eq!(parse(&v6(60, &payload)), Err(DropReason::ExtensionHeaders));
-        let allowed = [
-            [60u8, 0, 0, 0, 0, 0, 0, 0].repeat(MAX_EXTENSION_HEADERS - 1),
-            vec![17, 0, 0, 0, 0, 0, 0, 0],
-        ]
-        .concat();
+        let allowed =
+            [[60u8, 0, 0, 0, 0, 0, 0, 0].repeat(MAX_EXTENSION_HEADERS - 1), vec![17, 0, 0, 0, 0, 0, 0, 0]]
+                .concat();
         assert_eq!(parse(&v6(60, &allowed)).unwrap().protocol, 17);
     }
 
     #[test]
     fn refuses_an_extension_header_that_leaves_the_packet() {
-        assert_eq!(
-            parse(&v6(60, &[17, 9, 0, 0, 0, 0, 0, 0])),
-            Err(DropReason::BadHeaderLength)
-        );
+        assert_eq!(parse(&v6(60, &[17, 9, 0, 0, 0, 0, 0, 0])), Err(DropReason::BadHeaderLength));
         assert_eq!(parse(&v6(60, &[17, 0])), Err(DropReason::Truncated));
     }
 

@@ -47,11 +47,9 @@ pub fn unreachable(packet: &[u8], kind: Unreachable, from: IpAddr) -> Option<Vec
 #[must_use]
 pub fn too_big(packet: &[u8], mtu: u16, from: IpAddr) -> Option<Vec<u8>> {
     let message = match from {
-        IpAddr::V4(_) => Message::new(
-            IcmpTypes::DestinationUnreachable.0,
-            V4_FRAGMENTATION_NEEDED,
-            u32::from(mtu),
-        ),
+        IpAddr::V4(_) => {
+            Message::new(IcmpTypes::DestinationUnreachable.0, V4_FRAGMENTATION_NEEDED, u32::from(mtu))
+        }
         IpAddr::V6(_) => Message::new(Icmpv6Types::PacketTooBig.0, 0, u32::from(mtu)),
     };
     report(packet, message, from)
@@ -91,11 +89,7 @@ struct Message {
 
 impl Message {
     const fn new(kind: u8, code: u8, parameter: u32) -> Self {
-        Self {
-            kind,
-            code,
-            parameter,
-        }
+        Self { kind, code, parameter }
     }
 }
 
@@ -129,11 +123,9 @@ fn emit(message: &Message, quote: &[u8], ends: Ends, out: &mut [u8]) -> Option<(
     view.set_icmp_code(IcmpCode(message.code));
     let checksum = match ends {
         Ends::V4(..) => icmp::checksum(&view.to_immutable()),
-        Ends::V6(source, destination) => icmpv6::checksum(
-            &Icmpv6Packet::new(pnet::packet::Packet::packet(&view))?,
-            &source,
-            &destination,
-        ),
+        Ends::V6(source, destination) => {
+            icmpv6::checksum(&Icmpv6Packet::new(pnet::packet::Packet::packet(&view))?, &source, &destination)
+        }
     };
     view.set_checksum(checksum);
     Some(())

@@ -232,10 +232,7 @@ pub(crate) mod tests {
         let portless = segment("10.0.0.1:0", B, TcpFlags::SYN, 1, 0, b"");
         check(&portless, DropReason::BadTcpHeader);
         for odd in ["224.0.0.1:80", "0.0.0.0:80", "255.255.255.255:80"] {
-            check(
-                &segment(A, odd, TcpFlags::SYN, 1, 0, b""),
-                DropReason::BadAddress,
-            );
+            check(&segment(A, odd, TcpFlags::SYN, 1, 0, b""), DropReason::BadAddress);
         }
     }
 
@@ -252,14 +249,7 @@ pub(crate) mod tests {
 
     #[test]
     fn resets_an_acknowledgment_from_where_it_points() {
-        let stray = segment(
-            "[fd00::1]:5",
-            "[fd00::2]:6",
-            TcpFlags::ACK,
-            1,
-            0xffff_ffff,
-            b"x",
-        );
+        let stray = segment("[fd00::1]:5", "[fd00::2]:6", TcpFlags::ACK, 1, 0xffff_ffff, b"x");
         let seen = Segment::parse(&reset_for(&stray).unwrap()).unwrap();
         assert!(seen.is_reset() && !seen.has_ack());
         assert_eq!(seen.sequence, 0xffff_ffff);

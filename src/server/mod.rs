@@ -1,8 +1,26 @@
-//! The server program.
+//! The server program: `vpn serve`.
 
-use crate::config::ServerConfig;
-use crate::control::InstanceName;
-use crate::failure::{ExitCode, Failure};
+mod runner;
+mod status;
+mod targets;
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use self::runner::Runner;
+use crate::config::{Peer, ServerConfig};
+use crate::control::{InstanceName, Paths, Request, Response};
+use crate::crypto::SuiteSet;
+use crate::egress::EgressPolicy;
+use crate::failure::Failure;
+use crate::instance::{self, Instance, Order};
+use crate::io::{self, PortGuard, TunDevice};
+use crate::kcp::CongestionKind;
+use crate::netcfg::{self, ServerPlan};
+use crate::session::{PeerSettings, Server, ServerSettings};
 
 /// What `vpn serve` was asked.
 #[derive(Debug)]
@@ -18,6 +36,154 @@ pub struct ServeOptions {
 /// # Errors
 /// When it cannot start or go on; nothing is left behind then.
 pub fn serve(options: ServeOptions) -> Result<(), Failure> {
-    drop(options);
-    Err(Failure::new(ExitCode::Failure, "not built yet"))
+    instance::check_rights()?;
+    instance::start_log();
+    raise_descriptor_limit();
+    let paths = Paths::of(&options.name);
+    instance::block_on(run(&options, &paths))
 }
+
+async fn run(options: &ServeOptions, paths: &Paths) -> Result<(), Failure> {
+    let mut instance = Instance::start(&options.name, paths).await?;
+    let result = tunnel(&options.config, &mut instance).await;
+    let undone = instance.stop().await;
+    result.and(undone)
+}
+
+async fn tunnel(config: &ServerConfig, instance: &mut Instance) -> Result<(), Failure> {
+    let mut runner = open(config)?;
+    let number = netcfg::free_number(runner.tun.name()).await;
+    let plan = ServerPlan {
+        interface: runner.tun.name().to_owned(),
+        index: runner.tun.index(),
+        addresses: config.tunnel.addresses.clone(),
+        masquerade: config.tunnel.masquerade,
+        mark: number.map_err(|error| instance::host_failure(&error))?,
+    };
+    let notes = netcfg::apply_server(&plan, instance.journal()).await;
+    for note in notes.map_err(|error| instance::host_failure(&error))? {
+        tracing::info!("{note}");
+    }
+    runner.server.set_own_addresses(own_addresses());
+    for listen in &config.listen {
+        tracing::info!("listening on {listen}");
+    }
+    let result = carry(&mut runner, config, instance).await;
+    runner.server.close();
+    if let Err(error) = runner.flush() {
+        tracing::debug!(%error, "the clients could not be told that the server ends");
+    }
+    result
+}
+
+fn open(config: &ServerConfig) -> Result<Runner, Failure> {
+    let guards = config.listen.iter().map(|listen| {
+        PortGuard::reserve(listen.first())
+            .map_err(|error| Failure::of_system(format!("cannot listen on {listen}"), &error))
+    });
+    let guards = guards.collect::<Result<Vec<_>, _>>()?;
+    let interface = config.tunnel.interface.as_str();
+    let tun = TunDevice::create(interface)
+        .map_err(|error| Failure::of_system(format!("cannot create the interface {interface}"), &error))?;
+    let server = Server::new(settings(config), instance::seed()?, io::now());
+    Runner::open(server, tun, guards).map_err(|error| Failure::of_system("cannot open raw sockets", &error))
+}
+
+fn settings(config: &ServerConfig) -> ServerSettings {
+    ServerSettings {
+        private_key: config.private_key.clone(),
+        suites: SuiteSet::detect(),
+        congestion: CongestionKind::default(),
+        peers: config.peers.iter().map(|peer| peer_settings(peer, &config.tunnel.addresses)).collect(),
+        addresses: config.tunnel.addresses.iter().map(IpNetwork::ip).collect(),
+        dns: resolvers(config),
+        egress: EgressPolicy::new(config.egress.allow.clone(), config.egress.deny.clone(), own_addresses()),
+        session_buffer: config.limits.session_buffer.bytes(),
+        process_buffer: config.limits.process_buffer.bytes(),
+        dead_after: DEAD_AFTER,
+    }
+}
+
+/// Each address gets the prefix length of the tunnel network it is in.
+fn peer_settings(peer: &Peer, networks: &[IpNetwork]) -> PeerSettings {
+    let prefix = |address: IpAddr| {
+        let network = networks.iter().find(|network| network.contains(address));
+        network.map_or(if address.is_ipv4() { 32 } else { 128 }, IpNetwork::prefix)
+    };
+    PeerSettings {
+        name: peer.name.clone(),
+        public_key: peer.public_key,
+        preshared_key: peer.preshared_key.clone(),
+        addresses: peer
+            .addresses
+            .iter()
+            .filter_map(|&address| IpNetwork::new(address, prefix(address)).ok())
+            .collect(),
+    }
+}
+
+/// What clients are told: the configured resolvers, or those of this host that others can reach.
+fn resolvers(config: &ServerConfig) -> Vec<IpAddr> {
+    if let Some(dns) = &config.tunnel.dns {
+        return dns.clone();
+    }
+    let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    let words = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    let found = words.filter_map(|word| word.trim().parse::<IpAddr>().ok());
+    let found: Vec<_> = found.filter(|address| !address.is_loopback()).take(RESOLVERS_MAX).collect();
+    if found.is_empty() {
+        tracing::info!("this host has no resolver but itself: clients are told of none, set tunnel.dns");
+    }
+    found
+}
+
+async fn carry(runner: &mut Runner, config: &ServerConfig, instance: &mut Instance) -> Result<(), Failure> {
+    let lost = |error: &std::io::Error| Failure::of_system("the raw sockets or the interface failed", error);
+    let mut refresh = tokio::time::interval(OWN_ADDRESSES_EVERY);
+    loop {
+        runner.flush().map_err(|error| lost(&error))?;
+        tokio::select! {
+            result = runner.step() => result.map_err(|error| lost(&error))?,
+            _ = refresh.tick() => runner.server.set_own_addresses(own_addresses()),
+            order = instance.order() => match order {
+                Order::Stop => return Ok(()),
+                Order::Request(Request::Down, responder) => {
+                    instance.answer_when_stopped(responder);
+                    return Ok(());
+                }
+                Order::Request(Request::Status, responder) => {
+                    let tunnel = status::tunnel(runner, config, instance);
+                    responder.respond(Response::Status { tunnel: Box::new(tunnel) });
+                }
+            },
+        }
+    }
+}
+
+/// The addresses of all interfaces, which clients may not reach through us.
+fn own_addresses() -> Vec<IpNetwork> {
+    pnet::datalink::interfaces()
+        .into_iter()
+        .flat_map(|interface| interface.ips)
+        .filter(|network| network.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+        .collect()
+}
+
+/// A socket for every flow: as many as the system lets us have.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit on open files stays");
+    }
+}
+
+/// The same as a client's default; a session is kept at least as long as its client hopes for it.
+const DEAD_AFTER: Duration = Duration::from_secs(600);
+
+/// Our choice: how soon a new address of this host is out of reach for clients.
+const OWN_ADDRESSES_EVERY: Duration = Duration::from_secs(30);
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// As the C library's resolver (`MAXNS` of resolv.h).
+const RESOLVERS_MAX: usize = 3;

@@ -24,7 +24,7 @@ use super::frame::{self, CloseCode, Frame, Frames};
 use super::link::Link;
 use super::liveness::Liveness;
 use super::splice::Splice;
-use super::status::{CarrierStatus, ClientState, ClientStatus, SessionStatus};
+use super::status::{CarrierStatus, ClientState, ClientStatus, SessionStatus, Traffic};
 use crate::carrier::{self, Connection, Mode};
 use crate::crypto::{
     Initiator, Keys, Mask, Message1, Message2, OVERHEAD, PresharedKey, PrivateKey, PublicKey, Refusal,
@@ -112,6 +112,7 @@ pub struct Client {
     last_opened: Instant,
     last_round_trip: Instant,
     migrations: u64,
+    traffic: Traffic,
     tun: VecDeque<Vec<u8>>,
     events: VecDeque<ClientEvent>,
     drops: ClientDrops,
@@ -190,6 +191,7 @@ impl Client {
             last_opened: now,
             last_round_trip: now,
             migrations: 0,
+            traffic: Traffic::default(),
             tun: VecDeque::new(),
             events: VecDeque::from([ClientEvent::Dial]),
             drops: ClientDrops::default(),
@@ -302,6 +304,7 @@ impl Client {
         }
         while let Some(active) = &mut self.active {
             if active.poll_transmit(&mut self.engine, out, now) {
+                self.traffic.on_sent(out);
                 return true;
             }
             // What left made room in the streams for more.
@@ -342,7 +345,8 @@ impl Client {
             let due = active.liveness.ping_due(urgent);
             active.suspect_at().map_or(due, |at| at.min(due))
         });
-        let dead = (running && self.phase == Phase::Up).then(|| self.last_round_trip + self.settings.dead_after);
+        let dead =
+            (running && self.phase == Phase::Up).then(|| self.last_round_trip + self.settings.dead_after);
         [
             dial.filter(|_| running),
             liveness,
@@ -364,15 +368,14 @@ impl Client {
 
     /// Everything there is to know.
     pub fn status(&self, now: Instant) -> ClientStatus {
-        let carriers = self.active.iter().map(|active| {
-            CarrierStatus::of(&active.link, active.liveness.srtt(), now)
-        });
+        let carriers =
+            self.active.iter().map(|active| CarrierStatus::of(&active.link, active.liveness.srtt(), now));
         ClientStatus {
             state: self.state(),
             addresses: self.addresses.clone(),
             carriers: carriers.collect(),
             migrations: self.migrations,
-            session: SessionStatus::of(&self.engine, self.splice.open(), self.splice.total()),
+            session: SessionStatus::of(&self.engine, self.traffic, self.splice.open(), self.splice.total()),
             drops: self.drops,
         }
     }
@@ -444,7 +447,10 @@ impl Client {
             return;
         };
         match link.open(segment, header, payload, now) {
-            Ok(opened) => self.handle_frames(opened.plaintext, now),
+            Ok(opened) => {
+                self.traffic.on_received(segment.payload.end);
+                self.handle_frames(opened.plaintext, now);
+            }
             Err(_) => self.drops.sealed += 1,
         }
     }
@@ -581,8 +587,7 @@ impl Client {
     }
 
     fn check_retired(&mut self, now: Instant) {
-        while self.retired.front().is_some_and(|(_, until)| *until <= now)
-            || self.retired.len() > RETIRED_MAX
+        while self.retired.front().is_some_and(|(_, until)| *until <= now) || self.retired.len() > RETIRED_MAX
         {
             if let Some((link, _)) = self.retired.pop_front() {
                 self.events.push_back(ClientEvent::Retired(link.connection().local()));

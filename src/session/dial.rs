@@ -101,12 +101,7 @@ impl Dial {
     }
 
     /// Takes a segment of this dial's 4-tuple.
-    pub(crate) fn handle_segment(
-        &mut self,
-        segment: &Segment,
-        packet: &[u8],
-        now: Instant,
-    ) -> Progress {
+    pub(crate) fn handle_segment(&mut self, segment: &Segment, packet: &[u8], now: Instant) -> Progress {
         match self.connection.handle_segment(segment, now) {
             Input::Established => {
                 self.next_message1 = Some(now);
@@ -120,12 +115,7 @@ impl Dial {
         }
     }
 
-    fn handle_message2(
-        &mut self,
-        segment: &Segment,
-        payload: &[u8],
-        now: Instant,
-    ) -> Progress {
+    fn handle_message2(&mut self, segment: &Segment, payload: &[u8], now: Instant) -> Progress {
         match self.initiator.finish(payload) {
             Ok((message, Some(keys))) => {
                 self.connection.on_opened(segment, now);

@@ -275,12 +275,10 @@ mod tests {
         assert_eq!(frames.len(), 6);
         assert_eq!(frames[0], Frame::Ping { token: 0x0102_0304_0506_0708, size: 1400 });
         assert!(matches!(frames[1], Frame::Use { number: 7, carriers } if carriers.last() == Some(3)));
-        assert_eq!(frames[2..], [
-            Frame::Epoch(2),
-            Frame::Datagram(b"ip"),
-            Frame::Kcp(b"kcp"),
-            Frame::Close(CloseCode::Replaced)
-        ]);
+        assert_eq!(
+            frames[2..],
+            [Frame::Epoch(2), Frame::Datagram(b"ip"), Frame::Kcp(b"kcp"), Frame::Close(CloseCode::Replaced)]
+        );
     }
 
     #[test]

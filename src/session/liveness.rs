@@ -70,7 +70,8 @@ impl Liveness {
         if self.ping_due(urgent) > now {
             return None;
         }
-        let ping = self.ping.get_or_insert(Ping { token: fresh_token, first_sent: now, last_sent: now, sent: 0 });
+        let ping =
+            self.ping.get_or_insert(Ping { token: fresh_token, first_sent: now, last_sent: now, sent: 0 });
         ping.last_sent = now;
         ping.sent = ping.sent.saturating_add(1);
         Some(ping.token)

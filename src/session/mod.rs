@@ -29,7 +29,7 @@ pub use client::{Client, ClientDrops, ClientEvent, ClientSettings, Ending};
 pub use dial::Reach;
 pub use frame::CloseCode;
 pub use peer::PeerSettings;
-pub use status::{
-    CarrierStatus, ClientState, ClientStatus, PeerStatus, ServerStatus, SessionStatus,
-};
 pub use server::{Abandoned, Server, ServerDrops, ServerEvent, ServerSettings, StreamKey};
+pub use status::{
+    CarrierStatus, ClientState, ClientStatus, PeerStatus, ServerStatus, SessionStatus, Traffic,
+};

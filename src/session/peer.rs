@@ -13,7 +13,7 @@ use ipnetwork::IpNetwork;
 use super::engine::{Engine, Settings};
 use super::frame::{self, CloseCode};
 use super::link::Link;
-use super::status::{CarrierStatus, PeerStatus, SessionStatus};
+use super::status::{CarrierStatus, PeerStatus, SessionStatus, Traffic};
 use crate::crypto::{PresharedKey, PublicKey, SessionId, Timestamp};
 
 /// A client that the server knows.
@@ -53,6 +53,7 @@ pub(crate) struct Session {
     pub(crate) last_opened: Instant,
     pub(crate) started: Instant,
     pub(crate) streams_total: u64,
+    pub(crate) traffic: Traffic,
 }
 
 /// A carrier, pending until its first packet opens.
@@ -135,6 +136,7 @@ impl Peer {
                     last_opened: now,
                     started: now,
                     streams_total: 0,
+                    traffic: Traffic::default(),
                 });
                 had_streams
             }
@@ -168,11 +170,7 @@ impl Peer {
     }
 
     /// Says `code` on the carriers that `which` picks, and lets them fade out.
-    pub(crate) fn close_carriers(
-        &mut self,
-        which: impl Fn(&Carrier) -> bool,
-        code: CloseCode,
-    ) {
+    pub(crate) fn close_carriers(&mut self, which: impl Fn(&Carrier) -> bool, code: CloseCode) {
         for carrier in self.carriers.iter_mut().filter(|carrier| carrier.confirmed && which(carrier)) {
             carrier.link.queue(|out| frame::put_close(out, code));
             carrier.link.close();
@@ -229,6 +227,9 @@ impl Peer {
             let is_active = Some(carrier.link.index()) == active;
             let engine = session.as_mut().filter(|_| is_active).map(|session| &mut session.engine);
             if carrier.link.poll_transmit(engine, out, now) || carrier.link.poll_ack(out, now) {
+                if let Some(session) = session {
+                    session.traffic.on_sent(out);
+                }
                 return true;
             }
         }
@@ -246,10 +247,14 @@ impl Peer {
             name: self.settings.name.clone(),
             public_key: self.settings.public_key,
             addresses: self.settings.addresses.iter().map(IpNetwork::ip).collect(),
-            carriers: carriers.into_iter().map(|carrier| CarrierStatus::of(&carrier.link, rtt, now)).collect(),
+            carriers: carriers
+                .into_iter()
+                .map(|carrier| CarrierStatus::of(&carrier.link, rtt, now))
+                .collect(),
             migrations: self.migrations,
             session: session.map(|session| {
-                SessionStatus::of(&session.engine, session.engine.mux.stats().streams, session.streams_total)
+                let open = session.engine.mux.stats().streams;
+                SessionStatus::of(&session.engine, session.traffic, open, session.streams_total)
             }),
             age: session.map(|session| now.saturating_duration_since(session.started)),
             last_heard: session.map(|session| now.saturating_duration_since(session.last_opened)),
@@ -260,9 +265,7 @@ impl Peer {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let session = self.session.as_ref()?;
         let acks = self.carriers.iter().filter(|carrier| carrier.confirmed);
-        acks.filter_map(|carrier| carrier.link.poll_timeout())
-            .chain(session.engine.poll_timeout())
-            .min()
+        acks.filter_map(|carrier| carrier.link.poll_timeout()).chain(session.engine.poll_timeout()).min()
     }
 }
 

@@ -443,12 +443,12 @@ impl Server {
         if !carrier.confirmed && self.peers[id].confirm(header.index, self.engine_settings, now) {
             self.abandon(id);
         }
-        self.handle_frames(id, header.index, opened.plaintext, now);
+        self.handle_frames(id, header.index, opened.plaintext, segment.payload.end, now);
         self.translate_events(id);
         self.touch(id);
     }
 
-    fn handle_frames(&mut self, id: usize, index: u32, plaintext: &[u8], now: Instant) {
+    fn handle_frames(&mut self, id: usize, index: u32, plaintext: &[u8], packet_len: usize, now: Instant) {
         let peer = &mut self.peers[id];
         let belongs = peer.carrier(index).map(|carrier| carrier.session);
         let Some(session) = peer.session.as_mut().filter(|session| Some(session.id) == belongs) else {
@@ -458,6 +458,7 @@ impl Server {
             session.engine.on_path_restored(now);
         }
         session.last_opened = now;
+        session.traffic.on_received(packet_len);
         for frame in Frames::new(plaintext) {
             match frame {
                 Ok(frame) => self.handle_frame(id, index, frame, now),

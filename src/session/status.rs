@@ -42,6 +42,8 @@ pub struct SessionStatus {
     pub epoch: u32,
     /// Smoothed round trip of KCP.
     pub rtt: Option<Duration>,
+    /// Bytes on the wire.
+    pub traffic: Traffic,
     /// Segments and windows.
     pub kcp: kcp::Stats,
     /// Streams and frames.
@@ -50,6 +52,25 @@ pub struct SessionStatus {
     pub flows_open: usize,
     /// Flows since the start.
     pub flows_total: u64,
+}
+
+/// Outer packets of one session, IP headers included, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Written by us.
+    pub sent: u64,
+    /// Opened by us.
+    pub received: u64,
+}
+
+impl Traffic {
+    pub(crate) fn on_sent(&mut self, packet: &[u8]) {
+        self.sent += packet.len() as u64;
+    }
+
+    pub(crate) fn on_received(&mut self, packet_len: usize) {
+        self.received += packet_len as u64;
+    }
 }
 
 /// Where a client is.
@@ -113,8 +134,9 @@ pub struct ServerStatus {
 }
 
 impl SessionStatus {
-    pub(crate) fn of(engine: &Engine, flows_open: usize, flows_total: u64) -> Self {
+    pub(crate) fn of(engine: &Engine, traffic: Traffic, flows_open: usize, flows_total: u64) -> Self {
         Self {
+            traffic,
             epoch: engine.epoch(),
             rtt: engine.srtt(),
             kcp: engine.kcp_stats(),

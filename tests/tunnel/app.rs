@@ -107,10 +107,13 @@ impl Apps {
         let at = self.clock(now);
         loop {
             self.interface.poll(at, &mut self.device, &mut self.sockets);
-            let moved = self.connections.iter_mut().filter(|connection| connection.outcome.is_none()).fold(
-                false,
-                |moved, connection| connection.work(self.sockets.get_mut(connection.handle)) | moved,
-            );
+            let moved = self
+                .connections
+                .iter_mut()
+                .filter(|connection| connection.outcome.is_none())
+                .fold(false, |moved, connection| {
+                    connection.work(self.sockets.get_mut(connection.handle)) | moved
+                });
             if !moved {
                 break;
             }

@@ -173,8 +173,12 @@ impl World {
             .iter()
             .map(|connection| (connection.plan, connection.received.len(), connection.outcome))
             .collect();
-        let received: Vec<_> =
-            self.targets.received.iter().map(|(port, (bytes, finished))| (port, bytes.len(), finished)).collect();
+        let received: Vec<_> = self
+            .targets
+            .received
+            .iter()
+            .map(|(port, (bytes, finished))| (port, bytes.len(), finished))
+            .collect();
         format!(
             "events {:?}\napps {apps:?}\ntargets {received:?}\nclient {:#?}\nserver {:#?}",
             self.events,
@@ -279,7 +283,10 @@ fn target(v6: bool, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a virtual clock must start somewhere; only differences matter")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a virtual clock must start somewhere; only differences matter"
+)]
 fn start() -> Instant {
     Instant::now()
 }

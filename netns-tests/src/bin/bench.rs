@@ -19,11 +19,7 @@ use netns_tests::vpn::{PROGRAM, Vpn};
 
 fn main() -> ExitCode {
     let parts: Vec<String> = std::env::args().skip(1).collect();
-    let parts = if parts.is_empty() {
-        PARTS.map(str::to_owned).to_vec()
-    } else {
-        parts
-    };
+    let parts = if parts.is_empty() { PARTS.map(str::to_owned).to_vec() } else { parts };
     match parts.iter().try_for_each(|part| measure(part)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -50,8 +46,7 @@ fn bulk() -> Result<()> {
     );
     let topology = Topology::build(Setup::PLAIN)?;
     let _iperf = start_iperf(&topology)?;
-    let direct =
-        [Way::Down, Way::Up].map(|way| iperf(topology.client(), way, BULK_TIME, Duration::ZERO));
+    let direct = [Way::Down, Way::Up].map(|way| iperf(topology.client(), way, BULK_TIME, Duration::ZERO));
     let vpn = Vpn::prepare(&topology)?;
     let _serve = vpn.serve(&topology)?;
     vpn.up(&topology, 0, "")?;
@@ -70,11 +65,8 @@ fn bulk() -> Result<()> {
         let after = cpu_of_both(&topology)?;
         let gigabytes = rate * BULK_TIME.as_secs_f64() / 8e9;
         let cpu = [after[0] - before[0], after[1] - before[1]];
-        let mut row = vec![
-            way.label().to_owned(),
-            format!("{:.2}", direct? / 1e9),
-            format!("{:.2}", rate / 1e9),
-        ];
+        let mut row =
+            vec![way.label().to_owned(), format!("{:.2}", direct? / 1e9), format!("{:.2}", rate / 1e9)];
         row.extend(cpu.map(|seconds| format!("{seconds:.1}")));
         row.extend(cpu.map(|seconds| format!("{:.1}", seconds / gigabytes)));
         table.row(row);
@@ -95,8 +87,7 @@ fn loss() -> Result<()> {
     for loss in [0.0, 0.05] {
         let topology = Topology::build(Setup::link(Profile::long_line(RATE, ROUND_TRIP, loss)))?;
         let _iperf = start_iperf(&topology)?;
-        let direct =
-            [Way::Down, Way::Up].map(|way| iperf(topology.client(), way, LOSS_TIME, WARM_UP));
+        let direct = [Way::Down, Way::Up].map(|way| iperf(topology.client(), way, LOSS_TIME, WARM_UP));
         let vpn = Vpn::prepare(&topology)?;
         let _serve = vpn.serve(&topology)?;
         vpn.up(&topology, 0, "")?;
@@ -124,11 +115,7 @@ fn loss() -> Result<()> {
 fn emulator() -> Result<()> {
     println!("The link emulator in real time:\n");
     let mut table = Table::new(&["", "asked", "measured"]);
-    let lossy = Profile {
-        delay: ROUND_TRIP / 2,
-        loss: 0.05,
-        ..Profile::CLEAR
-    };
+    let lossy = Profile { delay: ROUND_TRIP / 2, loss: 0.05, ..Profile::CLEAR };
     let topology = Topology::build(Setup::link(lossy))?;
     let (answered, mean) = services::ping(topology.client(), TARGET, 300)?;
     let [out, inward] = topology.link().stats()?;
@@ -137,25 +124,12 @@ fn emulator() -> Result<()> {
         format!("{ROUND_TRIP:?}"),
         format!("{:.2} ms", mean.context("no answer")?),
     ]);
-    table.row(vec![
-        "pings answered".to_owned(),
-        "90.2 %".to_owned(),
-        format!("{:.1} %", answered * 100.0),
-    ]);
+    table.row(vec!["pings answered".to_owned(), "90.2 %".to_owned(), format!("{:.1} %", answered * 100.0)]);
     let share = (out.lost + inward.lost) as f64 / (out.received + inward.received) as f64;
-    table.row(vec![
-        "loss, by its own count".to_owned(),
-        "5 %".to_owned(),
-        format!("{:.1} %", share * 100.0),
-    ]);
+    table.row(vec!["loss, by its own count".to_owned(), "5 %".to_owned(), format!("{:.1} %", share * 100.0)]);
     drop(topology);
 
-    let fast = Profile {
-        delay: ROUND_TRIP / 2,
-        rate: Some(FAST),
-        queue: ROUND_TRIP,
-        ..Profile::CLEAR
-    };
+    let fast = Profile { delay: ROUND_TRIP / 2, rate: Some(FAST), queue: ROUND_TRIP, ..Profile::CLEAR };
     let topology = Topology::build(Setup::link(fast))?;
     let _iperf = start_iperf(&topology)?;
     let before = cpu_seconds(std::process::id())?;
@@ -164,16 +138,8 @@ fn emulator() -> Result<()> {
     let out = topology.link().stats()?[Direction::Out.index()];
     let rate = out.forwarded_bytes as f64 * 8.0 / BULK_TIME.as_secs_f64();
     let megabits = |rate: f64| format!("{:.0} Mbit/s", rate / 1e6);
-    table.row(vec![
-        "full UDP packets carried".to_owned(),
-        megabits(FAST_LOAD as f64),
-        megabits(rate),
-    ]);
-    table.row(vec![
-        "CPU for that".to_owned(),
-        "at most one core".to_owned(),
-        format!("{cpu:.2} cores"),
-    ]);
+    table.row(vec!["full UDP packets carried".to_owned(), megabits(FAST_LOAD as f64), megabits(rate)]);
+    table.row(vec!["CPU for that".to_owned(), "at most one core".to_owned(), format!("{cpu:.2} cores")]);
     let shell = topology.link().shell_stats()?;
     table.row(vec![
         "frames sent late, at most".to_owned(),
@@ -185,11 +151,7 @@ fn emulator() -> Result<()> {
         "0".to_owned(),
         (shell.overruns + shell.unsent).to_string(),
     ]);
-    table.row(vec![
-        "frames the queue dropped".to_owned(),
-        "0".to_owned(),
-        out.queue_full.to_string(),
-    ]);
+    table.row(vec!["frames the queue dropped".to_owned(), "0".to_owned(), out.queue_full.to_string()]);
     drop(topology);
 
     let line = Topology::build(Setup::link(Profile::long_line(RATE, ROUND_TRIP, 0.0)))?;
@@ -222,63 +184,43 @@ impl Way {
 
 fn start_iperf(topology: &Topology) -> Result<Process> {
     let iperf = topology.target.program("iperf3")?.arg("-s").start()?;
-    topology
-        .target
-        .wait_for_listener(IPERF_PORT, Duration::from_secs(10))?;
+    topology.target.wait_for_listener(IPERF_PORT, Duration::from_secs(10))?;
     Ok(iperf)
 }
 
 /// What the receiver of one TCP flow got, in bit/s, after `warm_up`.
 fn iperf(client: &Node, way: Way, time: Duration, warm_up: Duration) -> Result<f64> {
-    let words = format!(
-        "-c {TARGET} -J -t {} -O {}",
-        time.as_secs(),
-        warm_up.as_secs()
-    );
+    let words = format!("-c {TARGET} -J -t {} -O {}", time.as_secs(), warm_up.as_secs());
     let program = client.program("iperf3")?.words(&words);
-    let program = if way == Way::Down {
-        program.arg("-R")
-    } else {
-        program
-    };
+    let program = if way == Way::Down { program.arg("-R") } else { program };
     let report = report(program, time + warm_up)?;
-    report["end"]["sum_received"]["bits_per_second"]
-        .as_f64()
-        .context("iperf3 reported no rate")
+    report["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 reported no rate")
 }
 
 /// Sends full UDP packets at `rate`, in bit/s of IP packets.
 fn load_with_udp(client: &Node, rate: u64) -> Result<()> {
     let payload = rate * UDP_PAYLOAD / FULL_PACKET;
-    let words = format!(
-        "-u -c {TARGET} -J -t {} -b {payload} -l {UDP_PAYLOAD}",
-        BULK_TIME.as_secs()
-    );
+    let words = format!("-u -c {TARGET} -J -t {} -b {payload} -l {UDP_PAYLOAD}", BULK_TIME.as_secs());
     report(client.program("iperf3")?.words(&words), BULK_TIME)?;
     Ok(())
 }
 
 fn report(program: netns_tests::process::Program, time: Duration) -> Result<serde_json::Value> {
     let finished = program.run(time + Duration::from_secs(60))?;
-    let report: serde_json::Value =
-        serde_json::from_str(&finished.stdout).context("iperf3's report")?;
+    let report: serde_json::Value = serde_json::from_str(&finished.stdout).context("iperf3's report")?;
     ensure!(report["error"].is_null(), "iperf3: {}", report["error"]);
     Ok(report)
 }
 
 fn expect_carried_by_the_shell(topology: &Topology) -> Result<()> {
     let shell = topology.link().shell_stats()?;
-    ensure!(
-        shell.overruns == 0 && shell.unsent == 0,
-        "the machine was too slow for the link: {shell:?}"
-    );
+    ensure!(shell.overruns == 0 && shell.unsent == 0, "the machine was too slow for the link: {shell:?}");
     Ok(())
 }
 
 /// The CPU seconds of every vpn on the client and on the server so far.
 fn cpu_of_both(topology: &Topology) -> Result<[f64; 2]> {
-    let of =
-        |node: &Node| -> Result<f64> { node.pids_of(PROGRAM)?.into_iter().map(cpu_seconds).sum() };
+    let of = |node: &Node| -> Result<f64> { node.pids_of(PROGRAM)?.into_iter().map(cpu_seconds).sum() };
     Ok([of(topology.client())?, of(&topology.server)?])
 }
 
@@ -286,14 +228,9 @@ fn cpu_of_both(topology: &Topology) -> Result<[f64; 2]> {
 fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"))?;
     // The second field is the name in parentheses, which may hold spaces.
-    let (_, fields) = stat
-        .rsplit_once(") ")
-        .context("no name in /proc/PID/stat")?;
+    let (_, fields) = stat.rsplit_once(") ").context("no name in /proc/PID/stat")?;
     let mut times = fields.split(' ').skip(11).take(2).map(str::parse::<f64>);
-    let (user, system) = (
-        times.next().context("no user time")??,
-        times.next().context("no system time")??,
-    );
+    let (user, system) = (times.next().context("no user time")??, times.next().context("no system time")??);
     Ok((user + system) / rustix::param::clock_ticks_per_second() as f64)
 }
 

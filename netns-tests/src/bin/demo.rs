@@ -52,10 +52,7 @@ fn demonstrate() -> Result<usize> {
     let vpn = Vpn::prepare(&topology)?;
     let _serve = vpn.serve(&topology)?;
     let up = vpn.up(&topology, 0, "")?;
-    println!(
-        "  vpn up                            {:.1} s",
-        up.elapsed.as_secs_f64()
-    );
+    println!("  vpn up                            {:.1} s", up.elapsed.as_secs_f64());
     let through = Row::ALL.map(|row| show(row, row.measure(&services, client, Way::Vpn)));
     vpn.down(&topology, 0)?.expect_code(0)?;
 
@@ -146,38 +143,19 @@ fn download(services: &Services, client: &Node, host: IpAddr, way: Way) -> Resul
     if way == Way::Direct {
         return direct_rate(client, host);
     }
-    let seconds = services
-        .download(client, host, DOWNLOAD_LIMIT)?
-        .elapsed
-        .as_secs_f64();
-    Ok(format!(
-        "{:.1} Mbit/s ({seconds:.1} s, checksum right)",
-        megabits(FILE_SIZE as f64) / seconds
-    ))
+    let seconds = services.download(client, host, DOWNLOAD_LIMIT)?.elapsed.as_secs_f64();
+    Ok(format!("{:.1} Mbit/s ({seconds:.1} s, checksum right)", megabits(FILE_SIZE as f64) / seconds))
 }
 
 /// A direct download would take minutes: it is cut, and its rate shown.
 fn direct_rate(client: &Node, host: IpAddr) -> Result<String> {
     let url = url(host, HTTP_PORT, FILE);
     let curl = services::curl(client, &url, DIRECT_LIMIT)?;
-    let finished = curl
-        .args(["-o", "/dev/null", "-w", "%{size_download}"])
-        .run(DOWNLOAD_LIMIT)?;
-    let bytes: f64 = finished
-        .stdout
-        .trim()
-        .parse()
-        .context("curl wrote no size")?;
-    let cut = if finished.code() == Some(CURL_TIMED_OUT) {
-        ", cut"
-    } else {
-        ""
-    };
+    let finished = curl.args(["-o", "/dev/null", "-w", "%{size_download}"]).run(DOWNLOAD_LIMIT)?;
+    let bytes: f64 = finished.stdout.trim().parse().context("curl wrote no size")?;
+    let cut = if finished.code() == Some(CURL_TIMED_OUT) { ", cut" } else { "" };
     let seconds = finished.elapsed.as_secs_f64();
-    Ok(format!(
-        "{:.1} Mbit/s ({seconds:.0} s{cut})",
-        megabits(bytes) / seconds
-    ))
+    Ok(format!("{:.1} Mbit/s ({seconds:.0} s{cut})", megabits(bytes) / seconds))
 }
 
 fn name(client: &Node, way: Way) -> Result<String> {
@@ -190,16 +168,8 @@ fn name(client: &Node, way: Way) -> Result<String> {
 
 fn ping(client: &Node, host: IpAddr) -> Result<String> {
     let (answered, mean) = services::ping(client, host, PINGS)?;
-    ensure!(
-        answered >= LEAST_PINGS,
-        "{:.0} % answered",
-        answered * 100.0
-    );
-    Ok(format!(
-        "{:.0} ms, {:.0} % answered",
-        mean.context("no time in ping's output")?,
-        answered * 100.0
-    ))
+    ensure!(answered >= LEAST_PINGS, "{:.0} % answered", answered * 100.0);
+    Ok(format!("{:.0} ms, {:.0} % answered", mean.context("no time in ping's output")?, answered * 100.0))
 }
 
 fn unreachable_v4(client: &Node, host: Ipv4Addr) -> Result<String> {
@@ -212,9 +182,7 @@ fn unreachable_v6(client: &Node, host: Ipv6Addr) -> Result<String> {
 
 /// The time to an error that is not curl's own timeout and says one of `words`.
 fn error(client: &Node, url: &str, words: &[&str]) -> Result<String> {
-    let curl = services::curl(client, url, ERROR_LIMIT)?
-        .arg("-v")
-        .run(ERROR_LIMIT * 2)?;
+    let curl = services::curl(client, url, ERROR_LIMIT)?.arg("-v").run(ERROR_LIMIT * 2)?;
     let elapsed = curl.elapsed;
     let curl = curl.expect_code(CURL_FAILED_TO_CONNECT)?;
     let word = words.iter().find(|word| curl.stderr.contains(**word));
@@ -223,9 +191,7 @@ fn error(client: &Node, url: &str, words: &[&str]) -> Result<String> {
 }
 
 fn show(row: Row, outcome: Result<String>) -> Result<String> {
-    let text = outcome
-        .as_ref()
-        .map_or_else(|error| format!("FAILED: {error:#}"), Clone::clone);
+    let text = outcome.as_ref().map_or_else(|error| format!("FAILED: {error:#}"), Clone::clone);
     println!("  {:<32}  {text}", row.label());
     outcome
 }

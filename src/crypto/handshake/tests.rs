@@ -33,11 +33,7 @@ impl Ends {
     }
 
     fn without_psk() -> Self {
-        Self {
-            client_psk: PresharedKey::default(),
-            server_psk: Some(PresharedKey::default()),
-            ..Self::new()
-        }
+        Self { client_psk: PresharedKey::default(), server_psk: Some(PresharedKey::default()), ..Self::new() }
     }
 
     fn initiate(&mut self, payload: &Message1, size: usize) -> (Initiator, Vec<u8>) {
@@ -184,38 +180,21 @@ fn tells_the_server_who_the_client_is_and_what_it_says() {
     let received = ends.receive(&packet).unwrap();
     assert_eq!(received.remote, ends.client.public_key());
     assert_eq!(received.payload, message1());
-    assert_eq!(
-        &received.ephemeral,
-        packet[HEADER_LEN..].first_chunk().unwrap()
-    );
+    assert_eq!(&received.ephemeral, packet[HEADER_LEN..].first_chunk().unwrap());
     assert!(received.known);
 }
 
 #[test]
 fn pads_message_1_to_exactly_the_size_asked_for() {
     let mut ends = Ends::new();
-    for size in [
-        MESSAGE1_MIN_LEN,
-        MESSAGE1_MIN_LEN + 1,
-        1240,
-        1360,
-        9000,
-        MESSAGE_MAX_LEN,
-    ] {
+    for size in [MESSAGE1_MIN_LEN, MESSAGE1_MIN_LEN + 1, 1240, 1360, 9000, MESSAGE_MAX_LEN] {
         let (_, packet) = ends.initiate(&message1(), size);
         assert_eq!(packet.len(), size);
         assert_eq!(ends.receive(&packet).unwrap().payload, message1());
     }
     for size in [0, MESSAGE1_MIN_LEN - 1, MESSAGE_MAX_LEN + 1] {
         let (psk, server) = (PresharedKey::default(), ends.server.public_key());
-        let begun = Initiator::new(
-            &ends.client,
-            &server,
-            &psk,
-            &message1(),
-            size,
-            &mut ends.rng,
-        );
+        let begun = Initiator::new(&ends.client, &server, &psk, &message1(), size, &mut ends.rng);
         assert_eq!(begun.unwrap_err(), HandshakeError::Size);
     }
 }
@@ -249,10 +228,7 @@ fn is_silent_to_a_client_with_the_wrong_server_key() {
 
 #[test]
 fn refuses_an_unknown_key_under_the_zero_preshared_key() {
-    let mut ends = Ends {
-        server_psk: None,
-        ..Ends::new()
-    };
+    let mut ends = Ends { server_psk: None, ..Ends::new() };
     let (_, packet) = ends.initiate(&message1(), SIZE);
     let received = ends.receive(&packet).unwrap();
     assert!(!received.known);
@@ -270,10 +246,7 @@ fn refuses_an_unknown_key_under_the_zero_preshared_key() {
 #[test]
 fn refuses_another_version() {
     let mut ends = Ends::new();
-    let payload = Message1 {
-        version: VERSION + 1,
-        ..message1()
-    };
+    let payload = Message1 { version: VERSION + 1, ..message1() };
     let (mut initiator, packet) = ends.initiate(&payload, SIZE);
     let received = ends.receive(&packet).unwrap();
     assert_eq!(received.payload.version, VERSION + 1);
@@ -286,24 +259,16 @@ fn refuses_another_version() {
 fn says_that_the_preshared_keys_differ() {
     let zero = || Some(PresharedKey::default());
     let other = || Some(PresharedKey::from_bytes([8; KEY_LEN]));
-    let stale = Message2::Stale {
-        above: message1().timestamp,
-    };
+    let stale = Message2::Stale { above: message1().timestamp };
     for server_psk in [zero(), other()] {
         for message in [fresh(), resumed(Suite::Aes256Gcm), stale.clone()] {
-            let mut ends = Ends {
-                server_psk: server_psk.clone(),
-                ..Ends::new()
-            };
+            let mut ends = Ends { server_psk: server_psk.clone(), ..Ends::new() };
             let (mut initiator, packet, _) = ends.answer(&message);
             let error = initiator.finish(&packet).unwrap_err();
             assert_eq!(error, HandshakeError::PresharedKeyDiffers);
         }
     }
-    let mut ends = Ends {
-        client_psk: PresharedKey::default(),
-        ..Ends::new()
-    };
+    let mut ends = Ends { client_psk: PresharedKey::default(), ..Ends::new() };
     let (mut initiator, packet, _) = ends.answer(&fresh());
     let error = initiator.finish(&packet).unwrap_err();
     assert_eq!(error, HandshakeError::PresharedKeyDiffers);
@@ -318,12 +283,7 @@ fn takes_message_2_after_any_amount_of_garbage() {
     let mut garbage = vec![0x77; packet.len()];
     let error = initiator.finish(&garbage).unwrap_err();
     assert_eq!(error, HandshakeError::NotHandshake);
-    for length in [
-        HEADER_LEN + TAG_LEN,
-        packet.len(),
-        2000,
-        MESSAGE_MAX_LEN + 1,
-    ] {
+    for length in [HEADER_LEN + TAG_LEN, packet.len(), 2000, MESSAGE_MAX_LEN + 1] {
         garbage.resize(length, 0x78);
         mask.write(Header::HANDSHAKE, &mut garbage);
         assert!(initiator.finish(&garbage).is_err());
@@ -378,10 +338,7 @@ fn drops_messages_cut_to_any_length() {
     }
     for length in 0..message_2.len() {
         assert!(initiator.finish(&message_2[..length]).is_err(), "{length}");
-        assert!(
-            initiator.finish(&cut(&message_2, length)).is_err(),
-            "{length}"
-        );
+        assert!(initiator.finish(&cut(&message_2, length)).is_err(), "{length}");
     }
     assert!(initiator.finish(&message_2).is_ok());
 }

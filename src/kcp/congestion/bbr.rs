@@ -41,10 +41,7 @@ impl Bbr {
     pub(crate) fn new(packet: u64, seed: u32, now: Instant) -> Self {
         Self {
             packet,
-            mode: Mode::Startup {
-                best: Rate::default(),
-                still: 0,
-            },
+            mode: Mode::Startup { best: Rate::default(), still: 0 },
             mode_since: now,
             bandwidth: Bandwidth::default(),
             min_rtt: None,
@@ -60,9 +57,7 @@ impl Bbr {
 
     /// Whether this batch begins a new round trip.
     fn count_round(&mut self, acks: &Acks) -> bool {
-        let begins = acks
-            .delivered_at_departure
-            .is_some_and(|delivered| delivered >= self.round_ends);
+        let begins = acks.delivered_at_departure.is_some_and(|delivered| delivered >= self.round_ends);
         if begins {
             self.round += 1;
             self.round_ends = acks.delivered;
@@ -88,9 +83,7 @@ impl Bbr {
         };
         let lasted = now.saturating_duration_since(self.mode_since);
         match self.mode {
-            Mode::Startup { best, still } => {
-                self.leave_startup(best, still, acks, round_begins, now)
-            }
+            Mode::Startup { best, still } => self.leave_startup(best, still, acks, round_begins, now),
             Mode::Drain => {
                 if acks.in_flight <= self.bdp() || lasted >= 3 * min_rtt {
                     self.enter(Mode::Down, now);
@@ -124,25 +117,14 @@ impl Bbr {
         self.renew_min_rtt(now);
     }
 
-    fn leave_startup(
-        &mut self,
-        best: Rate,
-        still: u32,
-        acks: &Acks,
-        round_begins: bool,
-        now: Instant,
-    ) {
+    fn leave_startup(&mut self, best: Rate, still: u32, acks: &Acks, round_begins: bool, now: Instant) {
         let limited = acks.rate.is_none_or(|rate| rate.app_limited);
         if !round_begins || limited {
             return;
         }
         let bandwidth = self.bandwidth.best().unwrap_or_default();
         let queued = self.queue_delay() > self.min_rtt.unwrap_or_default() / 4;
-        let still = if bandwidth >= best.scaled(5, 4) {
-            0
-        } else {
-            still + 1
-        };
+        let still = if bandwidth >= best.scaled(5, 4) { 0 } else { still + 1 };
         if still >= STILL_ROUNDS || (still >= 1 && queued) {
             self.enter(Mode::Drain, now);
         } else {
@@ -166,10 +148,7 @@ impl Bbr {
         }
         if mode == Mode::Cruise {
             // A linear congruential step is random enough to keep sessions apart (Numerical Recipes).
-            self.random = self
-                .random
-                .wrapping_mul(1_664_525)
-                .wrapping_add(1_013_904_223);
+            self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             self.cruise = CRUISE_ROUNDS + (self.random >> 16) % CRUISE_VARIES;
         }
         self.mode = mode;
@@ -225,8 +204,7 @@ impl Bbr {
     fn cruise_gain(&self) -> u64 {
         let (short, long) = (self.short_queue(), self.long_queue());
         let excess = self.queue_delay().saturating_sub(short).min(long - short);
-        let share =
-            excess.as_nanos() * u128::from(1000 - QUEUED_GAIN) / (long - short).as_nanos().max(1);
+        let share = excess.as_nanos() * u128::from(1000 - QUEUED_GAIN) / (long - short).as_nanos().max(1);
         1000 - u64::try_from(share).unwrap_or(0)
     }
 }
@@ -269,10 +247,10 @@ impl Congestion for Bbr {
     fn pacing_rate(&self) -> Option<Rate> {
         let rtt = self.min_rtt.unwrap_or(ASSUMED_RTT).max(SHORTEST_RTT);
         let first = Rate::of(INITIAL_PACKETS * self.packet, rtt)?;
-        let rate = match self.mode {
-            Mode::Startup { .. } => self.sending_rate().unwrap_or(first).max(first),
-            _ => self.sending_rate().unwrap_or(first),
-        };
+        let mut rate = self.sending_rate().unwrap_or(first);
+        if matches!(self.mode, Mode::Startup { .. }) {
+            rate = rate.max(first);
+        }
         Some(rate.scaled(self.gain(), 1000).max(self.slowest()))
     }
 

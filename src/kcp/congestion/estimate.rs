@@ -20,11 +20,7 @@ impl Bandwidth {
         if sample.app_limited && self.best().is_some_and(|best| sample.rate < best) {
             return;
         }
-        while self
-            .best
-            .back()
-            .is_some_and(|(_, rate)| *rate <= sample.rate)
-        {
+        while self.best.back().is_some_and(|(_, rate)| *rate <= sample.rate) {
             self.best.pop_back();
         }
         match self.best.back() {
@@ -33,10 +29,7 @@ impl Bandwidth {
             _ => self.best.push_back((round, sample.rate)),
         }
         while self.best.len() > 1
-            && self
-                .best
-                .front()
-                .is_some_and(|(seen, _)| seen + BANDWIDTH_ROUNDS < round)
+            && self.best.front().is_some_and(|(seen, _)| seen + BANDWIDTH_ROUNDS < round)
         {
             self.best.pop_front();
         }
@@ -59,10 +52,7 @@ pub(super) struct RecentRtt {
 impl RecentRtt {
     /// Takes a sample; `span` is how long half of the memory lasts.
     pub(super) fn on_sample(&mut self, rtt: Duration, span: Duration, now: Instant) {
-        if self
-            .since
-            .is_none_or(|since| now.saturating_duration_since(since) >= span)
-        {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= span) {
             self.last = self.current.take();
             self.since = Some(now);
         }
@@ -124,8 +114,7 @@ impl PathLoss {
     }
 
     fn covers(&self, sent_at: Instant) -> bool {
-        self.window
-            .is_some_and(|(from, to)| sent_at >= from && to.is_none_or(|to| sent_at < to))
+        self.window.is_some_and(|(from, to)| sent_at >= from && to.is_none_or(|to| sent_at < to))
     }
 }
 
@@ -144,10 +133,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn sample(rate: u64, app_limited: bool) -> Sample {
-        Sample {
-            rate: Rate::per_second(rate),
-            app_limited,
-        }
+        Sample { rate: Rate::per_second(rate), app_limited }
     }
 
     #[test]

@@ -4,12 +4,7 @@ use super::*;
 
 /// Keeps every stream's send buffer full, moves `messages`, lets all but `stopped` read, and returns
 /// what each read.
-fn saturate(
-    pair: &mut Pair,
-    ids: &[StreamId],
-    stopped: Option<StreamId>,
-    messages: usize,
-) -> Vec<usize> {
+fn saturate(pair: &mut Pair, ids: &[StreamId], stopped: Option<StreamId>, messages: usize) -> Vec<usize> {
     let mut read = vec![0; ids.len()];
     for turn in 0..messages {
         if turn % 10 == 0 {
@@ -33,10 +28,7 @@ fn saturate(
 }
 
 /// Jain's index: 1 = all equal.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "shares of a test are far below 2^52"
-)]
+#[expect(clippy::cast_precision_loss, reason = "shares of a test are far below 2^52")]
 fn jain(shares: &[usize]) -> f64 {
     let sum: f64 = shares.iter().map(|share| *share as f64).sum();
     let squares: f64 = shares.iter().map(|share| (*share as f64).powi(2)).sum();
@@ -65,11 +57,7 @@ fn a_reader_that_stops_costs_the_others_nothing() {
 
 #[test]
 fn many_readers_that_stopped_leave_room_to_write_for_a_new_stream() {
-    let limits = Limits {
-        session_buffer: 4 << 20,
-        streams: 1000,
-        ..Limits::default()
-    };
+    let limits = Limits { session_buffer: 4 << 20, streams: 1000, ..Limits::default() };
     let mut pair = Pair::new(limits);
     pair.ends[1] = Mux::new(Role::Server, Limits::default());
     for _ in 0..500 {
@@ -102,10 +90,7 @@ fn a_new_small_stream_waits_for_no_bulk() {
     pair.ends[0].write(small, b"GET /");
     pair.ends[0].finish(small);
     assert!(pair.step(0));
-    assert!(pair.events(1).contains(&Event::Open {
-        id: small,
-        target: target()
-    }));
+    assert!(pair.events(1).contains(&Event::Open { id: small, target: target() }));
     assert_eq!(pair.ends[1].readable(small), b"GET /");
 }
 

@@ -7,14 +7,7 @@ use super::*;
 /// A server with one stream, 1, accepted and quiet.
 fn server() -> Mux {
     let mut server = Mux::new(Role::Server, small_limits());
-    receive(
-        &mut server,
-        &[Frame::Open {
-            id: id(1),
-            target: target(),
-        }],
-    )
-    .unwrap();
+    receive(&mut server, &[Frame::Open { id: id(1), target: target() }]).unwrap();
     assert!(matches!(server.poll_event(), Some(Event::Open { .. })));
     server.accept(id(1));
     assert_eq!(sent_by(&mut server), ["Opened(StreamId(1))"]);
@@ -27,22 +20,10 @@ fn receive(mux: &mut Mux, frames: &[Frame<'_>]) -> Result<(), Violation> {
 
 #[test]
 fn nonsense_closes_the_session_by_name() {
-    let open = |open: u32| Frame::Open {
-        id: id(open),
-        target: target(),
-    };
-    let data = |data: u32| Frame::Data {
-        id: id(data),
-        bytes: b"x",
-    };
-    let credit = Frame::Credit {
-        id: id(3),
-        limit: 1 << 20,
-    };
-    let reset = Frame::Reset {
-        id: id(2),
-        code: ResetCode::Reset,
-    };
+    let open = |open: u32| Frame::Open { id: id(open), target: target() };
+    let data = |data: u32| Frame::Data { id: id(data), bytes: b"x" };
+    let credit = Frame::Credit { id: id(3), limit: 1 << 20 };
+    let reset = Frame::Reset { id: id(2), code: ResetCode::Reset };
     for (frames, violation) in [
         (vec![open(2)], Violation::WrongSide(id(2))),
         (vec![open(1)], Violation::Reused(id(1))),
@@ -54,11 +35,7 @@ fn nonsense_closes_the_session_by_name() {
         (vec![Frame::Opened(id(2))], Violation::NeverOpened(id(2))),
         (vec![Frame::Opened(id(1))], Violation::Unasked(id(1))),
     ] {
-        assert_eq!(
-            receive(&mut server(), &frames),
-            Err(violation),
-            "{frames:?}"
-        );
+        assert_eq!(receive(&mut server(), &frames), Err(violation), "{frames:?}");
     }
     let bytes = [9, 0];
     let violation = Violation::Malformed(Malformed::Type(0));
@@ -69,116 +46,43 @@ fn nonsense_closes_the_session_by_name() {
 fn an_acceptor_says_opened_once_and_before_its_bytes() {
     let mut client = Mux::new(Role::Client, Limits::default());
     let own = client.open(target()).unwrap();
-    assert_eq!(
-        receive(&mut client, &[Frame::Opened(own)]),
-        Err(Violation::NeverOpened(own))
-    );
+    assert_eq!(receive(&mut client, &[Frame::Opened(own)]), Err(Violation::NeverOpened(own)));
     assert_eq!(sent_by(&mut client).len(), 1);
-    let data = Frame::Data {
-        id: own,
-        bytes: b"x",
-    };
-    assert_eq!(
-        receive(&mut client, &[data]),
-        Err(Violation::NotAccepted(own))
-    );
-    assert_eq!(
-        receive(&mut client, &[Frame::Fin(own)]),
-        Err(Violation::NotAccepted(own))
-    );
+    let data = Frame::Data { id: own, bytes: b"x" };
+    assert_eq!(receive(&mut client, &[data]), Err(Violation::NotAccepted(own)));
+    assert_eq!(receive(&mut client, &[Frame::Fin(own)]), Err(Violation::NotAccepted(own)));
     assert_eq!(receive(&mut client, &[Frame::Opened(own), data]), Ok(()));
-    assert_eq!(
-        receive(&mut client, &[Frame::Opened(own)]),
-        Err(Violation::Unasked(own))
-    );
+    assert_eq!(receive(&mut client, &[Frame::Opened(own)]), Err(Violation::Unasked(own)));
 }
 
 #[test]
 fn offences_on_a_stream_reset_that_stream_and_no_other() {
     let fin = Frame::Fin(id(1));
-    let data = Frame::Data {
-        id: id(1),
-        bytes: b"x",
-    };
+    let data = Frame::Data { id: id(1), bytes: b"x" };
     let full = [0; 65_535];
-    let overrun = Frame::Data {
-        id: id(1),
-        bytes: &full,
-    };
-    let shrunk = Frame::Credit {
-        id: id(1),
-        limit: 65_535,
-    };
+    let overrun = Frame::Data { id: id(1), bytes: &full };
+    let shrunk = Frame::Credit { id: id(1), limit: 65_535 };
     for (frames, counted) in [
-        (
-            vec![fin, data],
-            Stats {
-                data_after_fin: 1,
-                ..Stats::default()
-            },
-        ),
-        (
-            vec![fin, fin],
-            Stats {
-                data_after_fin: 1,
-                ..Stats::default()
-            },
-        ),
-        (
-            vec![data, overrun, data],
-            Stats {
-                credit_overruns: 1,
-                ..Stats::default()
-            },
-        ),
-        (
-            vec![shrunk],
-            Stats {
-                credit_shrinks: 1,
-                ..Stats::default()
-            },
-        ),
+        (vec![fin, data], Stats { data_after_fin: 1, ..Stats::default() }),
+        (vec![fin, fin], Stats { data_after_fin: 1, ..Stats::default() }),
+        (vec![data, overrun, data], Stats { credit_overruns: 1, ..Stats::default() }),
+        (vec![shrunk], Stats { credit_shrinks: 1, ..Stats::default() }),
     ] {
         let mut server = server();
-        receive(
-            &mut server,
-            &[Frame::Open {
-                id: id(3),
-                target: target(),
-            }],
-        )
-        .unwrap();
+        receive(&mut server, &[Frame::Open { id: id(3), target: target() }]).unwrap();
         assert!(matches!(server.poll_event(), Some(Event::Open { .. })));
         receive(&mut server, &frames).unwrap();
         let stats = server.stats();
         assert_eq!(
-            (
-                stats.data_after_fin,
-                stats.credit_overruns,
-                stats.credit_shrinks
-            ),
-            (
-                counted.data_after_fin,
-                counted.credit_overruns,
-                counted.credit_shrinks
-            ),
+            (stats.data_after_fin, stats.credit_overruns, stats.credit_shrinks),
+            (counted.data_after_fin, counted.credit_overruns, counted.credit_shrinks),
             "{frames:?}"
         );
         let code = ResetCode::Reset;
-        assert_eq!(
-            sent_by(&mut server),
-            ["Reset { id: StreamId(1), code: Reset }"]
-        );
+        assert_eq!(sent_by(&mut server), ["Reset { id: StreamId(1), code: Reset }"]);
         let told: Vec<_> = std::iter::from_fn(|| server.poll_event()).collect();
-        assert_eq!(
-            told.last(),
-            Some(&Event::Reset { id: id(1), code }),
-            "{told:?}"
-        );
-        assert_eq!(
-            (server.stats().streams, server.stats().receive_buffered),
-            (1, 0)
-        );
+        assert_eq!(told.last(), Some(&Event::Reset { id: id(1), code }), "{told:?}");
+        assert_eq!((server.stats().streams, server.stats().receive_buffered), (1, 0));
         // What the peer sends before it hears of the reset is ignored.
         receive(&mut server, &[data, fin, shrunk]).unwrap();
     }
@@ -188,14 +92,7 @@ fn offences_on_a_stream_reset_that_stream_and_no_other() {
 fn a_flood_of_opens_stays_bounded() {
     let mut server = Mux::new(Role::Server, small_limits());
     for open in (1..200_001).step_by(2) {
-        receive(
-            &mut server,
-            &[Frame::Open {
-                id: id(open),
-                target: target(),
-            }],
-        )
-        .unwrap();
+        receive(&mut server, &[Frame::Open { id: id(open), target: target() }]).unwrap();
     }
     assert_eq!(server.stats().streams, 10);
     assert!(server.resets.len() <= 5000, "{}", server.resets.len());
@@ -203,24 +100,24 @@ fn a_flood_of_opens_stays_bounded() {
 }
 
 #[test]
+fn a_flood_of_opens_that_are_refused_one_by_one_stays_bounded() {
+    let mut server = Mux::new(Role::Server, small_limits());
+    for open in (1..20_001).step_by(2) {
+        receive(&mut server, &[Frame::Open { id: id(open), target: target() }]).unwrap();
+        while let Some(Event::Open { id, .. }) = server.poll_event() {
+            server.reset(id, ResetCode::Denied);
+        }
+    }
+    assert_eq!(server.stats().opened_by_peer, 10);
+    assert!(server.resets.len() <= 5000);
+}
+
+#[test]
 fn a_flood_of_opens_and_resets_leaves_nothing() {
     let mut server = Mux::new(Role::Server, small_limits());
     for open in (1..200_001).step_by(2) {
-        let reset = Frame::Reset {
-            id: id(open),
-            code: ResetCode::Reset,
-        };
-        receive(
-            &mut server,
-            &[
-                Frame::Open {
-                    id: id(open),
-                    target: target(),
-                },
-                reset,
-            ],
-        )
-        .unwrap();
+        let reset = Frame::Reset { id: id(open), code: ResetCode::Reset };
+        receive(&mut server, &[Frame::Open { id: id(open), target: target() }, reset]).unwrap();
     }
     assert_eq!(server.stats().streams, 0);
     assert!(server.events.len() < 200, "{}", server.events.len());

@@ -21,22 +21,14 @@ struct Pair {
 
 impl Pair {
     fn new(limits: Limits) -> Self {
-        Self {
-            ends: [
-                Mux::new(Role::Client, limits),
-                Mux::new(Role::Server, limits),
-            ],
-            now: start(),
-        }
+        Self { ends: [Mux::new(Role::Client, limits), Mux::new(Role::Server, limits)], now: start() }
     }
 
     /// Moves one message from end `from` to the other; false when there was none.
     fn step(&mut self, from: usize) -> bool {
         let mut buffer = [0; MESSAGE];
         let len = self.ends[from].fill(&mut buffer, self.now);
-        self.ends[1 - from]
-            .handle_message(&buffer[..len], self.now)
-            .unwrap();
+        self.ends[1 - from].handle_message(&buffer[..len], self.now).unwrap();
         len > 0
     }
 
@@ -73,10 +65,7 @@ impl Pair {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "any start will do for a test's own clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "any start will do for a test's own clock")]
 fn start() -> Instant {
     Instant::now()
 }
@@ -116,11 +105,7 @@ fn sent_by(mux: &mut Mux) -> Vec<String> {
 }
 
 fn small_limits() -> Limits {
-    Limits {
-        streams: 10,
-        session_buffer: 1 << 20,
-        ..Limits::default()
-    }
+    Limits { streams: 10, session_buffer: 1 << 20, ..Limits::default() }
 }
 
 #[test]
@@ -128,13 +113,7 @@ fn carries_bytes_both_ways_and_closes_each_way_on_its_own() {
     let mut pair = Pair::new(Limits::default());
     let stream = pair.ends[0].open(target()).unwrap();
     pair.settle();
-    assert_eq!(
-        pair.events(1),
-        [Event::Open {
-            id: stream,
-            target: target()
-        }]
-    );
+    assert_eq!(pair.events(1), [Event::Open { id: stream, target: target() }]);
     assert_eq!(pair.events(0), []);
     pair.ends[1].accept(stream);
     pair.settle();
@@ -153,23 +132,11 @@ fn carries_bytes_both_ways_and_closes_each_way_on_its_own() {
         pair.settle();
         assert_eq!(pair.read_all(0, stream), b"answer");
     }
-    assert_eq!(
-        (pair.ends[0].stats().streams, pair.ends[1].stats().streams),
-        (1, 1)
-    );
+    assert_eq!((pair.ends[0].stats().streams, pair.ends[1].stats().streams), (1, 1));
     pair.ends[1].finish(stream);
     pair.settle();
-    assert_eq!(
-        pair.events(0),
-        [
-            Event::Readable { id: stream },
-            Event::Finished { id: stream }
-        ]
-    );
-    assert_eq!(
-        (pair.ends[0].stats().streams, pair.ends[1].stats().streams),
-        (0, 0)
-    );
+    assert_eq!(pair.events(0), [Event::Readable { id: stream }, Event::Finished { id: stream }]);
+    assert_eq!((pair.ends[0].stats().streams, pair.ends[1].stats().streams), (0, 0));
 }
 
 #[test]
@@ -188,21 +155,14 @@ fn tells_the_end_only_after_the_last_byte_was_read() {
 
 #[test]
 fn a_refusal_carries_its_reason() {
-    for code in [
-        ResetCode::Refused,
-        ResetCode::NetUnreachable,
-        ResetCode::Timeout,
-    ] {
+    for code in [ResetCode::Refused, ResetCode::NetUnreachable, ResetCode::Timeout] {
         let mut pair = Pair::new(Limits::default());
         let stream = pair.ends[0].open(target()).unwrap();
         pair.settle();
         pair.ends[1].reset(stream, code);
         pair.settle();
         assert_eq!(pair.events(0), [Event::Reset { id: stream, code }]);
-        assert_eq!(
-            (pair.ends[0].stats().streams, pair.ends[1].stats().streams),
-            (0, 0)
-        );
+        assert_eq!((pair.ends[0].stats().streams, pair.ends[1].stats().streams), (0, 0));
     }
 }
 
@@ -214,13 +174,7 @@ fn bytes_may_travel_with_the_open_and_are_told_after_it_is_accepted() {
     pair.ends[0].finish(stream);
     assert!(pair.step(0));
     assert!(!pair.step(0));
-    assert_eq!(
-        pair.events(1),
-        [Event::Open {
-            id: stream,
-            target: target()
-        }]
-    );
+    assert_eq!(pair.events(1), [Event::Open { id: stream, target: target() }]);
     assert_eq!(pair.ends[1].write(stream, b"too early"), 0);
     pair.ends[1].accept(stream);
     assert_eq!(pair.events(1), [Event::Readable { id: stream }]);
@@ -236,10 +190,7 @@ fn opened_leaves_before_the_first_byte_of_the_answer() {
     pair.ends[1].accept(stream);
     pair.ends[1].write(stream, b"hi");
     pair.ends[1].finish(stream);
-    assert_eq!(
-        sent_by(&mut pair.ends[1]),
-        ["Opened(StreamId(1))", "Data 1 2", "Fin(StreamId(1))"]
-    );
+    assert_eq!(sent_by(&mut pair.ends[1]), ["Opened(StreamId(1))", "Data 1 2", "Fin(StreamId(1))"]);
 }
 
 #[test]
@@ -250,16 +201,11 @@ fn control_leaves_before_open_and_open_before_data() {
     let new = pair.ends[0].open(target()).unwrap();
     pair.ends[0].write(new, b"x");
     pair.ends[0].reset(doomed, ResetCode::Reset);
-    pair.ends[0]
-        .handle_message(&message(&[Frame::Ping(7)]), pair.now)
-        .unwrap();
+    pair.ends[0].handle_message(&message(&[Frame::Ping(7)]), pair.now).unwrap();
     pair.ends[0].go_away();
     let frames = sent_by(&mut pair.ends[0]);
     assert_eq!(frames[..2], ["GoAway", "Pong(7)"]);
-    assert_eq!(
-        frames[2],
-        format!("Reset {{ id: {doomed:?}, code: Reset }}")
-    );
+    assert_eq!(frames[2], format!("Reset {{ id: {doomed:?}, code: Reset }}"));
     assert!(frames[3].starts_with("Open {"), "{frames:?}");
 }
 
@@ -274,10 +220,7 @@ fn bulk_data_fills_the_buffer_to_the_last_byte() {
 
 #[test]
 fn a_full_buffer_takes_nothing_and_tells_once_when_a_quarter_is_free() {
-    let limits = Limits {
-        send_buffer: 40_000,
-        ..Limits::default()
-    };
+    let limits = Limits { send_buffer: 40_000, ..Limits::default() };
     let mut pair = Pair::new(limits);
     let stream = pair.connect();
     assert_eq!(pair.ends[0].write(stream, &[0; 50_000]), 40_000);
@@ -290,10 +233,40 @@ fn a_full_buffer_takes_nothing_and_tells_once_when_a_quarter_is_free() {
         }
     }
     assert_eq!(told_at.len(), 1);
-    assert!(
-        (10_000..10_000 + MESSAGE).contains(&told_at[0]),
-        "{told_at:?}"
-    );
+    assert!((10_000..10_000 + MESSAGE).contains(&told_at[0]), "{told_at:?}");
+}
+
+#[test]
+fn a_write_that_fills_the_buffer_or_a_look_at_a_full_one_is_followed_by_an_event() {
+    let limits = Limits { send_buffer: 40_000, ..Limits::default() };
+    let mut pair = Pair::new(limits);
+    let stream = pair.connect();
+    assert_eq!(pair.ends[0].write(stream, &[0; 40_000]), 40_000);
+    pair.settle();
+    assert_eq!(pair.events(0), [Event::Writable { id: stream }]);
+    pair.ends[0].write(stream, &[0; 40_000]);
+    pair.settle();
+    pair.events(0);
+    // What is left of the credit has been sent; the rest waits for the reader.
+    while pair.ends[0].write(stream, &[0; 40_000]) > 0 {}
+    pair.ends[0].streams.get_mut(&stream).unwrap().send.is_awaited = false;
+    assert_eq!(pair.ends[0].write_room(stream), 0);
+    pair.read_all(1, stream);
+    pair.settle();
+    assert_eq!(pair.events(0), [Event::Writable { id: stream }]);
+}
+
+#[test]
+fn a_stream_that_both_ends_finished_needs_no_reset() {
+    let mut pair = Pair::new(Limits::default());
+    let stream = pair.connect();
+    pair.ends[1].write(stream, b"never read");
+    pair.ends[0].finish(stream);
+    pair.ends[1].finish(stream);
+    pair.settle();
+    pair.ends[0].reset(stream, ResetCode::Reset);
+    assert_eq!(sent_by(&mut pair.ends[0]), [""; 0]);
+    assert_eq!(pair.ends[0].stats().streams, 0);
 }
 
 #[test]
@@ -316,22 +289,9 @@ fn a_reset_discards_what_is_unsent_and_frames_that_cross_it_are_ignored() {
     assert!(pair.step(1));
     assert!(pair.ends[0].stats().frames_for_closed > 0);
     pair.settle();
-    assert_eq!(
-        pair.events(1),
-        [Event::Reset {
-            id: stream,
-            code: ResetCode::Reset
-        }]
-    );
+    assert_eq!(pair.events(1), [Event::Reset { id: stream, code: ResetCode::Reset }]);
     assert_eq!(pair.events(0), []);
-    assert_eq!(
-        pair.ends[1].stats(),
-        Stats {
-            streams: 0,
-            send_buffered: 0,
-            ..pair.ends[1].stats()
-        }
-    );
+    assert_eq!(pair.ends[1].stats(), Stats { streams: 0, send_buffered: 0, ..pair.ends[1].stats() });
 }
 
 #[test]
@@ -341,13 +301,7 @@ fn a_stream_reset_before_its_open_left_is_never_mentioned() {
     let second = pair.ends[0].open(target()).unwrap();
     pair.ends[0].reset(first, ResetCode::Reset);
     pair.settle();
-    assert_eq!(
-        pair.events(1),
-        [Event::Open {
-            id: second,
-            target: target()
-        }]
-    );
+    assert_eq!(pair.events(1), [Event::Open { id: second, target: target() }]);
 }
 
 #[test]
@@ -358,30 +312,17 @@ fn what_arrived_before_a_reset_can_be_read_until_the_event_is_polled() {
     pair.settle();
     pair.ends[0].reset(stream, ResetCode::Reset);
     pair.settle();
-    assert_eq!(
-        pair.ends[1].poll_event(),
-        Some(Event::Readable { id: stream })
-    );
+    assert_eq!(pair.ends[1].poll_event(), Some(Event::Readable { id: stream }));
     assert_eq!(pair.ends[1].readable(stream), b"last words");
-    assert_eq!(
-        pair.ends[1].poll_event(),
-        Some(Event::Reset {
-            id: stream,
-            code: ResetCode::Reset
-        })
-    );
+    assert_eq!(pair.ends[1].poll_event(), Some(Event::Reset { id: stream, code: ResetCode::Reset }));
     assert_eq!(pair.ends[1].readable(stream), b"");
 }
 
 #[test]
 fn both_ends_open_streams_of_their_own_parity() {
     let mut pair = Pair::new(Limits::default());
-    let odd: Vec<u32> = (0..3)
-        .map(|_| pair.ends[0].open(target()).unwrap().into())
-        .collect();
-    let even: Vec<u32> = (0..3)
-        .map(|_| pair.ends[1].open(target()).unwrap().into())
-        .collect();
+    let odd: Vec<u32> = (0..3).map(|_| pair.ends[0].open(target()).unwrap().into()).collect();
+    let even: Vec<u32> = (0..3).map(|_| pair.ends[1].open(target()).unwrap().into()).collect();
     assert_eq!((odd, even), (vec![1, 3, 5], vec![2, 4, 6]));
     pair.settle();
     assert_eq!((pair.events(0).len(), pair.events(1).len()), (3, 3));
@@ -391,16 +332,11 @@ fn both_ends_open_streams_of_their_own_parity() {
 fn more_streams_than_the_bound_are_refused_at_both_ends() {
     let mut pair = Pair::new(Limits::default());
     pair.ends[1] = Mux::new(Role::Server, small_limits());
-    let ids: Vec<_> = (0..15)
-        .map(|_| pair.ends[0].open(target()).unwrap())
-        .collect();
+    let ids: Vec<_> = (0..15).map(|_| pair.ends[0].open(target()).unwrap()).collect();
     pair.settle();
     assert_eq!(pair.events(1).len(), 10);
     let code = ResetCode::Limit;
-    let refused: Vec<_> = ids[10..]
-        .iter()
-        .map(|id| Event::Reset { id: *id, code })
-        .collect();
+    let refused: Vec<_> = ids[10..].iter().map(|id| Event::Reset { id: *id, code }).collect();
     assert_eq!(pair.events(0), refused);
     assert_eq!(pair.ends[1].stats().refused_opens, 5);
     assert_eq!(pair.ends[1].open(target()), Err(TooManyStreams));
@@ -409,22 +345,13 @@ fn more_streams_than_the_bound_are_refused_at_both_ends() {
 #[test]
 fn bytes_beyond_the_sessions_bound_reset_their_own_stream() {
     let mut pair = Pair::new(Limits::default());
-    pair.ends[1] = Mux::new(
-        Role::Server,
-        Limits {
-            session_buffer: 200_000,
-            ..small_limits()
-        },
-    );
+    pair.ends[1] = Mux::new(Role::Server, Limits { session_buffer: 200_000, ..small_limits() });
     let (first, second) = (pair.connect(), pair.connect());
     pair.ends[0].write(first, &[0; 60_000]);
     pair.settle();
     pair.ends[0].write(second, &[0; 60_000]);
     pair.settle();
-    let reset = Event::Reset {
-        id: second,
-        code: ResetCode::Limit,
-    };
+    let reset = Event::Reset { id: second, code: ResetCode::Limit };
     assert_eq!(pair.events(0), [reset]);
     assert_eq!(pair.events(1), [Event::Readable { id: first }, reset]);
     let stats = pair.ends[1].stats();
@@ -438,10 +365,7 @@ fn nobody_opens_streams_after_a_goaway() {
     let crossing = pair.ends[0].open(target()).unwrap();
     pair.ends[1].go_away();
     pair.settle();
-    let refused = Event::Reset {
-        id: crossing,
-        code: ResetCode::Limit,
-    };
+    let refused = Event::Reset { id: crossing, code: ResetCode::Limit };
     assert_eq!(pair.events(0), [Event::GoAway, refused]);
     assert_eq!(pair.ends[0].open(target()), Err(TooManyStreams));
     assert_eq!(pair.ends[1].open(target()), Err(TooManyStreams));
@@ -452,10 +376,7 @@ fn nobody_opens_streams_after_a_goaway() {
 
 #[test]
 fn a_larger_first_window_is_granted_with_the_open() {
-    let limits = Limits {
-        receive_window_initial: 200_000,
-        ..Limits::default()
-    };
+    let limits = Limits { receive_window_initial: 200_000, ..Limits::default() };
     let mut pair = Pair::new(limits);
     let stream = pair.connect();
     assert_eq!(pair.ends[0].write(stream, &[0; 200_000]), 200_000);
@@ -473,10 +394,7 @@ fn unknown_ids_do_nothing() {
     mux.finish(id);
     mux.consume(id, 10, start());
     mux.reset(id, ResetCode::Reset);
-    assert_eq!(
-        (mux.write(id, b"x"), mux.write_room(id), mux.readable(id)),
-        (0, 0, &b""[..])
-    );
+    assert_eq!((mux.write(id, b"x"), mux.write_room(id), mux.readable(id)), (0, 0, &b""[..]));
     assert_eq!(mux.fill(&mut [0; MESSAGE], start()), 0);
     assert_eq!(mux.poll_event(), None);
 }

@@ -40,9 +40,7 @@ struct World {
 
 /// The byte at `offset` of what `end` writes to a stream.
 fn byte(id: StreamId, end: usize, offset: usize) -> u8 {
-    let mixed = (u32::from(id) as usize + 7 * end)
-        .wrapping_mul(31)
-        .wrapping_add(offset);
+    let mixed = (u32::from(id) as usize + 7 * end).wrapping_mul(31).wrapping_add(offset);
     mixed.wrapping_mul(0x9e37_79b9).to_le_bytes()[2]
 }
 
@@ -56,12 +54,7 @@ impl World {
             receive_window_max: rng.random_range(0..1_000_000),
             session_buffer: 64 << 20,
         };
-        Self {
-            pair: Pair::new(limits),
-            rng,
-            wires: Default::default(),
-            streams: BTreeMap::new(),
-        }
+        Self { pair: Pair::new(limits), rng, wires: Default::default(), streams: BTreeMap::new() }
     }
 
     fn operate(&mut self) {
@@ -88,10 +81,7 @@ impl World {
 
     fn open(&mut self, end: usize) {
         if let Ok(id) = self.pair.ends[end].open(target()) {
-            let mut expected = Expected {
-                opener: end,
-                ..Expected::default()
-            };
+            let mut expected = Expected { opener: end, ..Expected::default() };
             expected.is_open[end] = true;
             assert!(self.streams.insert(id, expected).is_none());
         }
@@ -102,9 +92,7 @@ impl World {
         let len = self.rng.random_range(0..20_000);
         let expected = self.streams.get_mut(&id).unwrap();
         let direction = &mut expected.directions[end];
-        let bytes: Vec<u8> = (0..len)
-            .map(|at| byte(id, end, direction.written + at))
-            .collect();
+        let bytes: Vec<u8> = (0..len).map(|at| byte(id, end, direction.written + at)).collect();
         let room = self.pair.ends[end].write_room(id);
         let taken = self.pair.ends[end].write(id, &bytes);
         assert_eq!(taken, room.min(len), "{id}");
@@ -125,11 +113,7 @@ impl World {
             let bytes = self.pair.ends[end].readable(id);
             let n = limit.min(bytes.len());
             for (at, got) in bytes[..n].iter().enumerate() {
-                assert_eq!(
-                    *got,
-                    byte(id, 1 - end, direction.read + at),
-                    "{id} {direction:?}"
-                );
+                assert_eq!(*got, byte(id, 1 - end, direction.read + at), "{id} {direction:?}");
             }
             self.pair.ends[end].consume(id, n, self.pair.now);
             direction.read += n;
@@ -167,9 +151,7 @@ impl World {
 
     fn deliver(&mut self, end: usize) {
         if let Some(message) = self.wires[end].pop_front() {
-            self.pair.ends[end]
-                .handle_message(&message, self.pair.now)
-                .unwrap();
+            self.pair.ends[end].handle_message(&message, self.pair.now).unwrap();
         }
     }
 
@@ -181,10 +163,7 @@ impl World {
                 Event::Readable { .. } | Event::Writable { .. } => {}
                 Event::Finished { id } => {
                     let direction = &mut self.streams.get_mut(&id).unwrap().directions[1 - end];
-                    assert!(
-                        direction.is_finished && !direction.was_told,
-                        "{id} {direction:?}"
-                    );
+                    assert!(direction.is_finished && !direction.was_told, "{id} {direction:?}");
                     assert_eq!(direction.read, direction.written, "{id}");
                     direction.was_told = true;
                 }
@@ -200,10 +179,7 @@ impl World {
 
     fn answer(&mut self, end: usize, id: StreamId) {
         let expected = self.streams.get_mut(&id).unwrap();
-        assert!(
-            expected.opener != end && !expected.is_open[end],
-            "{id} is told twice"
-        );
+        assert!(expected.opener != end && !expected.is_open[end], "{id} is told twice");
         expected.is_open[end] = true;
         if self.rng.random_range(0..5) == 0 {
             expected.is_reset[end] = true;
@@ -234,19 +210,12 @@ impl World {
                     self.deliver(1 - end);
                 }
             }
-            quiet = if before == self.progress() {
-                quiet + 1
-            } else {
-                0
-            };
+            quiet = if before == self.progress() { quiet + 1 } else { 0 };
         }
     }
 
     fn progress(&self) -> ([Stats; 2], [usize; 2]) {
-        (
-            self.pair.ends.each_ref().map(Mux::stats),
-            self.wires.each_ref().map(VecDeque::len),
-        )
+        (self.pair.ends.each_ref().map(Mux::stats), self.wires.each_ref().map(VecDeque::len))
     }
 
     fn check(&self) {
@@ -256,10 +225,7 @@ impl World {
             }
             for direction in &expected.directions {
                 assert_eq!(direction.read, direction.written, "{id} {expected:?}");
-                assert!(
-                    direction.is_finished && direction.was_told,
-                    "{id} {expected:?}"
-                );
+                assert!(direction.is_finished && direction.was_told, "{id} {expected:?}");
             }
         }
         for mux in &self.pair.ends {
@@ -269,6 +235,7 @@ impl World {
             let offences = stats.data_after_fin + stats.credit_overruns + stats.credit_shrinks;
             assert_eq!(offences + stats.over_budget, 0, "{stats:?}");
             assert!(mux.schedule.is_idle());
+            assert_eq!(mux.budget, Budget::new(&mux.limits), "not all was given back");
         }
     }
 }
@@ -287,9 +254,6 @@ fn every_stream_receives_exactly_what_was_sent() {
             (world.streams.len(), bytes)
         });
         let (streams, bytes) = outcome.unwrap_or_else(|_| panic!("seed {seed} fails"));
-        assert!(
-            streams > 5 && bytes > 10_000,
-            "seed {seed} did little: {streams}, {bytes}"
-        );
+        assert!(streams > 5 && bytes > 10_000, "seed {seed} did little: {streams}, {bytes}");
     }
 }

@@ -1,0 +1,189 @@
+//! The client's loop: sockets and TUN on one side, the sans-IO client on the other, nothing decided here.
+//!
+//! One wake-up takes a bounded share from each source, then everything that may leave leaves, then the timer is set.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::io::{
+    self as shell, Family, Poller, PortFilter, PortGuard, Readiness, TUN_MTU, Timer, TunDevice, Wire,
+    source_for,
+};
+use crate::session::{Client, ClientEvent};
+
+/// The data path of one client.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    /// The protocol.
+    pub(crate) client: Client,
+    /// The device that apps' packets come from.
+    pub(crate) tun: TunDevice,
+    wire: Wire,
+    poller: Poller,
+    timer: Timer,
+    armed: Option<Instant>,
+    guards: Vec<Guard>,
+    /// The server's addresses.
+    pub(crate) remotes: Vec<SocketAddr>,
+    dials: usize,
+    mark: u32,
+    ready: Vec<Readiness>,
+    buffer: Vec<u8>,
+}
+
+/// A guarded source port; a retired one stays guarded for what may still arrive for it.
+#[derive(Debug)]
+struct Guard {
+    port: PortGuard,
+    local: SocketAddr,
+    until: Option<Instant>,
+}
+
+impl Runner {
+    /// Opens the sockets; `remotes` are the server's addresses, tried in turn.
+    pub(crate) fn open(
+        client: Client,
+        tun: TunDevice,
+        remotes: Vec<SocketAddr>,
+        mark: u32,
+    ) -> io::Result<Self> {
+        let families = Family::all_of(&remotes);
+        let wire = Wire::open(&families, &PortFilter::default(), Some(mark))?;
+        let (poller, timer) = (Poller::new()?, Timer::new()?);
+        wire.watch(&poller, WIRE)?;
+        poller.watch_readable(&tun, TUN)?;
+        poller.watch_readable(&timer, TIMER)?;
+        Ok(Self {
+            client,
+            tun,
+            wire,
+            poller,
+            timer,
+            armed: None,
+            guards: Vec::new(),
+            remotes,
+            dials: 0,
+            mark,
+            ready: Vec::new(),
+            buffer: vec![0; usize::from(TUN_MTU)],
+        })
+    }
+
+    /// Waits for the next input and hands it over. Cancel-safe: what was not taken stays in the sockets.
+    pub(crate) async fn step(&mut self) -> io::Result<()> {
+        self.poller.wait(&mut self.ready).await?;
+        let now = shell::now();
+        for ready in std::mem::take(&mut self.ready) {
+            match ready.token {
+                WIRE => self.wire.receive(|packet, _| self.client.handle_packet(packet, now))?,
+                TUN => self.read_tun(now)?,
+                _ => {
+                    self.timer.take_expired()?;
+                    self.armed = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs what is due, does what the client asks, sends what may leave, and sets the timer.
+    /// Returns the events that are not the loop's business.
+    pub(crate) fn flush(&mut self, events: &mut Vec<ClientEvent>) -> io::Result<()> {
+        let now = shell::now();
+        self.client.handle_timeout(now);
+        while let Some(event) = self.client.poll_event() {
+            match event {
+                ClientEvent::Dial => self.dial(now),
+                ClientEvent::Retired(local) => self.retire(local, now),
+                event => events.push(event),
+            }
+        }
+        while let Some(packet) = self.client.poll_tun(now) {
+            self.tun.offer(&packet);
+        }
+        let more = self.wire.send(MOST_PACKETS, |packet| self.client.poll_transmit(packet, now));
+        self.arm(if more { Some(now) } else { self.deadline() })
+    }
+
+    fn read_tun(&mut self, now: Instant) -> io::Result<()> {
+        for _ in 0..MOST_SEGMENTS {
+            match self.tun.recv(&mut self.buffer) {
+                Ok(length) => self.client.handle_tun(&self.buffer[..length], now),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn dial(&mut self, now: Instant) {
+        let remote = self.remotes[self.dials % self.remotes.len()];
+        self.dials += 1;
+        match self.reserve(remote) {
+            Ok(local) => self.client.dial(local, remote, shell::wall(), now),
+            Err(error) => {
+                tracing::debug!(%remote, %error, "no source for a new carrier");
+                self.client.dial_failed(now);
+            }
+        }
+    }
+
+    /// A guarded port on the address that packets to `remote` leave from.
+    fn reserve(&mut self, remote: SocketAddr) -> io::Result<SocketAddr> {
+        let source = source_for(remote, Some(self.mark))?;
+        // Bound to any address: the source address may be new, or leave, at any time.
+        let any = match source {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let port = PortGuard::reserve(SocketAddr::new(any, 0))?;
+        let local = SocketAddr::new(source, port.port());
+        self.guards.push(Guard { port, local, until: None });
+        self.tap_guarded()?;
+        Ok(local)
+    }
+
+    fn retire(&mut self, local: SocketAddr, now: Instant) {
+        for guard in self.guards.iter_mut().filter(|guard| guard.local == local) {
+            guard.until = Some(now + GUARD_AFTER);
+        }
+        let before = self.guards.len();
+        self.guards.retain(|guard| guard.until.is_none_or(|until| until > now));
+        if self.guards.len() != before
+            && let Err(error) = self.tap_guarded()
+        {
+            tracing::warn!(%error, "the packet filter could not be narrowed");
+        }
+    }
+
+    fn tap_guarded(&self) -> io::Result<()> {
+        self.wire.set_filter(&PortFilter::ports(self.guards.iter().map(|guard| guard.port.port())))
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let guards = self.guards.iter().filter_map(|guard| guard.until);
+        self.client.poll_timeout().into_iter().chain(guards).min()
+    }
+
+    fn arm(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        if self.armed != deadline {
+            self.timer.set(deadline)?;
+            self.armed = deadline;
+        }
+        Ok(())
+    }
+}
+
+const WIRE: u64 = 0;
+const TUN: u64 = 1;
+const TIMER: u64 = 2;
+
+/// Our choice: packets sent before input is looked at again.
+const MOST_PACKETS: usize = 256;
+
+/// Our choice: TUN packets of up to 64 KB taken before anything is sent.
+const MOST_SEGMENTS: usize = 8;
+
+/// What is still on its way to a retired port finds it guarded.
+const GUARD_AFTER: Duration = Duration::from_secs(60);

@@ -1,0 +1,262 @@
+//! What a running client and a running server have in common: one process that owns the run-time folder, the undo
+//! journal, the control socket and the signals.
+
+mod report;
+
+use std::fs;
+use std::future::Future;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+pub(crate) use self::report::{carrier_report, session_report};
+use crate::control::{self, ClientError, InstanceName, Listener, Paths, Request, Responder, Response, State};
+use crate::failure::{ExitCode, Failure};
+use crate::io;
+use crate::netcfg::{Journal, Opened};
+
+/// A live instance: nobody else is up under this name, and what an earlier one left is undone.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    name: InstanceName,
+    paths: Paths,
+    journal: Journal,
+    listener: Listener,
+    signals: [Signal; 3],
+    started: Instant,
+    ending: Option<(State, String)>,
+    waiting: Option<Responder>,
+}
+
+/// What comes from outside the tunnel.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// SIGTERM, SIGINT or SIGHUP.
+    Stop,
+    /// A command on the control socket.
+    Request(Request, Responder),
+}
+
+impl Instance {
+    /// Takes the name, and undoes what is left of an earlier run.
+    pub(crate) async fn start(name: &InstanceName, paths: &Paths) -> Result<Self, Failure> {
+        let run_dir = paths.run_dir();
+        paths
+            .create_run_dir()
+            .map_err(|error| Failure::of_system(format!("cannot make {}", run_dir.display()), &error))?;
+        let journal = open_journal(name, paths).await?;
+        let socket = paths.control_socket();
+        let listener = Listener::bind(&socket).map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => already_up(name),
+            _ => Failure::of_system(format!("cannot listen at {}", socket.display()), &error),
+        })?;
+        let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+        let [terminate, interrupt, hangup] = signals.map(signal);
+        let watch = |result: std::io::Result<Signal>| {
+            result.map_err(|error| Failure::of_system("cannot watch for signals", &error))
+        };
+        Ok(Self {
+            name: name.clone(),
+            paths: paths.clone(),
+            journal,
+            listener,
+            signals: [watch(terminate)?, watch(interrupt)?, watch(hangup)?],
+            started: io::now(),
+            ending: None,
+            waiting: None,
+        })
+    }
+
+    /// The next thing from outside. Cancel-safe.
+    pub(crate) async fn order(&mut self) -> Order {
+        let [terminate, interrupt, hangup] = &mut self.signals;
+        tokio::select! {
+            (request, responder) = self.listener.next() => Order::Request(request, responder),
+            _ = terminate.recv() => Order::Stop,
+            _ = interrupt.recv() => Order::Stop,
+            _ = hangup.recv() => Order::Stop,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &InstanceName {
+        &self.name
+    }
+
+    /// Where changes to the host are written down before they are made.
+    pub(crate) fn journal(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        io::now().saturating_duration_since(self.started)
+    }
+
+    /// The session is over for good; `status` goes on to say why.
+    pub(crate) fn set_ending(&mut self, state: State, reason: String) {
+        self.ending = Some((state, reason));
+    }
+
+    pub(crate) fn ending(&self) -> Option<&(State, String)> {
+        self.ending.as_ref()
+    }
+
+    /// `down` is answered when everything is undone.
+    pub(crate) fn answer_when_stopped(&mut self, responder: Responder) {
+        self.waiting = Some(responder);
+    }
+
+    /// Undoes every change to the host and leaves no file behind.
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
+        let Self { paths, journal, listener, waiting, .. } = self;
+        let undone = journal.close().await.map_err(|error| host_failure(&error));
+        drop(listener);
+        remove_files(&paths);
+        if let Some(responder) = waiting {
+            let response = match &undone {
+                Ok(()) => Response::Done,
+                Err(failure) => Response::Error { message: failure.message.clone() },
+            };
+            responder.respond_and_wait(response).await;
+        }
+        undone
+    }
+}
+
+/// Whether the name is free, without touching anything: the log of a live instance stays as it is.
+pub(crate) fn check_not_up(name: &InstanceName, paths: &Paths) -> Result<(), Failure> {
+    match ask(&paths.control_socket(), Request::Status) {
+        Ok(_) => Err(already_up(name)),
+        Err(_) => Ok(()),
+    }
+}
+
+/// `down`: tells the instance to end; without one, undoes what it left.
+pub(crate) async fn take_down(name: &InstanceName, paths: &Paths) -> Result<(), Failure> {
+    let socket = paths.control_socket();
+    match ask(&socket, Request::Status) {
+        Ok(Response::Status { tunnel }) if tunnel.name == name.as_str() => {
+            return match ask(&socket, Request::Down) {
+                Ok(Response::Error { message }) => Err(Failure::new(ExitCode::Failure, message)),
+                Ok(_) | Err(ClientError::Ended) => wait_until_gone(name, paths).await,
+                Err(error) => {
+                    Err(Failure::new(ExitCode::Failure, format!("{name} does not answer: {error}")))
+                }
+            };
+        }
+        Ok(_) => return Err(no_tunnel(name)),
+        Err(ClientError::NotUp | ClientError::Ended) => {}
+        Err(error) => {
+            return Err(Failure::new(ExitCode::Failure, format!("{name} does not answer: {error}")));
+        }
+    }
+    if !paths.journal().exists() {
+        remove_files(paths);
+        return Err(no_tunnel(name));
+    }
+    let journal = open_journal(name, paths).await?;
+    journal.close().await.map_err(|error| host_failure(&error))?;
+    remove_files(paths);
+    Ok(())
+}
+
+/// After its answer the process still lets go of its lock.
+async fn wait_until_gone(name: &InstanceName, paths: &Paths) -> Result<(), Failure> {
+    if paths.journal().exists() {
+        open_journal(name, paths).await?.close().await.map_err(|error| host_failure(&error))?;
+        remove_files(paths);
+    }
+    Ok(())
+}
+
+fn ask(socket: &Path, request: Request) -> Result<Response, ClientError> {
+    control::request(socket, request, ANSWER_WITHIN)
+}
+
+async fn open_journal(name: &InstanceName, paths: &Paths) -> Result<Journal, Failure> {
+    let opened = Journal::open_within(&paths.journal(), LOCK_PATIENCE).await;
+    match opened.map_err(|error| host_failure(&error))? {
+        Opened::Locked { elsewhere: true } => {
+            let message = format!("{name} is already up in another network namespace: take it down there");
+            Err(Failure::new(ExitCode::Failure, message))
+        }
+        Opened::Locked { elsewhere: false } => Err(already_up(name)),
+        Opened::Ours(mut journal) => {
+            journal.undo().await.map_err(|error| host_failure(&error))?;
+            Ok(journal)
+        }
+    }
+}
+
+/// Whether the rights that every command but `status` needs are there.
+pub(crate) fn check_rights() -> Result<(), Failure> {
+    match io::missing_rights() {
+        None => Ok(()),
+        Some(right) => Err(Failure::new(ExitCode::Rights, format!("needs {right}: run with sudo"))),
+    }
+}
+
+/// Starts the log on standard error; `RUST_LOG` chooses what it says.
+pub(crate) fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second subscriber in one process is a test's business; the first goes on.
+    drop(log.with_ansi(false).try_init());
+}
+
+/// Runs a program's one task to its end.
+pub(crate) fn block_on(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::of_system("cannot start", &error))?.block_on(task)
+}
+
+/// A seed that nobody can guess.
+pub(crate) fn seed() -> Result<[u8; 32], Failure> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| {
+        Failure::new(ExitCode::Failure, format!("the system has no random numbers: {error}"))
+    })?;
+    Ok(seed)
+}
+
+/// A failure to change the host, in the words of its causes.
+pub(crate) fn host_failure(error: &anyhow::Error) -> Failure {
+    Failure::new(ExitCode::Failure, format!("{error:#}"))
+}
+
+fn already_up(name: &InstanceName) -> Failure {
+    Failure::new(ExitCode::Failure, format!("{name} is already up: `vpn down {name}` takes it down"))
+}
+
+fn no_tunnel(name: &InstanceName) -> Failure {
+    Failure::new(
+        ExitCode::NoTunnel,
+        format!("there is no tunnel {name}: `vpn status` lists those that are up"),
+    )
+}
+
+/// The folder itself may be a service manager's: it goes only if it is ours and empty.
+fn remove_files(paths: &Paths) {
+    for file in [paths.control_socket(), paths.log(), paths.journal()] {
+        if let Err(error) = fs::remove_file(&file)
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(file = %file.display(), %error, "a file could not be removed");
+        }
+    }
+    if std::env::var_os("RUNTIME_DIRECTORY").is_none()
+        && let Err(error) = fs::remove_dir(paths.run_dir())
+    {
+        tracing::debug!(%error, "the run-time folder stays");
+    }
+}
+
+/// Our choice: undoing takes milliseconds; a busy machine may need longer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// A process that was killed lets go of its lock a moment later.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,0 +1,151 @@
+//! The server's loop: sockets, TUN and targets on one side, the sans-IO server on the other.
+//!
+//! One wake-up takes a bounded share from each source, then everything that may leave leaves, then the timer is set.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::targets::Targets;
+use crate::io::{
+    self as shell, Family, LocalAddresses, Poller, PortFilter, PortGuard, Readiness, TUN_MTU, Timer,
+    TunDevice, Wire,
+};
+use crate::session::Server;
+
+/// The data path of one server.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    /// The protocol.
+    pub(crate) server: Server,
+    /// The device of everything that is not TCP.
+    pub(crate) tun: TunDevice,
+    /// The sockets of everything that is.
+    pub(crate) targets: Targets,
+    wire: Wire,
+    listen: Vec<SocketAddr>,
+    local: LocalAddresses,
+    poller: Poller,
+    timer: Timer,
+    armed: Option<Instant>,
+    ready: Vec<Readiness>,
+    buffer: Vec<u8>,
+    _guards: Vec<PortGuard>,
+}
+
+impl Runner {
+    /// Opens the sockets for the guarded ports.
+    pub(crate) fn open(server: Server, tun: TunDevice, guards: Vec<PortGuard>) -> io::Result<Self> {
+        let listen: Vec<_> = guards.iter().map(PortGuard::local_addr).collect();
+        let families = Family::all_of(&listen);
+        let filter = PortFilter::ports(listen.iter().map(SocketAddr::port));
+        let wire = Wire::open(&families, &filter, None)?;
+        let (poller, timer) = (Poller::new()?, Timer::new()?);
+        wire.watch(&poller, WIRE)?;
+        poller.watch_readable(&tun, TUN)?;
+        poller.watch_readable(&timer, TIMER)?;
+        Ok(Self {
+            server,
+            tun,
+            targets: Targets::new(FIRST_TARGET),
+            wire,
+            listen,
+            local: LocalAddresses::new(),
+            poller,
+            timer,
+            armed: None,
+            ready: Vec::new(),
+            buffer: vec![0; usize::from(TUN_MTU)],
+            _guards: guards,
+        })
+    }
+
+    /// Waits for the next input and hands it over. Cancel-safe: what was not taken stays in the sockets.
+    pub(crate) async fn step(&mut self) -> io::Result<()> {
+        self.poller.wait(&mut self.ready).await?;
+        let now = shell::now();
+        for ready in std::mem::take(&mut self.ready) {
+            match ready.token {
+                WIRE => self.receive(now)?,
+                TUN => self.read_tun(now)?,
+                TIMER => {
+                    self.timer.take_expired()?;
+                    self.armed = None;
+                }
+                _ => self.targets.handle_ready(ready, &mut self.server, now),
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs what is due, does what the server asks, sends what may leave, and sets the timer.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        let now = shell::now();
+        self.server.handle_timeout(now);
+        while let Some(event) = self.server.poll_event() {
+            self.targets.handle_event(event, &mut self.server, &self.poller, now);
+        }
+        while let Some(packet) = self.server.poll_tun() {
+            self.tun.offer(&packet);
+        }
+        let mut more = self.wire.send(MOST_PACKETS, |packet| self.server.poll_transmit(packet, now));
+        // Sending makes room in streams: their sockets are read on.
+        while let Some(event) = self.server.poll_event() {
+            more = true;
+            self.targets.handle_event(event, &mut self.server, &self.poller, now);
+        }
+        self.arm(if more { Some(now) } else { self.server.poll_timeout() })
+    }
+
+    /// Only what is addressed to this host and to an address we listen on is ours: a router's tap shows other hosts'
+    /// connections too.
+    fn receive(&mut self, now: Instant) -> io::Result<()> {
+        let Self { wire, server, local, listen, tun, .. } = self;
+        wire.receive(|packet, interface| {
+            let Some(destination) = destination(packet) else { return };
+            let listened = listen.iter().any(|address| {
+                address.port() == destination.port()
+                    && (address.ip() == destination.ip()
+                        || address.ip().is_unspecified() && address.is_ipv4() == destination.is_ipv4())
+            });
+            if listened && interface != tun.index() && local.is_local(destination.ip(), now) {
+                server.handle_packet(packet, now);
+            }
+        })
+    }
+
+    fn read_tun(&mut self, now: Instant) -> io::Result<()> {
+        for _ in 0..MOST_DATAGRAMS {
+            match self.tun.recv(&mut self.buffer) {
+                Ok(length) => self.server.handle_tun(&self.buffer[..length], now),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        if self.armed != deadline {
+            self.timer.set(deadline)?;
+            self.armed = deadline;
+        }
+        Ok(())
+    }
+}
+
+/// The destination of a TCP packet.
+fn destination(packet: &[u8]) -> Option<SocketAddr> {
+    crate::carrier::parse(packet).ok().map(|segment| segment.destination)
+}
+
+const WIRE: u64 = 0;
+const TUN: u64 = 1;
+const TIMER: u64 = 2;
+const FIRST_TARGET: u64 = 3;
+
+/// Our choice: packets sent before input is looked at again.
+const MOST_PACKETS: usize = 256;
+
+/// Our choice: datagrams taken before anything is sent.
+const MOST_DATAGRAMS: usize = 64;

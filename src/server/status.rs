@@ -1,0 +1,107 @@
+//! A server's answer to `vpn status`.
+
+use std::collections::BTreeMap;
+
+use super::runner::Runner;
+use crate::config::ServerConfig;
+use crate::control::{Flows, Injected, Limits, Peer, Role, Session, State, Tunnel};
+use crate::instance::{Instance, carrier_report, session_report};
+use crate::io;
+use crate::session::{PeerStatus, ServerDrops};
+
+pub(super) fn tunnel(runner: &Runner, config: &ServerConfig, instance: &Instance) -> Tunnel {
+    let status = runner.server.status(io::now());
+    let sessions =
+        || status.peers.iter().filter_map(|peer| peer.session.as_ref().map(|session| (peer, session)));
+    let carriers: Vec<_> = sessions()
+        .flat_map(|(peer, session)| peer.carriers.iter().map(move |carrier| carrier_report(carrier, session)))
+        .collect();
+    let outside = sessions().flat_map(|(peer, _)| &peer.carriers).map(|carrier| carrier.outside);
+    let (rst, fin) =
+        outside.fold((0, 0), |(rst, fin), seen| (rst + seen.injected_resets, fin + seen.injected_fins));
+    let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+    Tunnel {
+        name: instance.name().to_string(),
+        role: Role::Server,
+        state: State::Up,
+        reason: None,
+        interface: runner.tun.name().to_owned(),
+        public_key: config.private_key.public_key().to_string(),
+        server: listen.join(", "),
+        addresses: config.tunnel.addresses.clone(),
+        age_s: instance.age().as_secs_f64(),
+        carriers,
+        migrations: status.peers.iter().map(|peer| peer.migrations).sum(),
+        session: sum(sessions().map(|(_, session)| session_report(session))),
+        flows: Flows {
+            open: runner.targets.open() as u64,
+            total: sessions().map(|(_, session)| session.flows_total).sum(),
+        },
+        limits: Limits {
+            session_buffer: config.limits.session_buffer.bytes() as u64,
+            process_buffer: config.limits.process_buffer.bytes() as u64,
+            buffered: sessions()
+                .map(|(_, session)| (session.mux.send_buffered + session.mux.receive_buffered) as u64)
+                .sum(),
+        },
+        injected: Injected { rst, fin },
+        drops: drops(&status.drops),
+        peers: status.peers.iter().map(peer).collect(),
+    }
+}
+
+fn peer(peer: &PeerStatus) -> Peer {
+    let session = peer.session.as_ref();
+    Peer {
+        name: peer.name.clone(),
+        public_key: peer.public_key.to_string(),
+        addresses: peer.addresses.clone(),
+        state: session.map(|_| State::Up),
+        remote: peer.carriers.first().map(|carrier| carrier.remote.to_string()),
+        handshake_age_s: peer.carriers.first().map(|carrier| carrier.age.as_secs_f64()),
+        session: session.map_or_else(|| sum([]), session_report),
+        flows: Flows {
+            open: session.map_or(0, |session| session.flows_open as u64),
+            total: session.map_or(0, |session| session.flows_total),
+        },
+    }
+}
+
+fn sum(sessions: impl IntoIterator<Item = Session>) -> Session {
+    let none = Session {
+        rtt_ms: None,
+        sent_bytes: 0,
+        retransmitted_bytes: 0,
+        received_bytes: 0,
+        goodput_sent_bytes: 0,
+        goodput_received_bytes: 0,
+    };
+    sessions.into_iter().fold(none, |sum, session| Session {
+        rtt_ms: None,
+        sent_bytes: sum.sent_bytes + session.sent_bytes,
+        retransmitted_bytes: sum.retransmitted_bytes + session.retransmitted_bytes,
+        received_bytes: sum.received_bytes + session.received_bytes,
+        goodput_sent_bytes: sum.goodput_sent_bytes + session.goodput_sent_bytes,
+        goodput_received_bytes: sum.goodput_received_bytes + session.goodput_received_bytes,
+    })
+}
+
+fn drops(drops: &ServerDrops) -> BTreeMap<String, u64> {
+    [
+        ("outer", drops.outer),
+        ("stranger", drops.stranger),
+        ("budget", drops.budget),
+        ("handshake", drops.handshake),
+        ("replayed", drops.replayed),
+        ("sealed", drops.sealed),
+        ("frame", drops.frame),
+        ("spoofed", drops.spoofed),
+        ("denied", drops.denied),
+        ("unrouted", drops.unrouted),
+        ("tun_full", drops.tun_full),
+    ]
+    .into_iter()
+    .filter(|(_, count)| *count > 0)
+    .map(|(reason, count)| (reason.to_owned(), count))
+    .collect()
+}

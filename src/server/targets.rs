@@ -1,0 +1,242 @@
+//! The far end of every TCP flow: ordinary non-blocking sockets of this host, joined to the streams of the clients.
+//!
+//! Edge-triggered: an edge is remembered in the target (`may_read`, `may_write`) until the socket says `WouldBlock`, so
+//! a stream that gets room later goes on without another edge.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::io::{Poller, Readiness};
+use crate::mux::ResetCode;
+use crate::session::{Server, ServerEvent, StreamKey};
+
+/// All sockets to targets.
+#[derive(Debug)]
+pub(crate) struct Targets {
+    sockets: HashMap<StreamKey, Target>,
+    by_token: HashMap<u64, StreamKey>,
+    next_token: u64,
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Target {
+    socket: Socket,
+    token: u64,
+    connecting: bool,
+    may_read: bool,
+    may_write: bool,
+    read_closed: bool,
+    write_closed: bool,
+}
+
+impl Targets {
+    /// Tokens from `first_token` on are the targets'.
+    pub(crate) fn new(first_token: u64) -> Self {
+        Self {
+            sockets: HashMap::new(),
+            by_token: HashMap::new(),
+            next_token: first_token,
+            scratch: vec![0; READ_SIZE],
+        }
+    }
+
+    /// How many are open.
+    pub(crate) fn open(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Does what the session asks.
+    pub(crate) fn handle_event(
+        &mut self,
+        event: ServerEvent,
+        server: &mut Server,
+        poller: &Poller,
+        now: Instant,
+    ) {
+        match event {
+            ServerEvent::Connect { stream, target } => self.connect(stream, target, server, poller),
+            ServerEvent::Readable(stream) => self.pump_out(stream, server, now),
+            ServerEvent::Writable(stream) => self.pump_in(stream, server),
+            ServerEvent::Finished(stream) => self.shut(stream, server, now),
+            ServerEvent::Reset(stream) => self.abort(stream),
+            ServerEvent::Abandoned(which) => {
+                let gone: Vec<_> = self.sockets.keys().filter(|key| which.includes(**key)).copied().collect();
+                gone.into_iter().for_each(|stream| self.abort(stream));
+            }
+        }
+    }
+
+    /// A socket became ready.
+    pub(crate) fn handle_ready(&mut self, ready: Readiness, server: &mut Server, now: Instant) {
+        let Some(&stream) = self.by_token.get(&ready.token) else { return };
+        let Some(target) = self.sockets.get_mut(&stream) else { return };
+        if target.connecting && !self.finish_connect(stream, ready, server) {
+            return;
+        }
+        let Some(target) = self.sockets.get_mut(&stream) else { return };
+        target.may_read |= ready.readable;
+        target.may_write |= ready.writable;
+        if ready.writable {
+            self.pump_out(stream, server, now);
+        }
+        if ready.readable {
+            self.pump_in(stream, server);
+        }
+    }
+
+    fn connect(&mut self, stream: StreamKey, target: SocketAddr, server: &mut Server, poller: &Poller) {
+        let token = self.next_token;
+        self.next_token += 1;
+        match open_socket(target, poller, token) {
+            Ok(socket) => {
+                self.by_token.insert(token, stream);
+                self.sockets.insert(stream, Target::connecting(socket, token));
+            }
+            Err(error) => server.reset(stream, code_of(&error)),
+        }
+    }
+
+    /// Whether the target is connected now.
+    fn finish_connect(&mut self, stream: StreamKey, ready: Readiness, server: &mut Server) -> bool {
+        let Some(target) = self.sockets.get_mut(&stream) else { return false };
+        match target.socket.take_error() {
+            Ok(None) if ready.writable => {
+                target.connecting = false;
+                server.connected(stream);
+                true
+            }
+            Ok(None) => false,
+            Ok(Some(error)) | Err(error) => {
+                self.forget(stream);
+                server.reset(stream, code_of(&error));
+                false
+            }
+        }
+    }
+
+    /// Client to target, as far as the socket takes it.
+    fn pump_out(&mut self, stream: StreamKey, server: &mut Server, now: Instant) {
+        let Some(target) = self.sockets.get_mut(&stream) else { return };
+        while target.may_write && !target.connecting {
+            let bytes = server.readable(stream);
+            if bytes.is_empty() {
+                break;
+            }
+            match (&target.socket).write(bytes) {
+                Ok(taken) => server.consume(stream, taken, now),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => target.may_write = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return self.fail(stream, server),
+            }
+        }
+    }
+
+    /// Target to client, as far as the stream has room, and no more at once than is fair to the other sockets.
+    fn pump_in(&mut self, stream: StreamKey, server: &mut Server) {
+        let Some(target) = self.sockets.get_mut(&stream) else { return };
+        while target.may_read && !target.connecting && !target.read_closed {
+            let room = server.write_room(stream).min(self.scratch.len());
+            if room == 0 {
+                break;
+            }
+            match (&target.socket).read(&mut self.scratch[..room]) {
+                Ok(0) => {
+                    target.read_closed = true;
+                    server.finish(stream);
+                }
+                Ok(length) => {
+                    server.write(stream, &self.scratch[..length]);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => target.may_read = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return self.fail(stream, server),
+            }
+        }
+        self.forget_if_done(stream);
+    }
+
+    /// The client sends no more, and everything it sent was written.
+    fn shut(&mut self, stream: StreamKey, server: &mut Server, now: Instant) {
+        self.pump_out(stream, server, now);
+        let Some(target) = self.sockets.get_mut(&stream) else { return };
+        target.write_closed = true;
+        if target.socket.shutdown(Shutdown::Write).is_err() {
+            return self.fail(stream, server);
+        }
+        self.forget_if_done(stream);
+    }
+
+    fn fail(&mut self, stream: StreamKey, server: &mut Server) {
+        server.reset(stream, ResetCode::Reset);
+        self.abort(stream);
+    }
+
+    /// Closes with a RST.
+    fn abort(&mut self, stream: StreamKey) {
+        if let Some(target) = self.forget(stream)
+            && let Err(error) = target.socket.set_linger(Some(Duration::ZERO))
+        {
+            tracing::debug!(%error, "a socket to a target could not be reset");
+        }
+    }
+
+    fn forget_if_done(&mut self, stream: StreamKey) {
+        if self.sockets.get(&stream).is_some_and(|target| target.read_closed && target.write_closed) {
+            self.forget(stream);
+        }
+    }
+
+    fn forget(&mut self, stream: StreamKey) -> Option<Target> {
+        let target = self.sockets.remove(&stream)?;
+        self.by_token.remove(&target.token);
+        Some(target)
+    }
+}
+
+impl Target {
+    fn connecting(socket: Socket, token: u64) -> Self {
+        Self {
+            socket,
+            token,
+            connecting: true,
+            may_read: false,
+            may_write: false,
+            read_closed: false,
+            write_closed: false,
+        }
+    }
+}
+
+fn open_socket(target: SocketAddr, poller: &Poller, token: u64) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&target.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => return Err(error),
+        _ => poller.watch_edges(&socket, token)?,
+    }
+    Ok(socket)
+}
+
+/// What the client's app is told of an error of the target's socket.
+fn code_of(error: &io::Error) -> ResetCode {
+    match Errno::from_io_error(error) {
+        Some(Errno::CONNREFUSED) => ResetCode::Refused,
+        Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => ResetCode::HostUnreachable,
+        Some(Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT) => {
+            ResetCode::NetUnreachable
+        }
+        Some(Errno::TIMEDOUT) => ResetCode::Timeout,
+        Some(Errno::ACCESS | Errno::PERM) => ResetCode::Denied,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => ResetCode::Limit,
+        _ => ResetCode::Reset,
+    }
+}
+
+/// Our choice: what one read takes from a target at most.
+const READ_SIZE: usize = 64 * 1024;
