@@ -145,10 +145,11 @@ async fn connect(
     let deadline = io::now() + FIRST_UP;
     loop {
         for event in flush(runner)? {
-            match event {
-                ClientEvent::Up { addresses, .. } => return Ok(addresses),
-                ClientEvent::Ended(ending) => return Err(ended(ending)),
-                _ => {}
+            if let ClientEvent::Up { addresses, .. } = event {
+                return Ok(addresses);
+            }
+            if let ClientEvent::Ended(ending) = event {
+                return Err(ended(ending));
             }
         }
         let left = deadline.saturating_duration_since(io::now());

@@ -96,7 +96,11 @@ impl Runner {
             match event {
                 ClientEvent::Dial => self.dial(now),
                 ClientEvent::Retired(local) => self.retire(local, now),
-                event => events.push(event),
+                ClientEvent::Up { .. }
+                | ClientEvent::Suspect
+                | ClientEvent::Recovered
+                | ClientEvent::Restarted
+                | ClientEvent::Ended(_) => events.push(event),
             }
         }
         while let Some(packet) = self.client.poll_tun(now) {

@@ -50,9 +50,11 @@ impl Instance {
             .map_err(|error| Failure::of_system(format!("cannot make {}", run_dir.display()), &error))?;
         let journal = open_journal(name, paths).await?;
         let socket = paths.control_socket();
-        let listener = Listener::bind(&socket).map_err(|error| match error.kind() {
-            ErrorKind::AddrInUse => already_up(name),
-            _ => Failure::of_system(format!("cannot listen at {}", socket.display()), &error),
+        let listener = Listener::bind(&socket).map_err(|error| {
+            if error.kind() == ErrorKind::AddrInUse {
+                return already_up(name);
+            }
+            Failure::of_system(format!("cannot listen at {}", socket.display()), &error)
         })?;
         let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
         let [terminate, interrupt, hangup] = signals.map(signal);

@@ -111,7 +111,9 @@ impl Dial {
                 Some(payload) => self.handle_message2(segment, payload, now),
                 None => Progress::Pending,
             },
-            _ => Progress::Pending,
+            Input::Acknowledgement | Input::ResetSeen | Input::FinSeen | Input::Ignored(_) => {
+                Progress::Pending
+            }
         }
     }
 

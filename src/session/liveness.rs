@@ -132,6 +132,7 @@ const MIN_PATIENCE: Duration = Duration::from_millis(250);
 const MAX_PATIENCE: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "some instant must be the first")]
 mod tests {
     use super::*;
 

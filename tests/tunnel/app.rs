@@ -158,8 +158,9 @@ impl Connection {
             moved = true;
         }
         if matches!(socket.state(), tcp::State::Closed | tcp::State::TimeWait) {
-            let complete = self.closed_write && socket.state() == tcp::State::TimeWait
-                || self.closed_write && self.received.len() == self.plan.download_len;
+            let ended_by_fin = socket.state() == tcp::State::TimeWait;
+            let is_whole = self.received.len() == self.plan.download_len;
+            let complete = self.closed_write && (ended_by_fin || is_whole);
             self.outcome = Some(if complete { Outcome::Finished } else { Outcome::Reset });
         }
         moved

@@ -54,12 +54,15 @@ impl Weather {
     }
 }
 
+/// When a packet arrives, its number, its way, its bytes.
+type Travelling = (Instant, u64, Way, Vec<u8>);
+
 /// Packets on their way.
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) weather: Weather,
     rng: StdRng,
-    queue: BinaryHeap<Reverse<(Instant, u64, Way, Vec<u8>)>>,
+    queue: BinaryHeap<Reverse<Travelling>>,
     sent: u64,
     pub(crate) lost: u64,
     pub(crate) corrupted: u64,
