@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use crate::crypto::Timestamp;
 use crate::io::{
     self as shell, Family, Poller, PortFilter, PortGuard, Readiness, TUN_MTU, Timer, TunDevice, Wire,
     source_for,
@@ -125,7 +126,7 @@ impl Runner {
         let remote = self.remotes[self.dials % self.remotes.len()];
         self.dials += 1;
         match self.reserve(remote) {
-            Ok(local) => self.client.dial(local, remote, shell::wall(), now),
+            Ok(local) => self.client.dial(local, remote, Timestamp::from_unix(shell::wall()), now),
             Err(error) => {
                 tracing::debug!(%remote, %error, "no source for a new carrier");
                 self.client.dial_failed(now);

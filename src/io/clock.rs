@@ -1,8 +1,6 @@
 //! The clocks; only the shells read them, for the sans-IO layers.
 
-use std::time::{Instant, SystemTime};
-
-use crate::crypto::Timestamp;
+use std::time::{Duration, Instant, SystemTime};
 
 /// The monotonic clock.
 #[expect(clippy::disallowed_methods, reason = "the one place where the shells read this clock")]
@@ -10,8 +8,8 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// The time of day, as a handshake says it.
+/// The time of day, since 1970.
 #[expect(clippy::disallowed_methods, reason = "the one place where the shells read this clock")]
-pub fn wall() -> Timestamp {
-    Timestamp::from_unix(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+pub fn wall() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
