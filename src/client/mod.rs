@@ -287,6 +287,7 @@ fn unreachable(runner: &Runner) -> Failure {
     let remotes: Vec<_> = runner.remotes.iter().map(ToString::to_string).collect();
     let remotes = remotes.join(", ");
     let message = match runner.client.reach() {
+        Reach::PresharedKeyDiffers => return ended(Ending::PresharedKeyDiffers),
         Reach::None => format!("no route to {remotes}: check the network of this host"),
         Reach::SynSent => format!("no answer to SYN from {remotes}: check `server` and the way to it"),
         Reach::SynReset => format!("{remotes} answers with RST: nothing listens there, check `server`"),

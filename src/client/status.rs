@@ -53,6 +53,7 @@ fn drops(drops: &ClientDrops) -> BTreeMap<String, u64> {
     [
         ("outer", drops.outer),
         ("stranger", drops.stranger),
+        ("late", drops.late),
         ("index", drops.index),
         ("sealed", drops.sealed),
         ("frame", drops.frame),

@@ -235,6 +235,9 @@ pub enum Refusal {
     /// It has no room for another session.
     #[error("the server is busy")]
     Busy,
+    /// Its session was replaced by a newer one of the same key.
+    #[error("a newer session of the same key took the place of this one")]
+    Replaced,
     /// A reason that this version has no name for.
     #[error("the server refuses for its reason {0}")]
     Other(u8),
@@ -247,6 +250,7 @@ impl Refusal {
             Self::UnknownKey => "unknown_key",
             Self::Version => "version",
             Self::Busy => "busy",
+            Self::Replaced => "replaced",
             Self::Other(_) => "other",
         }
     }
@@ -256,6 +260,7 @@ impl Refusal {
             Self::UnknownKey => 1,
             Self::Version => 2,
             Self::Busy => 3,
+            Self::Replaced => 4,
             Self::Other(number) => number,
         }
     }
@@ -265,6 +270,7 @@ impl Refusal {
             1 => Self::UnknownKey,
             2 => Self::Version,
             3 => Self::Busy,
+            4 => Self::Replaced,
             _ => Self::Other(number),
         }
     }
@@ -461,7 +467,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn answers() -> [Message2; 7] {
+    fn answers() -> [Message2; 8] {
         let refused = |reason| Message2::Refused { reason };
         [
             Message2::Resumed { index: 7, suite: Suite::ChaCha20Poly1305 },
@@ -469,6 +475,7 @@ pub(crate) mod tests {
             refused(Refusal::UnknownKey),
             refused(Refusal::Version),
             refused(Refusal::Busy),
+            refused(Refusal::Replaced),
             refused(Refusal::Other(200)),
             Message2::Stale { above: message1().timestamp },
         ]
@@ -513,6 +520,7 @@ pub(crate) mod tests {
             "03 01020304 01",
             "03 01020304 02",
             "03 01020304 03",
+            "03 01020304 04",
             "03 01020304 c8",
             "04 01020304 400000006553f10a 0000004d",
         ];

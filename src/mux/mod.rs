@@ -207,6 +207,19 @@ impl Mux {
         self.forget(id);
     }
 
+    /// Resets a stream behind the bytes that were written, as far as the peer's credit reaches: what an app wrote
+    /// before it aborted was acknowledged to it. No event of the stream means anything after this.
+    pub fn abort(&mut self, id: StreamId, code: ResetCode) {
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.can_send()) else {
+            return self.reset(id, code);
+        };
+        stream.send.half = Half::Finishing;
+        stream.send.abort = Some(code);
+        stream.send.is_awaited = false;
+        stream.news.clear(Kind::Writable);
+        self.schedule.activate(id, stream);
+    }
+
     /// Queues bytes and returns how many there was room for: 0 before a peer's stream is accepted
     /// and after `finish`. After a short or filling write, one `Writable` follows when a quarter of
     /// the buffer is free again or all of it was sent.

@@ -95,13 +95,14 @@ impl Mux {
     fn fill_data(&mut self, out: &mut Writer<'_>, now: Instant) -> bool {
         while out.data_room() > 0 {
             let Self { schedule, streams, budget, events, stats, .. } = self;
-            let mut has_finished = false;
+            let (mut has_finished, mut is_aborted) = (false, false);
             let served = schedule.serve(streams, now, |id, stream| {
                 let held = stream.send.queue.len();
                 let sent = stream.emit_data(id, out);
                 budget.send.resize(held, held - sent);
                 stats.sent_bytes += sent as u64;
                 has_finished = stream.send.half == Half::Finished;
+                is_aborted = has_finished && stream.send.abort.is_some();
                 if stream.send.is_awaited && budget.send.has_recovered(held - sent) {
                     stream.send.is_awaited = false;
                     events.raise(id, stream, Kind::Writable);
@@ -109,7 +110,10 @@ impl Mux {
                 sent
             });
             let Some(id) = served else { return true };
-            if has_finished {
+            if is_aborted {
+                self.stats.resets_sent += 1;
+                self.forget(id);
+            } else if has_finished {
                 self.forget_if_done(id);
             }
         }

@@ -71,6 +71,8 @@ pub(super) struct SendHalf {
     pub(super) queue: ByteQueue,
     pub(super) credit: SendCredit,
     pub(super) half: Half,
+    /// A `RESET` follows the last byte, not a `FIN`.
+    pub(super) abort: Option<ResetCode>,
     /// The writer was told that there is no room and waits to hear of it.
     pub(super) is_awaited: bool,
 }
@@ -101,6 +103,7 @@ impl Stream {
                 queue: ByteQueue::default(),
                 credit: SendCredit::new(),
                 half: Half::Open,
+                abort: None,
                 is_awaited: false,
             },
             receive: ReceiveHalf {
@@ -122,7 +125,7 @@ impl Stream {
     /// Whether a `DATA` or the `FIN` could leave now.
     pub(super) fn can_send(&self) -> bool {
         matches!(self.phase, Phase::Calling | Phase::Open)
-            && if self.send.queue.is_empty() {
+            && if self.send.queue.is_empty() || self.send.abort.is_some() {
                 self.send.half == Half::Finishing
             } else {
                 self.send.credit.available() > 0
@@ -183,8 +186,8 @@ impl Stream {
         true
     }
 
-    /// Writes one `DATA` frame as large as queue, credit and `out` allow, and the `FIN` behind the
-    /// last byte. Returns the bytes of data.
+    /// Writes one `DATA` frame as large as queue, credit and `out` allow, and the `FIN` or `RESET` behind
+    /// the last byte. Returns the bytes of data.
     pub(super) fn emit_data(&mut self, id: StreamId, out: &mut Writer<'_>) -> usize {
         let queue = &mut self.send.queue;
         let len = queue.len().min(self.send.credit.available()).min(out.data_room());
@@ -192,7 +195,13 @@ impl Stream {
             queue.pop_into(body);
         });
         self.send.credit.on_sent(len);
-        if self.send.half == Half::Finishing && self.send.queue.is_empty() && out.put(Frame::Fin(id)) {
+        let is_last = match self.send.abort {
+            // A reader that stopped does not hold up the reset.
+            Some(_) => self.send.queue.is_empty() || self.send.credit.available() == 0,
+            None => self.send.queue.is_empty(),
+        };
+        let end = self.send.abort.map_or(Frame::Fin(id), |code| Frame::Reset { id, code });
+        if self.send.half == Half::Finishing && is_last && out.put(end) {
             self.send.half = Half::Finished;
         }
         len

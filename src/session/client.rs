@@ -19,18 +19,19 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::dial::{Dial, Progress, Reach};
+use super::dialing::Dialing;
 use super::engine::{DATAGRAM_MAX, DATAGRAM_MTU, Engine, OUTER_HEADERS, PLAINTEXT, Settings};
 use super::frame::{self, CloseCode, Frame, Frames};
 use super::link::Link;
 use super::liveness::Liveness;
 use super::splice::Splice;
 use super::status::{CarrierStatus, ClientState, ClientStatus, SessionStatus, Traffic};
-use crate::carrier::{self, Connection, Mode};
+use crate::carrier::{self, Connection, DropReason, Mode};
 use crate::crypto::{
     Initiator, Keys, Mask, Message1, Message2, OVERHEAD, PresharedKey, PrivateKey, PublicKey, Refusal,
     SessionId, SuiteSet, Timestamp, VERSION,
 };
-use crate::flow::{FlowLimits, Flows};
+use crate::flow::{self, FlowLimits, Flows};
 use crate::kcp::CongestionKind;
 use crate::mux;
 use crate::packet;
@@ -104,13 +105,13 @@ pub struct Client {
     splice: Splice,
     dialing: Dialing,
     active: Option<Active>,
-    retired: VecDeque<(Link, Instant)>,
+    retired: VecDeque<Retired>,
     carriers: u32,
     addresses: Vec<IpNetwork>,
     dns: Vec<IpAddr>,
     phase: Phase,
-    last_opened: Instant,
-    last_round_trip: Instant,
+    /// Since when nothing makes the round trip, once that was noticed.
+    outage: Option<Instant>,
     migrations: u64,
     traffic: Traffic,
     tun: VecDeque<Vec<u8>>,
@@ -123,18 +124,13 @@ pub struct Client {
 struct Active {
     link: Link,
     liveness: Liveness,
-    told_suspect: bool,
 }
 
-/// Where the client is on its way to another carrier.
+/// A carrier that was in use: it opens what is still on its way, then ends with a FIN.
 #[derive(Debug)]
-struct Dialing {
-    dial: Option<Dial>,
-    wanted: bool,
-    next: Instant,
-    failures: u32,
-    reach: Reach,
-    above: Option<Timestamp>,
+struct Retired {
+    link: Link,
+    until: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +148,8 @@ pub struct ClientDrops {
     pub outer: u64,
     /// Outer packets on no 4-tuple of ours.
     pub stranger: u64,
+    /// Outer packets on a carrier that ended.
+    pub late: u64,
     /// Payloads whose index is not the carrier's.
     pub index: u64,
     /// Payloads that do not open, or opened before.
@@ -175,7 +173,11 @@ impl Client {
             buffer: settings.session_buffer,
             overhead: OUTER_HEADERS + OVERHEAD,
         };
-        let flows = Flows::new(flow_limits(settings.process_buffer), rng.random(), now);
+        let flows = Flows::new(
+            flow_limits(settings.process_buffer.saturating_sub(settings.session_buffer)),
+            rng.random(),
+            now,
+        );
         Self {
             mask: Mask::new(&settings.server_key),
             session,
@@ -188,8 +190,7 @@ impl Client {
             addresses: Vec::new(),
             dns: Vec::new(),
             phase: Phase::Connecting,
-            last_opened: now,
-            last_round_trip: now,
+            outage: None,
             migrations: 0,
             traffic: Traffic::default(),
             tun: VecDeque::new(),
@@ -208,7 +209,7 @@ impl Client {
         let message = Message1 {
             version: VERSION,
             mode: self.settings.mode.to_wire(),
-            timestamp: self.dialing.above.map_or(wall, |above| wall.max(above.next())),
+            timestamp: self.dialing.timestamp(wall),
             index,
             session: self.session,
             epoch: self.engine.epoch(),
@@ -225,6 +226,7 @@ impl Client {
         );
         let connection = Connection::connect(local, remote, self.settings.mode, isn, now);
         let (Ok(initiation), Ok(connection)) = (initiation, connection) else {
+            self.events.push_back(ClientEvent::Retired(local));
             return self.dialing.on_failure(now);
         };
         let lifetime = self.dialing.lifetime();
@@ -258,7 +260,10 @@ impl Client {
             self.drops.inner += 1;
             return;
         };
-        if header.protocol == packet::TCP {
+        if self.phase == Phase::Ended {
+            // Apps are told at once that there is no tunnel; what has no way to be told is dropped.
+            self.push_tun(flow::reset_for(packet));
+        } else if header.protocol == packet::TCP {
             self.splice.flows.handle_packet(packet, now);
             self.splice.pump(&mut self.engine.mux, now);
         } else if !self.is_ours(header.source) {
@@ -267,6 +272,9 @@ impl Client {
             self.push_tun(packet::too_big(packet, DATAGRAM_MTU, header.destination));
         } else {
             self.engine.datagrams.push(packet.to_vec(), now);
+            if let Some(active) = &mut self.active {
+                active.liveness.on_traffic();
+            }
         }
     }
 
@@ -275,7 +283,7 @@ impl Client {
         self.splice.flows.handle_timeout(now);
         self.splice.pump(&mut self.engine.mux, now);
         self.check_retired(now);
-        if matches!(self.phase, Phase::Closing | Phase::Ended) {
+        if !self.is_running() {
             return;
         }
         self.check_active(now);
@@ -287,9 +295,9 @@ impl Client {
     pub fn close(&mut self, now: Instant) {
         self.splice.reset_all(now);
         if let Some(active) = &mut self.active {
-            active.link.queue(|out| frame::put_close(out, CloseCode::Done));
-            active.link.close();
+            active.link.say_goodbye(CloseCode::Done);
         }
+        self.retired.iter_mut().for_each(|retired| retired.link.close());
         if self.phase != Phase::Ended {
             self.phase = Phase::Closing;
         }
@@ -307,12 +315,13 @@ impl Client {
                 self.traffic.on_sent(out);
                 return true;
             }
+            active.liveness.on_unacked(self.engine.has_unacked(), now);
             // What left made room in the streams for more.
             if !self.splice.pump(&mut self.engine.mux, now) {
                 break;
             }
         }
-        self.retired.iter_mut().any(|(link, _)| link.poll_transmit(None, out, now) || link.poll_ack(out, now))
+        self.retired.iter_mut().any(|retired| retired.link.poll_ack(out, now))
     }
 
     /// The next IP packet for the TUN.
@@ -326,6 +335,11 @@ impl Client {
         }
     }
 
+    /// Takes back the memory of a packet from [`Self::poll_tun`].
+    pub fn recycle(&mut self, packet: Vec<u8>) {
+        self.splice.flows.recycle(packet);
+    }
+
     /// The next thing the shell must do or tell.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
         self.events.pop_front()
@@ -333,32 +347,23 @@ impl Client {
 
     /// When to call [`Self::handle_timeout`] and [`Self::poll_transmit`] if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let urgent = self.is_urgent();
-        let running = !matches!(self.phase, Phase::Closing | Phase::Ended);
-        let dial = match &self.dialing.dial {
-            Some(dial) => Some(dial.poll_timeout()),
-            None if self.wants_carrier() && !self.dialing.wanted => Some(self.dialing.next),
-            None => None,
-        };
+        let own = self.is_running().then(|| self.poll_own_timeout()).flatten();
         let active = self.active.as_ref();
-        let liveness = active.filter(|_| running).map(|active| {
-            let due = active.liveness.ping_due(urgent);
-            active.suspect_at().map_or(due, |at| at.min(due))
-        });
-        let dead =
-            (running && self.phase == Phase::Up).then(|| self.last_round_trip + self.settings.dead_after);
-        [
-            dial.filter(|_| running),
-            liveness,
-            dead,
-            active.and_then(|active| active.link.poll_timeout()),
-            active.and_then(|_| self.engine.poll_timeout()),
-            self.splice.flows.poll_timeout(),
-            self.retired.front().map(|(_, until)| *until),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let carrier = active.and_then(|active| active.link.poll_timeout());
+        let engine = active.filter(|_| self.is_running()).and_then(|_| self.engine.poll_timeout());
+        let retired = self.retired.iter().filter(|retired| !retired.link.is_closing());
+        let retired = retired.map(|retired| retired.until).min();
+        [own, carrier, engine, self.splice.flows.poll_timeout(), retired].into_iter().flatten().min()
+    }
+
+    /// When a dial, a ping or the end of patience is due.
+    fn poll_own_timeout(&self) -> Option<Instant> {
+        let dialing = self.dialing.poll_timeout(self.needs_carrier());
+        let ping = self.active.as_ref().map(|active| active.liveness.ping_due(self.is_urgent()));
+        let suspect = self.active.as_ref().filter(|_| self.outage.is_none());
+        let suspect = suspect.and_then(|active| active.liveness.suspect_at());
+        let dead = self.outage.map(|since| since + self.settings.dead_after);
+        [dialing, ping, suspect, dead].into_iter().flatten().min()
     }
 
     /// How far towards the server the dials came so far.
@@ -383,7 +388,7 @@ impl Client {
     fn state(&self) -> ClientState {
         match self.phase {
             Phase::Connecting => ClientState::Connecting,
-            Phase::Up if self.wants_carrier() => ClientState::Recovering,
+            Phase::Up if self.needs_carrier() => ClientState::Recovering,
             Phase::Up => ClientState::Up,
             Phase::Closing | Phase::Ended => ClientState::Ended,
         }
@@ -395,7 +400,6 @@ impl Client {
             Progress::Pending => {}
             Progress::Accepted { message, keys, rtt } => self.on_accepted(message, *keys, rtt, now),
             Progress::Answered(message) => self.on_answered(&message, now),
-            Progress::PresharedKeyDiffers => self.end(Ending::PresharedKeyDiffers),
         }
     }
 
@@ -405,25 +409,45 @@ impl Client {
         self.dialing = Dialing::new(now);
         if let Message2::Fresh { epoch, addresses, dns, .. } = message {
             self.adopt_epoch(epoch, now);
-            (self.addresses, self.dns) = (addresses, dns);
+            self.adopt_addresses(addresses, dns);
         }
-        let active = Active { link, liveness: Liveness::new(rtt, now), told_suspect: false };
-        if let Some(old) = self.active.replace(active) {
+        if self.phase == Phase::Up {
             self.migrations += 1;
-            if old.told_suspect {
-                self.events.push_back(ClientEvent::Recovered);
-            }
+        }
+        if let Some(old) = self.active.replace(Active { link, liveness: Liveness::new(rtt, now) }) {
             self.retire(old.link, now);
         }
-        self.last_round_trip = now;
-        self.engine.on_path_restored(now);
+        self.on_recovered(now);
         self.ping(now);
+    }
+
+    /// A server that was started anew may give us other addresses.
+    fn adopt_addresses(&mut self, addresses: Vec<IpNetwork>, dns: Vec<IpAddr>) {
+        let changed = self.addresses != addresses;
+        (self.addresses, self.dns) = (addresses, dns);
+        if changed && self.phase == Phase::Up {
+            self.tell_up();
+        }
+    }
+
+    fn tell_up(&mut self) {
+        let (addresses, dns) = (self.addresses.clone(), self.dns.clone());
+        self.events.push_back(ClientEvent::Up { addresses, dns });
+    }
+
+    /// Something made the round trip.
+    fn on_recovered(&mut self, now: Instant) {
+        if self.outage.take().is_some() {
+            self.engine.on_path_restored(now);
+            self.events.push_back(ClientEvent::Recovered);
+        }
     }
 
     /// A message 2 without keys: there will be no session, or only with another timestamp.
     fn on_answered(&mut self, message: &Message2, now: Instant) {
         match message {
-            Message2::Refused { reason, .. } => self.end(Ending::Refused(*reason)),
+            Message2::Refused { reason: Refusal::Replaced } => self.end(Ending::Replaced, now),
+            Message2::Refused { reason } => self.end(Ending::Refused(*reason), now),
             Message2::Stale { above, .. } => {
                 self.drop_dial();
                 self.dialing.above = Some(*above);
@@ -435,12 +459,24 @@ impl Client {
 
     fn handle_data(&mut self, segment: &carrier::Segment, packet: &mut [u8], now: Instant) {
         let active = self.active.as_mut().map(|active| &mut active.link);
-        let mut links = active.into_iter().chain(self.retired.iter_mut().map(|(link, _)| link));
+        let mut links = active.into_iter().chain(self.retired.iter_mut().map(|retired| &mut retired.link));
         let Some(link) = links.find(|link| link.is_from(segment)) else {
             self.drops.stranger += 1;
             return;
         };
-        let carrier::Input::Payload = link.connection_mut().handle_segment(segment, now) else { return };
+        match link.connection_mut().handle_segment(segment, now) {
+            carrier::Input::Payload => {}
+            carrier::Input::Ignored(DropReason::Closed) => {
+                self.drops.late += 1;
+                return;
+            }
+            // Counted by the connection.
+            carrier::Input::Acknowledgement
+            | carrier::Input::Established
+            | carrier::Input::ResetSeen
+            | carrier::Input::FinSeen
+            | carrier::Input::Ignored(_) => return,
+        }
         let Some(payload) = packet.get_mut(segment.payload.clone()) else { return };
         let Some(header) = self.mask.header(payload).filter(|header| header.index == link.index()) else {
             self.drops.index += 1;
@@ -456,10 +492,7 @@ impl Client {
     }
 
     fn handle_frames(&mut self, plaintext: &[u8], now: Instant) {
-        if now.saturating_duration_since(self.last_opened) > SILENCE {
-            self.engine.on_path_restored(now);
-        }
-        self.last_opened = now;
+        self.engine.on_heard(now);
         for frame in Frames::new(plaintext) {
             match frame {
                 Ok(frame) => self.handle_frame(frame, now),
@@ -473,26 +506,26 @@ impl Client {
             Frame::Kcp(body) => self.handle_kcp(body, now),
             Frame::Datagram(inner) => self.handle_datagram(inner),
             Frame::Pong { token, .. } => self.on_pong(token, now),
-            Frame::Ping { token, size } => {
-                if let Some(active) = &mut self.active {
-                    active.link.queue_pong(token, size);
-                }
-            }
             Frame::Epoch(epoch) => self.adopt_epoch(epoch, now),
             Frame::Close(code) => self.on_close(code, now),
-            Frame::Use { .. } => self.drops.frame += 1,
+            // Only the client asks and chooses.
+            Frame::Ping { .. } | Frame::Use { .. } => self.drops.frame += 1,
         }
     }
 
     fn handle_kcp(&mut self, body: &[u8], now: Instant) {
-        let acked = self.engine.kcp_stats().acks_received;
+        let acks = self.engine.kcp_stats().acks_received;
         if self.engine.handle_kcp(body, now).is_err() {
-            self.restart(self.engine.epoch() + 1, now);
+            self.restart(self.engine.epoch().saturating_add(1), now);
         }
-        if let Some(active) = &mut self.active {
-            let progressed = self.engine.kcp_stats().acks_received != acked;
-            active.liveness.on_traffic();
-            active.liveness.on_unacked(self.engine.has_unacked(), progressed, now);
+        let Some(active) = &mut self.active else { return };
+        active.liveness.on_traffic();
+        if self.engine.kcp_stats().acks_received != acks {
+            active.liveness.on_acknowledged(now);
+        }
+        active.liveness.on_unacked(self.engine.has_unacked(), now);
+        if active.liveness.waiting_since().is_none() {
+            self.settle(now);
         }
     }
 
@@ -508,30 +541,39 @@ impl Client {
 
     fn on_pong(&mut self, token: u64, now: Instant) {
         let Some(active) = &mut self.active else { return };
-        if active.liveness.on_pong(token, now).is_none() {
+        if !active.liveness.on_pong(token, now) {
             return;
         }
-        self.last_round_trip = now;
-        if std::mem::take(&mut active.told_suspect) {
-            self.engine.on_path_restored(now);
-            self.events.push_back(ClientEvent::Recovered);
-            self.drop_dial();
-            self.dialing = Dialing::new(now);
-        }
+        self.settle(now);
         if self.phase == Phase::Connecting {
             self.phase = Phase::Up;
-            let (addresses, dns) = (self.addresses.clone(), self.dns.clone());
-            self.events.push_back(ClientEvent::Up { addresses, dns });
+            self.tell_up();
+        }
+    }
+
+    /// The carrier in use answers: no other is needed.
+    fn settle(&mut self, now: Instant) {
+        if self.outage.is_some() {
+            self.on_recovered(now);
+            self.drop_dial();
+            self.dialing = Dialing::new(now);
         }
     }
 
     fn on_close(&mut self, code: CloseCode, now: Instant) {
         if code == CloseCode::Replaced {
-            return self.end(Ending::Replaced);
+            return self.end(Ending::Replaced, now);
         }
         // The server goes away, perhaps to restart: look for it again.
         if let Some(active) = self.active.take() {
             self.retire(active.link, now);
+            self.on_outage(now);
+        }
+    }
+
+    fn on_outage(&mut self, since: Instant) {
+        if self.outage.is_none() {
+            self.outage = Some(since);
             self.events.push_back(ClientEvent::Suspect);
         }
     }
@@ -555,14 +597,16 @@ impl Client {
     fn check_active(&mut self, now: Instant) {
         let urgent = self.is_urgent();
         let token = self.rng.random();
+        let unacked = self.engine.has_unacked();
         let Some(active) = &mut self.active else { return };
-        if let Some(token) = active.liveness.poll_ping(urgent, token, now) {
+        active.liveness.on_unacked(unacked, now);
+        let ping = active.liveness.poll_ping(urgent, token, now);
+        let suspect = active.liveness.waiting_since().filter(|_| active.liveness.is_suspect(now));
+        if let Some(token) = ping {
             self.queue_ping(token);
         }
-        let Some(active) = &mut self.active else { return };
-        if active.liveness.is_suspect(now) && !active.told_suspect {
-            active.told_suspect = true;
-            self.events.push_back(ClientEvent::Suspect);
+        if let Some(since) = suspect {
+            self.on_outage(since);
         }
     }
 
@@ -570,33 +614,44 @@ impl Client {
         if self.dialing.dial.as_ref().is_some_and(|dial| dial.deadline() <= now) {
             self.drop_dial();
             self.dialing.on_failure(now);
+            if self.phase == Phase::Connecting && self.dialing.reach == Reach::PresharedKeyDiffers {
+                return self.end(Ending::PresharedKeyDiffers, now);
+            }
         }
         let idle = self.dialing.dial.is_none() && !self.dialing.wanted;
-        if idle && self.wants_carrier() && self.dialing.next <= now {
+        if idle && self.needs_carrier() && self.dialing.next <= now {
             self.dialing.wanted = true;
             self.events.push_back(ClientEvent::Dial);
         }
     }
 
+    /// The second layer of keepalive: an outage this long is not waited for.
     fn check_dead(&mut self, now: Instant) {
-        let silent = now.saturating_duration_since(self.last_round_trip);
-        if self.phase == Phase::Up && silent >= self.settings.dead_after {
-            self.last_round_trip = now;
-            self.restart(self.engine.epoch() + 1, now);
+        let dead_after = self.settings.dead_after;
+        if self.outage.is_some_and(|since| now.saturating_duration_since(since) >= dead_after) {
+            self.outage = Some(now);
+            self.restart(self.engine.epoch().saturating_add(1), now);
         }
     }
 
     fn check_retired(&mut self, now: Instant) {
-        while self.retired.front().is_some_and(|(_, until)| *until <= now) || self.retired.len() > RETIRED_MAX
-        {
-            if let Some((link, _)) = self.retired.pop_front() {
-                self.events.push_back(ClientEvent::Retired(link.connection().local()));
+        for retired in self.retired.iter_mut().filter(|retired| retired.until <= now) {
+            retired.link.close();
+        }
+        let is_done = |retired: &Retired| retired.link.is_closed();
+        while self.retired.front().is_some_and(is_done) || self.retired.len() > RETIRED_MAX {
+            if let Some(retired) = self.retired.pop_front() {
+                self.events.push_back(ClientEvent::Retired(retired.link.connection().local()));
             }
         }
     }
 
-    fn wants_carrier(&self) -> bool {
-        self.active.as_ref().is_none_or(|active| active.told_suspect)
+    fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Connecting | Phase::Up)
+    }
+
+    fn needs_carrier(&self) -> bool {
+        self.active.is_none() || self.outage.is_some()
     }
 
     /// Whether someone waits for the path: then pings go on at full pace through an outage.
@@ -627,9 +682,8 @@ impl Client {
         });
     }
 
-    fn retire(&mut self, mut link: Link, now: Instant) {
-        link.close();
-        self.retired.push_back((link, now + RETIRED_FOR));
+    fn retire(&mut self, link: Link, now: Instant) {
+        self.retired.push_back(Retired { link, until: now + RETIRED_FOR });
         self.check_retired(now);
     }
 
@@ -640,8 +694,13 @@ impl Client {
         }
     }
 
-    fn end(&mut self, ending: Ending) {
+    /// Over for good: apps learn it now, and whoever connects later at once.
+    fn end(&mut self, ending: Ending, now: Instant) {
         self.drop_dial();
+        self.splice.reset_all(now);
+        if let Some(active) = self.active.take() {
+            self.retire(active.link, now);
+        }
         self.phase = Phase::Ended;
         self.events.push_back(ClientEvent::Ended(ending));
     }
@@ -662,7 +721,7 @@ impl Client {
         loop {
             let index = self.rng.random();
             let active = self.active.iter().map(|active| active.link.index());
-            let retired = self.retired.iter().map(|(link, _)| link.index());
+            let retired = self.retired.iter().map(|retired| retired.link.index());
             if index != 0 && active.chain(retired).all(|taken| taken != index) {
                 return index;
             }
@@ -674,45 +733,14 @@ impl Active {
     fn poll_transmit(&mut self, engine: &mut Engine, out: &mut Vec<u8>, now: Instant) -> bool {
         self.link.poll_transmit(Some(engine), out, now) || self.link.poll_ack(out, now)
     }
-
-    fn suspect_at(&self) -> Option<Instant> {
-        self.liveness.suspect_at().filter(|_| !self.told_suspect)
-    }
-}
-
-impl Dialing {
-    fn new(now: Instant) -> Self {
-        Self { dial: None, wanted: false, next: now, failures: 0, reach: Reach::None, above: None }
-    }
-
-    fn on_failure(&mut self, now: Instant) {
-        self.wanted = false;
-        self.failures += 1;
-        // A dial that ran its lifetime has waited long enough; one that could not start has not.
-        self.next = now + FIRST_DIAL / 4;
-    }
-
-    /// How long the next dial may take: only new source ports back off.
-    fn lifetime(&self) -> Duration {
-        (FIRST_DIAL * (1 << self.failures.min(4))).min(MAX_DIAL)
-    }
 }
 
 /// As many flows as their buffers allow, so that the bound on bytes holds.
-fn flow_limits(process_buffer: usize) -> FlowLimits {
+fn flow_limits(buffer: usize) -> FlowLimits {
     let limits = FlowLimits::default();
-    let flows = process_buffer / (limits.receive_buffer + limits.send_buffer);
+    let flows = buffer / (limits.receive_buffer + limits.send_buffer);
     FlowLimits { flows: flows.clamp(1, limits.flows), ..limits }
 }
-
-/// Our choice: long enough for a SYN, its first repeat and two round trips of a bad path.
-const FIRST_DIAL: Duration = Duration::from_secs(2);
-
-/// Our choice: at most six new source ports a minute, so that no NAT's table is flooded.
-const MAX_DIAL: Duration = Duration::from_secs(10);
-
-/// Our choice: what silence must have lasted for back-offs to be worth resetting.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// Packets of an old carrier may still be on their way.
 const RETIRED_FOR: Duration = Duration::from_secs(10);

@@ -21,7 +21,7 @@ pub(crate) struct Dial {
     message1: Vec<u8>,
     next_message1: Option<Instant>,
     repeats: u32,
-    differing: u32,
+    differs: bool,
     started: Instant,
     asked: Option<Instant>,
     deadline: Instant,
@@ -39,6 +39,8 @@ pub enum Reach {
     SynReset,
     /// The SYN was answered, message 1 was not: another server, or another `server_key`.
     SynAcked,
+    /// Message 2 came and opened under no pre-shared key of ours.
+    PresharedKeyDiffers,
 }
 
 /// What a segment did to a dial.
@@ -50,8 +52,6 @@ pub(crate) enum Progress {
     Accepted { message: Message2, keys: Box<Keys>, rtt: Duration },
     /// The server answers, but with no keys: refused, or the timestamp is too old.
     Answered(Message2),
-    /// A message 2 that opens under neither pre-shared key.
-    PresharedKeyDiffers,
 }
 
 impl Dial {
@@ -71,7 +71,7 @@ impl Dial {
             message1,
             next_message1: None,
             repeats: 0,
-            differing: 0,
+            differs: false,
             started: now,
             asked: None,
             deadline: now + lifetime,
@@ -91,7 +91,9 @@ impl Dial {
     }
 
     pub(crate) fn reach(&self) -> Reach {
-        if self.connection.may_send() {
+        if self.differs {
+            Reach::PresharedKeyDiffers
+        } else if self.connection.may_send() {
             Reach::SynAcked
         } else if self.connection.reset_to_syn() {
             Reach::SynReset
@@ -125,12 +127,9 @@ impl Dial {
                 Progress::Accepted { message, keys: Box::new(keys), rtt }
             }
             Ok((message, None)) => Progress::Answered(message),
-            // A corrupted answer looks the same; it does not come again and again.
-            Err(HandshakeError::PresharedKeyDiffers) if self.differing + 1 == DIFFERING_MAX => {
-                Progress::PresharedKeyDiffers
-            }
             Err(error) => {
-                self.differing += u32::from(error == HandshakeError::PresharedKeyDiffers);
+                // Corruption and forgers look the same: only a suspicion, told if nothing better comes.
+                self.differs |= error == HandshakeError::PresharedKeyDiffers;
                 Progress::Pending
             }
         }
@@ -164,9 +163,6 @@ impl Dial {
         due.into_iter().flatten().fold(self.deadline, Instant::min)
     }
 }
-
-/// Our choice: answers under another pre-shared key before it is believed.
-const DIFFERING_MAX: u32 = 3;
 
 /// Our choice: above the round trip of any path worth using.
 const FIRST_REPEAT: Duration = Duration::from_millis(500);

@@ -23,6 +23,7 @@ pub(crate) struct Engine {
     /// Inner packets that wait for the next sealed packet.
     pub(crate) datagrams: datagram::Queue,
     malformed: u64,
+    last_heard: Instant,
 }
 
 /// What an engine is made with, in every epoch.
@@ -53,6 +54,7 @@ impl Engine {
             mux: Mux::new(settings.role, settings.mux()),
             datagrams: datagram::Queue::new(datagram::Limits::default()),
             malformed: 0,
+            last_heard: now,
         }
     }
 
@@ -107,7 +109,20 @@ impl Engine {
         }
     }
 
-    /// The path carries packets again after silence.
+    /// A packet of the session opened; after silence, that means that the path is back.
+    pub(crate) fn on_heard(&mut self, now: Instant) {
+        if self.silence(now) > SILENCE {
+            self.kcp.on_path_restored(now);
+        }
+        self.last_heard = now;
+    }
+
+    /// How long no packet of the session has opened.
+    pub(crate) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_heard)
+    }
+
+    /// The path carries packets again.
     pub(crate) fn on_path_restored(&mut self, now: Instant) {
         self.kcp.on_path_restored(now);
     }
@@ -188,11 +203,14 @@ pub(crate) const OUTER_HEADERS: usize = 40;
 /// ikcp's `IKCP_RTO_NDL`.
 const MIN_RTO: Duration = Duration::from_millis(30);
 
+/// Our choice: what silence must have lasted for back-offs to be worth resetting.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// Our choice: streams of one session at a time.
 const STREAMS: usize = 16_384;
 
 /// Our choice: unsent bytes of one stream; what is in flight is held by KCP.
 const STREAM_SEND_BUFFER: usize = 256 * 1024;
 
-/// Our choice: what a new stream may send before the first credit; grows with the stream's rate.
-const STREAM_WINDOW: usize = 256 * 1024;
+/// What a new stream may send before the first credit: what the protocol grants in any case. It grows with the rate.
+const STREAM_WINDOW: usize = 64 * 1024;

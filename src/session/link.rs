@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::engine::{Engine, PLAINTEXT};
-use super::frame;
-use crate::carrier::{Connection, Segment};
+use super::frame::{self, CloseCode};
+use crate::carrier::{self, Connection, Segment};
 use crate::crypto::{HEADER_LEN, Header, OpenError, Opened, Opener, Sealer};
 
 /// A carrier that both ends have keys for.
@@ -16,7 +16,7 @@ pub(crate) struct Link {
     sealer: Sealer,
     opener: Opener,
     control: Vec<u8>,
-    closing: bool,
+    farewell: Option<Farewell>,
     created: Instant,
     opened: u64,
     highest: u64,
@@ -38,7 +38,7 @@ impl Link {
             sealer,
             opener,
             control: Vec::new(),
-            closing: false,
+            farewell: None,
             created: now,
             opened: 0,
             highest: 0,
@@ -104,9 +104,24 @@ impl Link {
         }
     }
 
-    /// Ends the connection with a FIN once everything queued has left.
+    /// Ends the session on this carrier: `code` in a few packets, since none is acknowledged, then a FIN.
+    pub(crate) fn say_goodbye(&mut self, code: CloseCode) {
+        self.farewell = Some(Farewell { code: Some(code), left: GOODBYES });
+    }
+
+    /// Ends the connection with a FIN.
     pub(crate) fn close(&mut self) {
-        self.closing = true;
+        self.farewell = Some(Farewell { code: None, left: 0 });
+    }
+
+    /// Whether the FIN was asked for.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.farewell.is_some()
+    }
+
+    /// Whether the FIN has left: nothing more will.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.connection.state() == carrier::State::Closed
     }
 
     /// Answers a ping on the carrier that brought it.
@@ -127,8 +142,13 @@ impl Link {
         out.clear();
         out.resize(start, 0);
         out.append(&mut self.control);
-        if let Some(engine) = engine {
-            engine.fill_packet(out, start + PLAINTEXT, now);
+        match &mut self.farewell {
+            Some(farewell) => farewell.fill(out),
+            None => {
+                if let Some(engine) = engine {
+                    engine.fill_packet(out, start + PLAINTEXT, now);
+                }
+            }
         }
         if out.len() == start {
             return false;
@@ -141,7 +161,7 @@ impl Link {
 
     /// Writes a TCP packet without payload (a delayed ACK, a FIN) if one is due.
     pub(crate) fn poll_ack(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
-        if std::mem::take(&mut self.closing) {
+        if self.farewell.is_some_and(|farewell| farewell.left == 0) {
             self.connection.close();
         }
         let Some(packet) = self.connection.poll_transmit(now) else { return false };
@@ -154,6 +174,25 @@ impl Link {
         self.connection.poll_timeout()
     }
 }
+
+/// How a carrier ends.
+#[derive(Clone, Copy, Debug)]
+struct Farewell {
+    code: Option<CloseCode>,
+    left: u8,
+}
+
+impl Farewell {
+    fn fill(&mut self, out: &mut Vec<u8>) {
+        if let Some(code) = self.code.filter(|_| self.left > 0) {
+            self.left -= 1;
+            frame::put_close(out, code);
+        }
+    }
+}
+
+/// Our choice: at 20 % loss all are lost once in 125 times.
+const GOODBYES: u8 = 3;
 
 /// Our choice: room for the answers to 16 pings.
 const CONTROL_MAX: usize = 256;

@@ -17,12 +17,28 @@ pub(crate) struct Liveness {
     ping: Option<Ping>,
 }
 
+/// A question that waits: each time it is asked its token is one higher, so that an answer names the asking.
 #[derive(Clone, Copy, Debug)]
 struct Ping {
     token: u64,
     first_sent: Instant,
     last_sent: Instant,
     sent: u32,
+}
+
+impl Ping {
+    /// When the packet with this token left, if it is the first or the last; others are too old to measure by.
+    fn sent_at(&self, token: u64) -> Option<Instant> {
+        match token.wrapping_sub(self.token) {
+            0 => Some(self.first_sent),
+            n if n + 1 == u64::from(self.sent) => Some(self.last_sent),
+            _ => None,
+        }
+    }
+
+    fn is_answered_by(&self, token: u64) -> bool {
+        token.wrapping_sub(self.token) < u64::from(self.sent)
+    }
 }
 
 impl Liveness {
@@ -36,28 +52,42 @@ impl Liveness {
         self.busy = true;
     }
 
-    /// Whether KCP waits for an acknowledgement, and made no progress since it was last told.
-    pub(crate) fn on_unacked(&mut self, waiting: bool, progressed: bool, now: Instant) {
+    /// Whether KCP waits for an acknowledgement.
+    pub(crate) fn on_unacked(&mut self, waiting: bool, now: Instant) {
         if !waiting {
             self.unacked_since = None;
-        } else if progressed || self.unacked_since.is_none() {
-            self.unacked_since = Some(now);
+        } else {
+            self.busy = true;
+            self.unacked_since.get_or_insert(now);
         }
     }
 
-    /// Takes an answer; returns the measured round trip if it answers the ping that waits.
-    pub(crate) fn on_pong(&mut self, token: u64, now: Instant) -> Option<Duration> {
-        let ping = self.ping.filter(|ping| ping.token == token)?;
-        self.ping = None;
-        self.busy = false;
-        self.unacked_since = None;
-        self.last_round_trip = now;
-        let since = if ping.sent == 1 { ping.first_sent } else { ping.last_sent };
-        let sample = now.saturating_duration_since(since);
-        if ping.sent == 1 {
+    /// Takes an answer; returns whether it was one to a ping that waits.
+    pub(crate) fn on_pong(&mut self, token: u64, now: Instant) -> bool {
+        let Some(ping) = self.ping.filter(|ping| ping.is_answered_by(token)) else { return false };
+        if let Some(sent_at) = ping.sent_at(token) {
+            let sample = now.saturating_duration_since(sent_at);
             self.srtt = Some(self.srtt.map_or(sample, |srtt| (srtt * 7 + sample) / 8));
         }
-        Some(sample)
+        self.on_round_trip(now);
+        self.busy = false;
+        true
+    }
+
+    /// KCP was acknowledged. What was sent after the first of the pings that wait made the round trip, if a round trip
+    /// has passed since; then the pings themselves were merely lost.
+    pub(crate) fn on_acknowledged(&mut self, now: Instant) {
+        let rtt = self.srtt.unwrap_or(MIN_PATIENCE);
+        match self.ping {
+            Some(ping) if now < ping.first_sent + rtt + REPEAT_INTERVAL => {}
+            _ => self.on_round_trip(now),
+        }
+    }
+
+    fn on_round_trip(&mut self, now: Instant) {
+        self.ping = None;
+        self.unacked_since = None;
+        self.last_round_trip = now;
     }
 
     /// Makes a ping due at once.
@@ -97,7 +127,12 @@ impl Liveness {
 
     /// When the carrier becomes suspect if no answer comes.
     pub(crate) fn suspect_at(&self) -> Option<Instant> {
-        self.ping.map(|ping| ping.first_sent + self.patience() + REPEAT_INTERVAL)
+        self.ping.map(|ping| ping.first_sent + self.patience() + 2 * REPEAT_INTERVAL)
+    }
+
+    /// Since when a ping waits for its answer.
+    pub(crate) fn waiting_since(&self) -> Option<Instant> {
+        self.ping.map(|ping| ping.first_sent)
     }
 
     /// The smoothed round-trip time of pings.
@@ -141,7 +176,8 @@ mod tests {
     fn idle(now: Instant) -> Liveness {
         let mut liveness = Liveness::new(RTT, now);
         assert_eq!(liveness.poll_ping(true, 1, now + BUSY_INTERVAL), Some(1));
-        assert_eq!(liveness.on_pong(1, now + BUSY_INTERVAL + RTT), Some(RTT));
+        assert!(liveness.on_pong(1, now + BUSY_INTERVAL + RTT));
+        assert_eq!(liveness.srtt(), Some(RTT));
         liveness
     }
 
@@ -167,27 +203,41 @@ mod tests {
         let mut now = liveness.ping_due(true);
         assert_eq!(liveness.poll_ping(true, 2, now), Some(2));
         assert!(!liveness.is_suspect(now + RTT));
-        for _ in 0..100 {
+        for n in 1..100 {
             now = liveness.ping_due(true);
-            assert_eq!(liveness.poll_ping(true, 3, now), Some(2), "the token stays until it is answered");
+            assert_eq!(liveness.poll_ping(true, 777, now), Some(2 + n), "each asking has its own token");
         }
         assert!(liveness.is_suspect(now));
         assert_eq!(liveness.ping_due(true), now + REPEAT_INTERVAL);
-        assert!(liveness.on_pong(2, now + RTT).is_some());
+        assert!(!liveness.on_pong(2 + 100, now + RTT), "that one was never asked");
+        assert!(liveness.on_pong(2 + 99, now + RTT));
         assert!(!liveness.is_suspect(now + RTT));
+        assert_eq!(liveness.srtt(), Some(RTT));
     }
 
     #[test]
     fn missing_acknowledgements_bring_the_ping_forward() {
         let start = Instant::now();
         let mut liveness = idle(start);
-        let sent = start + Duration::from_secs(2);
-        liveness.on_unacked(true, false, sent);
+        let sent = start + Duration::from_secs(5);
+        liveness.on_unacked(true, sent);
+        liveness.on_unacked(true, sent + RTT);
         assert_eq!(liveness.ping_due(true), sent + MIN_PATIENCE);
-        liveness.on_unacked(true, true, sent + RTT);
-        assert_eq!(liveness.ping_due(true), sent + RTT + MIN_PATIENCE);
-        liveness.on_unacked(false, true, sent + RTT);
-        assert_eq!(liveness.ping_due(true), liveness.last_round_trip + IDLE_INTERVAL);
+        liveness.on_acknowledged(sent + RTT);
+        liveness.on_unacked(false, sent + RTT);
+        assert_eq!(liveness.ping_due(true), sent + RTT + BUSY_INTERVAL);
+    }
+
+    #[test]
+    fn acknowledgements_of_later_data_answer_for_lost_pings() {
+        let start = Instant::now();
+        let mut liveness = idle(start);
+        let now = liveness.ping_due(false);
+        assert_eq!(liveness.poll_ping(true, 9, now), Some(9));
+        liveness.on_acknowledged(now + RTT / 2);
+        assert_eq!(liveness.waiting_since(), Some(now), "that data may have left before the ping");
+        liveness.on_acknowledged(now + RTT + REPEAT_INTERVAL);
+        assert_eq!(liveness.waiting_since(), None);
     }
 
     #[test]
@@ -208,6 +258,6 @@ mod tests {
         let mut liveness = idle(start);
         let now = liveness.ping_due(false);
         assert_eq!(liveness.poll_ping(false, 5, now), Some(5));
-        assert_eq!(liveness.on_pong(6, now), None);
+        assert!(!liveness.on_pong(6, now));
     }
 }

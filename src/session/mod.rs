@@ -6,16 +6,19 @@
 //!
 //! ```text
 //!  client, server        one end: who is connected, on which carriers
-//!    ├ dial, liveness    client: opening a carrier, noticing that it died
-//!    ├ peer              server: sessions, pending and confirmed carriers
+//!    ├ dialing, dial     client: when a carrier is opened, and how
+//!    ├ liveness          client: noticing that it died
+//!    ├ peer, budget      server: sessions, pending and confirmed carriers; what strangers may cost
 //!    ├ splice            client: inner TCP flow ⟷ MUX stream
 //!    ├ engine            KCP + MUX + datagrams: what survives every carrier
 //!    ├ status            what both know about themselves
 //!    └ link, frame       one carrier: fake TCP + keys; what a sealed packet says
 //! ```
 
+mod budget;
 mod client;
 mod dial;
+mod dialing;
 mod engine;
 mod frame;
 mod link;

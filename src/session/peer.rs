@@ -14,7 +14,7 @@ use super::engine::{Engine, Settings};
 use super::frame::{self, CloseCode};
 use super::link::Link;
 use super::status::{CarrierStatus, PeerStatus, SessionStatus, Traffic};
-use crate::crypto::{PresharedKey, PublicKey, SessionId, Timestamp};
+use crate::crypto::{Message1, Message2, PresharedKey, PublicKey, Refusal, SessionId, Timestamp, VERSION};
 
 /// A client that the server knows.
 #[derive(Clone, Debug)]
@@ -38,8 +38,12 @@ pub(crate) struct Peer {
     /// Counts sessions and epochs, so that a stream's key is never used twice.
     pub(crate) incarnation: u64,
     pub(crate) migrations: u64,
-    pub(crate) newest: Option<Timestamp>,
+    newest: Option<Timestamp>,
     seen: VecDeque<[u8; 32]>,
+    /// The last handshake that was answered without keys, which may be answered again.
+    denied: Option<([u8; 32], Message2)>,
+    /// Sessions that a newer one took the place of: they do not come back.
+    replaced: VecDeque<SessionId>,
 }
 
 /// What the carriers of one session share.
@@ -50,7 +54,6 @@ pub(crate) struct Session {
     /// The index of the carrier that packets leave on.
     pub(crate) active: u32,
     pub(crate) use_number: u32,
-    pub(crate) last_opened: Instant,
     pub(crate) started: Instant,
     pub(crate) streams_total: u64,
     pub(crate) traffic: Traffic,
@@ -80,6 +83,8 @@ impl Peer {
             migrations: 0,
             newest: None,
             seen: VecDeque::new(),
+            denied: None,
+            replaced: VecDeque::new(),
         }
     }
 
@@ -91,16 +96,57 @@ impl Peer {
         self.carriers.iter_mut().find(|carrier| carrier.link.index() == index)
     }
 
+    /// Message 2 of a carrier that is still pending, if this is its message 1 again.
+    pub(crate) fn pending_reply(&self, ephemeral: &[u8; 32]) -> Option<&[u8]> {
+        let same = |carrier: &&Carrier| !carrier.confirmed && carrier.ephemeral == *ephemeral;
+        self.carriers.iter().find(same).map(|carrier| carrier.reply.as_slice())
+    }
+
+    /// The answer without keys that message 1 gets, if it gets one; the same each time it comes.
+    pub(crate) fn judge(&mut self, message: &Message1, ephemeral: &[u8; 32]) -> Option<Message2> {
+        if let Some((_, answer)) = self.denied.as_ref().filter(|(denied, _)| denied == ephemeral) {
+            return Some(answer.clone());
+        }
+        if self.seen.contains(ephemeral) {
+            return None;
+        }
+        let answer = self.denial(message)?;
+        self.seen(*ephemeral);
+        self.denied = Some((*ephemeral, answer.clone()));
+        Some(answer)
+    }
+
+    fn denial(&self, message: &Message1) -> Option<Message2> {
+        if message.version != VERSION {
+            return Some(Message2::Refused { reason: Refusal::Version });
+        }
+        if self.replaced.contains(&message.session) {
+            return Some(Message2::Refused { reason: Refusal::Replaced });
+        }
+        let current = self.session.as_ref().is_some_and(|session| session.id == message.session);
+        let above = self.newest.filter(|newest| !current && message.timestamp <= *newest)?;
+        Some(Message2::Stale { above })
+    }
+
     /// Whether this ephemeral was answered before; remembers it if not.
     pub(crate) fn is_replay(&mut self, ephemeral: [u8; 32]) -> bool {
-        if self.seen.contains(&ephemeral) {
-            return true;
+        let replay = self.seen.contains(&ephemeral);
+        if !replay {
+            self.seen(ephemeral);
         }
+        replay
+    }
+
+    fn seen(&mut self, ephemeral: [u8; 32]) {
         if self.seen.len() == SEEN_MAX {
             self.seen.pop_front();
         }
         self.seen.push_back(ephemeral);
-        false
+    }
+
+    /// Remembers the newest timestamp of an accepted message 1.
+    pub(crate) fn on_accepted(&mut self, timestamp: Timestamp) {
+        self.newest = self.newest.max(Some(timestamp));
     }
 
     /// The epoch that message 1's `(session, epoch)` leads to, and whether the session goes on in it.
@@ -126,20 +172,33 @@ impl Peer {
             }
             _ => {
                 let had_streams = self.session.is_some();
-                self.close_carriers(|carrier| carrier.session != id, CloseCode::Replaced);
+                self.replace(id);
                 self.incarnation += 1;
                 self.session = Some(Session {
                     id,
                     engine: Engine::new(id, epoch, settings, now),
                     active: index,
                     use_number: 0,
-                    last_opened: now,
                     started: now,
                     streams_total: 0,
                     traffic: Traffic::default(),
                 });
                 had_streams
             }
+        }
+    }
+
+    /// The session `by` takes the place of whatever was there: carriers in use are told, pending ones are gone.
+    fn replace(&mut self, by: SessionId) {
+        if let Some(old) = self.session.take() {
+            if self.replaced.len() == REPLACED_MAX {
+                self.replaced.pop_front();
+            }
+            self.replaced.push_back(old.id);
+        }
+        self.carriers.retain(|carrier| carrier.confirmed || carrier.session == by);
+        for carrier in self.carriers.iter_mut().filter(|carrier| carrier.session != by) {
+            carrier.link.queue(|out| frame::put_close(out, CloseCode::Replaced));
         }
     }
 
@@ -169,18 +228,16 @@ impl Peer {
         }
     }
 
-    /// Says `code` on the carriers that `which` picks, and lets them fade out.
-    pub(crate) fn close_carriers(&mut self, which: impl Fn(&Carrier) -> bool, code: CloseCode) {
-        for carrier in self.carriers.iter_mut().filter(|carrier| carrier.confirmed && which(carrier)) {
-            carrier.link.queue(|out| frame::put_close(out, code));
-            carrier.link.close();
+    /// Says goodbye on the carriers in use.
+    pub(crate) fn close_carriers(&mut self, code: CloseCode) {
+        for carrier in self.carriers.iter_mut().filter(|carrier| carrier.confirmed) {
+            carrier.link.say_goodbye(code);
         }
     }
 
-    /// Removes carriers that never were confirmed in time or have been silent too long; returns their indices.
-    pub(crate) fn expire_carriers(&mut self, dead_after: Duration, now: Instant) -> Vec<u32> {
+    /// Removes carriers that were never confirmed in time, have been silent too long, or are closed.
+    pub(crate) fn expire_carriers(&mut self, dead_after: Duration, now: Instant) {
         let active = self.session.as_ref().map(|session| session.active);
-        let mut gone = Vec::new();
         self.carriers.retain(|carrier| {
             let patience = if !carrier.confirmed {
                 PENDING_FOR
@@ -189,29 +246,19 @@ impl Peer {
             } else {
                 OLD_FOR
             };
-            let alive = now.saturating_duration_since(carrier.last_opened) < patience;
-            if !alive {
-                gone.push(carrier.link.index());
-            }
-            alive
+            !carrier.link.is_closed() && now.saturating_duration_since(carrier.last_opened) < patience
         });
-        gone
     }
 
-    /// Makes room for one more carrier; returns the index of the one that had to go.
-    pub(crate) fn make_room(&mut self) -> Option<u32> {
-        if self.carriers.len() < CARRIERS_MAX {
-            return None;
-        }
+    /// Makes room for one more carrier: the oldest goes, pending ones first, never the one in use.
+    pub(crate) fn make_room(&mut self) {
         let active = self.session.as_ref().map(|session| session.active);
-        let oldest = self
-            .carriers
-            .iter()
-            .enumerate()
-            .filter(|(_, carrier)| Some(carrier.link.index()) != active)
-            .min_by_key(|(_, carrier)| (carrier.confirmed, carrier.last_opened))?
-            .0;
-        Some(self.carriers.swap_remove(oldest).link.index())
+        let idle =
+            self.carriers.iter().enumerate().filter(|(_, carrier)| Some(carrier.link.index()) != active);
+        let oldest = idle.min_by_key(|(_, carrier)| (carrier.confirmed, carrier.last_opened));
+        if let Some((oldest, _)) = oldest.filter(|_| self.carriers.len() >= CARRIERS_MAX) {
+            self.carriers.swap_remove(oldest);
+        }
     }
 
     /// The epoch both ends are in; 0 before the first session.
@@ -257,7 +304,7 @@ impl Peer {
                 SessionStatus::of(&session.engine, session.traffic, open, session.streams_total)
             }),
             age: session.map(|session| now.saturating_duration_since(session.started)),
-            last_heard: session.map(|session| now.saturating_duration_since(session.last_opened)),
+            last_heard: session.map(|session| session.engine.silence(now)),
         }
     }
 
@@ -274,6 +321,9 @@ const CARRIERS_MAX: usize = 8;
 
 /// Our choice: handshakes of one peer that are remembered.
 const SEEN_MAX: usize = 256;
+
+/// Our choice: hosts that share a key, and then some.
+const REPLACED_MAX: usize = 16;
 
 /// Our choice: several round trips of the worst path; the client dials for at most 10 s.
 const PENDING_FOR: Duration = Duration::from_secs(15);

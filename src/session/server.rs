@@ -19,15 +19,16 @@ use ipnetwork::IpNetwork;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::budget::Budget;
 use super::engine::{DATAGRAM_MAX, DATAGRAM_MTU, OUTER_HEADERS, Settings};
 use super::frame::{self, CloseCode, Frame, Frames};
 use super::link::Link;
-use super::peer::{Carrier, Peer, PeerSettings};
+use super::peer::{Carrier, Peer, PeerSettings, Session};
 use super::status::ServerStatus;
 use crate::carrier::{self, Accepted, Connection, Listener, ListenerAction, Mode, Segment};
 use crate::crypto::{
     Header, Mask, Message2, OVERHEAD, PresharedKey, PrivateKey, PublicKey, Received, Refusal, Responder,
-    SuiteSet, VERSION,
+    SuiteSet,
 };
 use crate::egress::EgressPolicy;
 use crate::flow;
@@ -127,8 +128,12 @@ pub struct ServerDrops {
     pub denied: u64,
     /// Packets from the TUN for no peer that is connected.
     pub unrouted: u64,
+    /// Packets from the TUN that are no IP packet.
+    pub inner: u64,
     /// Inner packets for which the TUN was too slow.
     pub tun_full: u64,
+    /// Answers for which the network was too slow.
+    pub outbox_full: u64,
 }
 
 /// One server: the sans-IO whole of `vpn serve`.
@@ -144,6 +149,8 @@ pub struct Server {
     by_address: HashMap<IpAddr, usize>,
     by_index: HashMap<u32, usize>,
     ready: VecDeque<usize>,
+    /// Peers whose streams may have events; MUX keeps them until they are asked for.
+    eventful: VecDeque<usize>,
     outbox: VecDeque<Vec<u8>>,
     tun: VecDeque<Vec<u8>>,
     events: VecDeque<ServerEvent>,
@@ -178,6 +185,7 @@ impl Server {
             by_address,
             by_index: HashMap::new(),
             ready: VecDeque::new(),
+            eventful: VecDeque::new(),
             outbox: VecDeque::new(),
             tun: VecDeque::new(),
             events: VecDeque::new(),
@@ -191,21 +199,25 @@ impl Server {
 
     /// Takes one outer IP packet that is addressed to this host and to a port of ours.
     pub fn handle_packet(&mut self, packet: &mut [u8], now: Instant) {
-        let Ok(segment) = carrier::parse(packet) else {
-            self.drops.outer += 1;
-            return;
-        };
+        match carrier::parse(packet) {
+            Ok(segment) => self.handle_segment(&segment, packet, now),
+            Err(_) => self.drops.outer += 1,
+        }
+    }
+
+    /// The same for a packet that was parsed already.
+    pub fn handle_segment(&mut self, segment: &Segment, packet: &mut [u8], now: Instant) {
         let header = packet.get(segment.payload.clone()).and_then(|payload| self.mask.header(payload));
         match header {
-            Some(header) if header.index != 0 => self.handle_data(&segment, header, packet, now),
-            _ => self.handle_stranger(&segment, packet, now),
+            Some(header) if header.index != 0 => self.handle_data(segment, header, packet, now),
+            _ => self.handle_stranger(segment, packet, now),
         }
     }
 
     /// Takes one IP packet from the TUN.
     pub fn handle_tun(&mut self, inner: &[u8], now: Instant) {
         let Ok(header) = packet::parse(inner) else {
-            self.drops.spoofed += 1;
+            self.drops.inner += 1;
             return;
         };
         let peer = self.by_address.get(&header.destination).copied();
@@ -241,7 +253,7 @@ impl Server {
     /// Ends every session. Drain [`Self::poll_transmit`] once more afterwards.
     pub fn close(&mut self) {
         for id in 0..self.peers.len() {
-            self.peers[id].close_carriers(|_| true, CloseCode::Done);
+            self.peers[id].close_carriers(CloseCode::Done);
             self.touch(id);
         }
     }
@@ -254,7 +266,8 @@ impl Server {
         }
         while let Some(id) = self.ready.pop_front() {
             if self.peers[id].poll_transmit(out, now) {
-                self.ready.push_back(id);
+                // What left made room in the peer's streams.
+                self.touch(id);
                 return true;
             }
         }
@@ -268,7 +281,16 @@ impl Server {
 
     /// The next thing the shell must do.
     pub fn poll_event(&mut self) -> Option<ServerEvent> {
-        self.events.pop_front()
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            let id = *self.eventful.front()?;
+            if let Some(event) = self.next_stream_event(id) {
+                return Some(event);
+            }
+            self.eventful.pop_front();
+        }
     }
 
     /// When to call [`Self::handle_timeout`] and [`Self::poll_transmit`] if nothing else happens.
@@ -286,6 +308,11 @@ impl Server {
     /// Ends a stream: the target refused, is unreachable, or reset.
     pub fn reset(&mut self, stream: StreamKey, code: ResetCode) {
         self.with_mux(stream, |mux, id| mux.reset(id, code));
+    }
+
+    /// The target reset its connection: the client's app is told behind what the target had sent before.
+    pub fn abort(&mut self, stream: StreamKey) {
+        self.with_mux(stream, |mux, id| mux.abort(id, ResetCode::Reset));
     }
 
     /// The target sends no more.
@@ -311,13 +338,15 @@ impl Server {
     /// The target took `taken` bytes.
     pub fn consume(&mut self, stream: StreamKey, taken: usize, now: Instant) {
         self.with_mux(stream, |mux, id| mux.consume(id, taken, now));
-        // Consuming can finish or open the stream's window: both are events.
-        self.translate_events(stream.peer);
     }
 
     /// Everything there is to know.
     pub fn status(&self, now: Instant) -> ServerStatus {
-        ServerStatus { peers: self.peers.iter().map(|peer| peer.status(now)).collect(), drops: self.drops }
+        ServerStatus {
+            peers: self.peers.iter().map(|peer| peer.status(now)).collect(),
+            outside: self.listener.stats(),
+            drops: self.drops,
+        }
     }
 
     /// The host's own addresses changed: the egress policy denies them.
@@ -336,11 +365,16 @@ impl Server {
     }
 
     fn handle_message1(&mut self, segment: &Segment, accepted: Accepted, packet: &[u8], now: Instant) {
+        let Some(payload) = packet.get(segment.payload.clone()) else { return };
+        // 64 bits that only holders of our public key can make, before anything is spent.
+        if !self.mask.header(payload).is_some_and(Header::is_handshake) {
+            self.drops.handshake += 1;
+            return;
+        }
         if !self.handshakes.take(now) {
             self.drops.budget += 1;
             return;
         }
-        let Some(payload) = packet.get(segment.payload.clone()) else { return };
         let lookup = |key: &PublicKey| -> Option<PresharedKey> {
             self.by_key.get(key).map(|&id| self.peers[id].settings.preshared_key.clone())
         };
@@ -360,27 +394,19 @@ impl Server {
         }
     }
 
-    fn answer_peer(&mut self, id: usize, received: Received, connection: Connection, now: Instant) {
+    fn answer_peer(&mut self, id: usize, received: Received, mut connection: Connection, now: Instant) {
         let peer = &mut self.peers[id];
-        let known = peer.carriers.iter_mut().find(|carrier| carrier.ephemeral == received.ephemeral);
-        if let Some(carrier) = known {
-            if !carrier.confirmed {
-                let packet = carrier.repeat_reply();
-                self.push_out(packet);
-            }
-            return;
+        if let Some(reply) = peer.pending_reply(&received.ephemeral) {
+            // Message 2 was lost: the same again, to whoever asks now.
+            let packet = wrap(&mut connection, reply);
+            return self.push_out(packet);
+        }
+        if let Some(message) = peer.judge(&received.payload, &received.ephemeral) {
+            return self.answer(received, &message, connection);
         }
         if peer.is_replay(received.ephemeral) {
             self.drops.replayed += 1;
             return;
-        }
-        let message = &received.payload;
-        let current = peer.session.as_ref().is_some_and(|session| session.id == message.session);
-        if message.version != VERSION {
-            return self.answer(received, &refused(Refusal::Version), connection);
-        }
-        if let Some(above) = peer.newest.filter(|newest| !current && message.timestamp <= *newest) {
-            return self.answer(received, &Message2::Stale { above }, connection);
         }
         self.accept(id, received, connection, now);
     }
@@ -402,12 +428,10 @@ impl Server {
             self.drops.handshake += 1;
             return;
         };
-        peer.newest = peer.newest.max(Some(message.timestamp));
+        peer.on_accepted(message.timestamp);
         let packet = wrap(&mut connection, &reply);
         let pair = keys.into_pair();
-        if let Some(gone) = peer.make_room() {
-            self.by_index.remove(&gone);
-        }
+        peer.make_room();
         peer.carriers.push(Carrier {
             link: Link::new(message.carrier, index, connection, pair, now),
             session: message.session,
@@ -444,20 +468,20 @@ impl Server {
             self.abandon(id);
         }
         self.handle_frames(id, header.index, opened.plaintext, segment.payload.end, now);
-        self.translate_events(id);
         self.touch(id);
     }
 
     fn handle_frames(&mut self, id: usize, index: u32, plaintext: &[u8], packet_len: usize, now: Instant) {
         let peer = &mut self.peers[id];
-        let belongs = peer.carrier(index).map(|carrier| carrier.session);
-        let Some(session) = peer.session.as_mut().filter(|session| Some(session.id) == belongs) else {
+        let Some(carrier) = peer.carriers.iter_mut().find(|carrier| carrier.link.index() == index) else {
             return;
         };
-        if now.saturating_duration_since(session.last_opened) > SILENCE {
-            session.engine.on_path_restored(now);
-        }
-        session.last_opened = now;
+        let Some(session) = peer.session.as_mut().filter(|session| session.id == carrier.session) else {
+            // It may have missed that its session was replaced.
+            carrier.link.queue(|out| frame::put_close(out, CloseCode::Replaced));
+            return;
+        };
+        session.engine.on_heard(now);
         session.traffic.on_received(packet_len);
         for frame in Frames::new(plaintext) {
             match frame {
@@ -473,7 +497,8 @@ impl Server {
             Frame::Kcp(body) => {
                 let Some(session) = &mut peer.session else { return };
                 if session.engine.handle_kcp(body, now).is_err() {
-                    self.advance_epoch(id, self.peers[id].epoch() + 1, now);
+                    peer.close_carriers(CloseCode::Protocol);
+                    self.end_session(id);
                 }
             }
             Frame::Datagram(inner) => self.handle_datagram(id, inner),
@@ -490,7 +515,10 @@ impl Server {
                 }
             }
             Frame::Epoch(epoch) => self.advance_epoch(id, epoch, now),
-            Frame::Close(_) => self.end_session(id),
+            Frame::Close(_) => {
+                peer.carriers.clear();
+                self.end_session(id);
+            }
             Frame::Pong { .. } => self.drops.frame += 1,
         }
     }
@@ -527,9 +555,8 @@ impl Server {
             return;
         }
         peer.incarnation += 1;
-        for carrier in peer.carriers.drain(..) {
-            self.by_index.remove(&carrier.link.index());
-        }
+        // Pending carriers that were to resume it have nothing to resume; those in use may still have a goodbye to say.
+        peer.carriers.retain(|carrier| carrier.confirmed);
         self.abandon(id);
     }
 
@@ -538,14 +565,16 @@ impl Server {
         self.events.push_back(ServerEvent::Abandoned(Abandoned { peer: id, before }));
     }
 
-    /// MUX's events in the shell's words. A denied target is answered here.
-    fn translate_events(&mut self, id: usize) {
+    /// MUX's next event in the shell's words. A denied target is answered here.
+    ///
+    /// Events are taken one at a time, because what a stream received stays readable only until its reset is taken.
+    fn next_stream_event(&mut self, id: usize) -> Option<ServerEvent> {
         let peer = &mut self.peers[id];
         let incarnation = peer.incarnation;
-        let Some(session) = &mut peer.session else { return };
+        let session = peer.session.as_mut()?;
         let key = |stream| StreamKey { peer: id, incarnation, stream };
         while let Some(event) = session.engine.mux.poll_event() {
-            let event = match event {
+            return Some(match event {
                 mux::Event::Open { id, target } => {
                     if !self.settings.egress.allows(target.ip(), Some(target.port())) {
                         self.drops.denied += 1;
@@ -560,27 +589,24 @@ impl Server {
                 mux::Event::Finished { id } => ServerEvent::Finished(key(id)),
                 mux::Event::Reset { id, .. } => ServerEvent::Reset(key(id)),
                 mux::Event::Opened { .. } | mux::Event::GoAway => continue,
-            };
-            self.events.push_back(event);
+            });
         }
+        None
     }
 
     fn sweep(&mut self, now: Instant) {
         for id in 0..self.peers.len() {
-            for index in self.peers[id].expire_carriers(self.settings.dead_after, now) {
-                self.by_index.remove(&index);
-            }
-            let peer = &self.peers[id];
-            let silent = peer.session.as_ref().is_some_and(|session| {
-                now.saturating_duration_since(session.last_opened) >= self.settings.dead_after
-            });
-            if silent {
+            let peer = &mut self.peers[id];
+            peer.expire_carriers(self.settings.dead_after, now);
+            let silent = |session: &Session| session.engine.silence(now) >= self.settings.dead_after;
+            if peer.session.as_ref().is_some_and(silent) {
                 self.end_session(id);
             }
         }
+        self.by_index.retain(|&index, &mut id| self.peers[id].carrier(index).is_some());
     }
 
-    fn session(&self, stream: StreamKey) -> Option<&super::peer::Session> {
+    fn session(&self, stream: StreamKey) -> Option<&Session> {
         let peer = self.peers.get(stream.peer)?;
         peer.session.as_ref().filter(|_| peer.incarnation == stream.incarnation)
     }
@@ -597,16 +623,20 @@ impl Server {
         Some(result)
     }
 
-    /// A peer has, or may have, something to send.
+    /// A peer may have something to send or to tell.
     fn touch(&mut self, id: usize) {
-        if !self.ready.contains(&id) {
-            self.ready.push_back(id);
+        for queue in [&mut self.ready, &mut self.eventful] {
+            if !queue.contains(&id) {
+                queue.push_back(id);
+            }
         }
     }
 
     fn push_out(&mut self, packet: Option<Vec<u8>>) {
         if self.outbox.len() < OUTBOX {
             self.outbox.extend(packet);
+        } else {
+            self.drops.outbox_full += 1;
         }
     }
 
@@ -628,12 +658,6 @@ impl Server {
     }
 }
 
-impl Carrier {
-    fn repeat_reply(&mut self) -> Option<Vec<u8>> {
-        wrap(self.link.connection_mut(), &self.reply)
-    }
-}
-
 fn refused(reason: Refusal) -> Message2 {
     Message2::Refused { reason }
 }
@@ -646,43 +670,8 @@ fn wrap(connection: &mut Connection, sealed: &[u8]) -> Option<Vec<u8>> {
     Some(packet)
 }
 
-/// A token bucket for what costs public-key cryptography.
-#[derive(Clone, Copy, Debug)]
-struct Budget {
-    tokens: u32,
-    refilled: Instant,
-}
-
-impl Budget {
-    fn new(now: Instant) -> Self {
-        Self { tokens: HANDSHAKE_BURST, refilled: now }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let earned = now.saturating_duration_since(self.refilled).as_millis() / HANDSHAKE_EVERY.as_millis();
-        if let Ok(earned @ 1..) = u32::try_from(earned) {
-            self.tokens = self.tokens.saturating_add(earned).min(HANDSHAKE_BURST);
-            self.refilled = now;
-        }
-        self.tokens = match self.tokens.checked_sub(1) {
-            Some(left) => left,
-            None => return false,
-        };
-        true
-    }
-}
-
-/// Our choice: 200 handshakes a second, a twentieth of a core.
-const HANDSHAKE_EVERY: Duration = Duration::from_millis(5);
-
-/// Our choice: all clients of a small server at once.
-const HANDSHAKE_BURST: u32 = 200;
-
 /// Our choice: how often silent carriers and sessions are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Our choice: what silence must have lasted for back-offs to be worth resetting.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// Our choice: answers to strangers and handshakes that wait for the network.
 const OUTBOX: usize = 1024;

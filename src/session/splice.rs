@@ -78,7 +78,7 @@ impl Splice {
             }
             flow::Event::Reset { id } => {
                 if let Some(stream) = self.forget(id) {
-                    mux.reset(stream, ResetCode::Reset);
+                    mux.abort(stream, ResetCode::Reset);
                 }
             }
             flow::Event::Closed { id } => {

@@ -129,6 +129,8 @@ pub struct PeerStatus {
 pub struct ServerStatus {
     /// Every peer, connected or not.
     pub peers: Vec<PeerStatus>,
+    /// What came for our ports outside any carrier's data: SYNs answered, RSTs and FINs not believed.
+    pub outside: carrier::Stats,
     /// Packets not acted on.
     pub drops: ServerDrops,
 }

@@ -20,6 +20,10 @@ pub(crate) struct Connection {
     pub(crate) received: Vec<u8>,
     established: bool,
     closed_write: bool,
+    /// The app says nothing before this.
+    silent_until: Option<Instant>,
+    /// The app aborts once everything was sent and acknowledged.
+    aborts: bool,
     pub(crate) outcome: Option<Outcome>,
 }
 
@@ -84,8 +88,24 @@ impl Apps {
             received: Vec::new(),
             established: false,
             closed_write: false,
+            silent_until: None,
+            aborts: false,
             outcome: None,
         });
+    }
+
+    /// The app of the newest connection says nothing before `at`.
+    pub(crate) fn silence_last_until(&mut self, at: Instant) {
+        if let Some(connection) = self.connections.last_mut() {
+            connection.silent_until = Some(at);
+        }
+    }
+
+    /// The app of the newest connection sends, then resets.
+    pub(crate) fn abort_last_after_sending(&mut self) {
+        if let Some(connection) = self.connections.last_mut() {
+            connection.aborts = true;
+        }
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -112,7 +132,7 @@ impl Apps {
                 .iter_mut()
                 .filter(|connection| connection.outcome.is_none())
                 .fold(false, |moved, connection| {
-                    connection.work(self.sockets.get_mut(connection.handle)) | moved
+                    connection.work(self.sockets.get_mut(connection.handle), now) | moved
                 });
             if !moved {
                 break;
@@ -124,8 +144,11 @@ impl Apps {
 
     pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
         let at = self.clock(now);
-        let delay = self.interface.poll_delay(at, &self.sockets)?;
-        Some(now + Duration::from_micros(delay.total_micros().max(100)))
+        let speaking = self.connections.iter().filter_map(|connection| connection.silent_until);
+        let speaking = speaking.filter(|speak_at| *speak_at > now).min();
+        let delay = self.interface.poll_delay(at, &self.sockets);
+        let delay = delay.map(|delay| now + Duration::from_micros(delay.total_micros().max(100)));
+        delay.into_iter().chain(speaking).min()
     }
 
     fn clock(&self, now: Instant) -> smoltcp::time::Instant {
@@ -136,9 +159,17 @@ impl Apps {
 
 impl Connection {
     /// Sends, receives and closes as far as it goes; says whether anything moved.
-    fn work(&mut self, socket: &mut tcp::Socket<'_>) -> bool {
+    fn work(&mut self, socket: &mut tcp::Socket<'_>, now: Instant) -> bool {
         let mut moved = false;
         self.established |= socket.may_send();
+        if self.silent_until.is_some_and(|speak_at| speak_at > now) {
+            return false;
+        }
+        if self.aborts && self.established && self.outgoing.is_empty() && socket.send_queue() == 0 {
+            socket.abort();
+            self.outcome = Some(Outcome::Reset);
+            return true;
+        }
         while socket.can_send() && !self.outgoing.is_empty() {
             let sent = socket.send_slice(self.outgoing.as_slices().0).unwrap_or(0);
             self.outgoing.drain(..sent);
@@ -152,7 +183,7 @@ impl Connection {
             });
             moved |= length.is_ok_and(|length| length > 0);
         }
-        if self.established && self.outgoing.is_empty() && !self.closed_write {
+        if self.established && self.outgoing.is_empty() && !self.closed_write && !self.aborts {
             self.closed_write = true;
             socket.close();
             moved = true;

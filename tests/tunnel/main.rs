@@ -211,3 +211,86 @@ fn a_closed_client_ends_its_session_on_the_server() {
     assert!(world.server.status(world.now).peers[0].session.is_none());
     assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset)]);
 }
+
+#[test]
+fn an_idle_connection_that_speaks_again_finds_its_carrier_dead_and_goes_on() {
+    let mut world = World::new(Weather::FAIR, 10);
+    world.open_late(Duration::from_secs(45), 20_000, 20_000);
+    world.run_for(Duration::from_secs(44));
+    world.network.dead_ports.push(world.client_port);
+    let begun = world.now;
+    world.finish(MINUTE);
+    let took = world.now - begun;
+    assert!(took < Duration::from_secs(5), "{took:?} with one second of them before the app spoke");
+}
+
+#[test]
+fn a_migration_off_a_slow_carrier_loses_nothing() {
+    let mut world = World::new(Weather::FAIR, 11);
+    world.open(false, 0, 3_000_000);
+    world.run_for(Duration::from_millis(400));
+    // Late, not lost: what is on its way still counts when another carrier has taken over.
+    world.network.slow_port = Some((world.client_port, Duration::from_secs(3)));
+    world.finish(MINUTE);
+    let drops = world.client.status(world.now).drops;
+    assert_eq!((drops.late, drops.sealed), (0, 0), "{drops:?}");
+    assert!(world.client.status(world.now).migrations > 0);
+}
+
+#[test]
+fn an_idle_tunnel_keeps_its_flows_whatever_dead_after_is() {
+    let mut world = World::with_settings(Weather::FAIR, 12, |client, _| {
+        client.dead_after = Duration::from_secs(1);
+    });
+    world.open_late(10 * MINUTE, 1_000, 1_000);
+    world.finish(11 * MINUTE);
+    assert!(!world.events.contains(&ClientEvent::Restarted));
+}
+
+#[test]
+fn of_two_hosts_with_one_key_the_newer_stays_and_the_older_learns_why() {
+    for seed in 0..20 {
+        let mut world = World::new(Weather::lossy(0.05), seed);
+        world.open(false, 1_000_000, 0);
+        world.run_for(Duration::from_millis(300));
+        let older = world.swap_client();
+        let up = |world: &World| world.events.iter().any(|event| matches!(event, ClientEvent::Up { .. }));
+        assert!(world.run_until(MINUTE, up), "seed {seed}: the newer host is not up");
+        let newer = world.swap_client_for(older);
+        world.run_for(MINUTE);
+        let ended = world.events.contains(&ClientEvent::Ended(Ending::Replaced));
+        assert!(ended, "seed {seed}: the older host does not know: {:?}", world.events);
+        world.apps.connections.clear();
+        world.targets.forget_connections();
+        world.swap_client_for(newer);
+        world.open(false, 10_000, 10_000);
+        world.finish(MINUTE);
+        let replaced = world.events.contains(&ClientEvent::Ended(Ending::Replaced));
+        assert!(!replaced, "seed {seed}: the older host came back");
+    }
+}
+
+#[test]
+fn bytes_before_a_reset_reach_the_target() {
+    let mut world = World::new(Weather::FAIR, 13);
+    let port = world.open_aborting(5_000);
+    let reset = world.run_until(MINUTE, |world| world.targets.resets == 1);
+    assert!(reset, "the target saw no reset");
+    assert_eq!(world.targets.received[&port].0.len(), 5_000);
+}
+
+#[test]
+fn a_tunnel_wakes_only_when_something_is_due() {
+    let mut world = World::new(Weather::lossy(0.02), 14);
+    world.open(false, 20_000, 20_000);
+    world.finish(MINUTE);
+    let before = world.steps;
+    world.run_for(10 * MINUTE);
+    let steps = world.steps - before;
+    assert!(steps < 400, "{steps} wake-ups in ten idle minutes");
+    world.network.weather.blackout = [true; 2];
+    let before = world.steps;
+    world.run_for(10 * MINUTE);
+    let steps = world.steps - before;
+    assert!(steps < 2_000, "{steps} wake-ups in a blackout of ten minutes");
+}

@@ -68,6 +68,8 @@ pub(crate) struct Network {
     pub(crate) corrupted: u64,
     /// 4-tuples that nothing passes any more, by the client's port.
     pub(crate) dead_ports: Vec<u16>,
+    /// A 4-tuple whose packets are this much later, by the client's port.
+    pub(crate) slow_port: Option<(u16, Duration)>,
 }
 
 impl Network {
@@ -80,6 +82,7 @@ impl Network {
             lost: 0,
             corrupted: 0,
             dead_ports: Vec::new(),
+            slow_port: None,
         }
     }
 
@@ -90,6 +93,8 @@ impl Network {
             self.lost += 1;
             return;
         }
+        let port = client_port(way, packet);
+        let slow = self.slow_port.filter(|(slow, _)| *slow == port).map_or(Duration::ZERO, |(_, by)| by);
         let copies = 1 + usize::from(self.rng.random_bool(weather.duplication));
         for _ in 0..copies {
             let mut packet = packet.to_vec();
@@ -99,7 +104,7 @@ impl Network {
             }
             let jitter = weather.jitter.mul_f64(self.rng.random_range(0.0..1.0));
             self.sent += 1;
-            self.queue.push(Reverse((now + weather.delay + jitter, self.sent, way, packet)));
+            self.queue.push(Reverse((now + weather.delay + slow + jitter, self.sent, way, packet)));
         }
     }
 

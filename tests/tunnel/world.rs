@@ -31,6 +31,8 @@ pub(crate) struct World {
     server_settings: ServerSettings,
     pub(crate) client_port: u16,
     rng: StdRng,
+    /// How often time moved.
+    pub(crate) steps: u64,
 }
 
 impl World {
@@ -105,6 +107,7 @@ impl World {
             server_settings,
             client_port: 40_000,
             rng,
+            steps: 0,
         }
     }
 
@@ -115,6 +118,33 @@ impl World {
         self.targets.plans.insert(port, plan);
         self.apps.connect(plan);
         port
+    }
+
+    /// Opens a connection at once whose app first speaks after `pause`.
+    pub(crate) fn open_late(&mut self, pause: Duration, upload_len: usize, download_len: usize) -> u16 {
+        let speak_at = self.now + pause;
+        let port = self.open(false, upload_len, download_len);
+        self.apps.silence_last_until(speak_at);
+        port
+    }
+
+    /// Opens a connection whose app sends and then aborts; its target serves nothing.
+    pub(crate) fn open_aborting(&mut self, upload_len: usize) -> u16 {
+        let port = self.open(false, upload_len, 10_000_000);
+        self.apps.abort_last_after_sending();
+        port
+    }
+
+    /// Another host with the same key takes the client's place at the TUN; returns the client, as it stands.
+    pub(crate) fn swap_client(&mut self) -> Client {
+        let newer = Client::new(self.client_settings.clone(), self.rng.random(), self.now);
+        self.swap_client_for(newer)
+    }
+
+    /// Puts another client at the TUN; returns the one that was there.
+    pub(crate) fn swap_client_for(&mut self, client: Client) -> Client {
+        self.events.clear();
+        std::mem::replace(&mut self.client, client)
     }
 
     /// Opens a connection to a port that does not serve.
@@ -148,6 +178,7 @@ impl World {
             };
             assert!(next >= self.now, "seed {}: time runs backwards", self.seed);
             self.now = next.max(self.now + TICK);
+            self.steps += 1;
             self.deliver();
         }
     }

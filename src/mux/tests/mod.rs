@@ -418,3 +418,32 @@ fn the_window_grows_until_it_carries_the_path() {
     }
     assert!(received > 100 << 20, "{received}");
 }
+
+#[test]
+fn an_abort_lets_the_bytes_before_it_arrive() {
+    let mut pair = Pair::new(Limits::default());
+    let id = pair.connect();
+    pair.events(1);
+    assert_eq!(pair.ends[0].write(id, &[7; 5_000]), 5_000);
+    pair.ends[0].abort(id, ResetCode::Reset);
+    assert_eq!(pair.ends[0].write(id, &[8]), 0);
+    pair.settle();
+    assert_eq!(pair.ends[1].poll_event(), Some(Event::Readable { id }));
+    assert_eq!(pair.read_all(1, id), [7; 5_000]);
+    assert_eq!(pair.ends[1].poll_event(), Some(Event::Reset { id, code: ResetCode::Reset }));
+    assert_eq!((pair.ends[0].stats().streams, pair.ends[0].stats().send_buffered), (0, 0));
+}
+
+#[test]
+fn an_abort_does_not_wait_for_a_reader_that_stopped() {
+    let mut pair = Pair::new(Limits::default());
+    let id = pair.connect();
+    pair.events(1);
+    let written = pair.ends[0].write(id, &[7; 200_000]);
+    pair.settle();
+    pair.ends[0].abort(id, ResetCode::Reset);
+    pair.settle();
+    let events = pair.events(1);
+    assert_eq!(events.last(), Some(&Event::Reset { id, code: ResetCode::Reset }), "{written} bytes");
+    assert_eq!(pair.ends[0].stats().send_buffered, 0);
+}

@@ -1,0 +1,58 @@
+//! When the client opens another carrier, and how fast new source ports follow one another.
+
+use std::time::{Duration, Instant};
+
+use super::dial::{Dial, Reach};
+use crate::crypto::Timestamp;
+
+/// The one carrier in the making, or when the next may begin.
+#[derive(Debug)]
+pub(crate) struct Dialing {
+    pub(crate) dial: Option<Dial>,
+    /// The shell was asked for a port.
+    pub(crate) wanted: bool,
+    pub(crate) next: Instant,
+    /// How far earlier dials came.
+    pub(crate) reach: Reach,
+    /// The server knows a later timestamp of ours.
+    pub(crate) above: Option<Timestamp>,
+    failures: u32,
+}
+
+impl Dialing {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { dial: None, wanted: false, next: now, reach: Reach::None, above: None, failures: 0 }
+    }
+
+    /// The dial came to nothing, or could not begin.
+    pub(crate) fn on_failure(&mut self, now: Instant) {
+        self.wanted = false;
+        self.failures += 1;
+        // A dial that ran its lifetime has waited long enough; one that could not start has not.
+        self.next = now + FIRST_DIAL / 4;
+    }
+
+    /// How long the next dial may take: only new source ports back off.
+    pub(crate) fn lifetime(&self) -> Duration {
+        (FIRST_DIAL * (1 << self.failures.min(4))).min(MAX_DIAL)
+    }
+
+    /// The timestamp of the next message 1.
+    pub(crate) fn timestamp(&self, wall: Timestamp) -> Timestamp {
+        self.above.map_or(wall, |above| wall.max(above.next()))
+    }
+
+    /// When something is due, if a carrier is `needed`.
+    pub(crate) fn poll_timeout(&self, needed: bool) -> Option<Instant> {
+        match &self.dial {
+            Some(dial) => Some(dial.poll_timeout()),
+            None => (needed && !self.wanted).then_some(self.next),
+        }
+    }
+}
+
+/// Our choice: long enough for a SYN, its first repeat and two round trips of a bad path.
+const FIRST_DIAL: Duration = Duration::from_secs(2);
+
+/// Our choice: at most six new source ports a minute, so that no NAT's table is flooded.
+const MAX_DIAL: Duration = Duration::from_secs(10);
