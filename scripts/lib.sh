@@ -2,6 +2,7 @@
 # Sourced, not run; leaves the shell in the project's directory, as root, with as_user and TARGET set.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+exec < /dev/null # nothing here asks, and CI has nobody to answer
 
 fail() {
     echo "$(basename "$0"): $*" >&2
@@ -12,10 +13,11 @@ require_root() {
     [ "$(id -u)" = 0 ] || fail "needs root for network namespaces: run sudo scripts/$(basename "$0")"
 }
 
-# The program to look for, and the Debian packages it needs.
+# The program or file to look for, and the Debian package it comes from.
 PACKAGES="
     ip:iproute2 nft:nftables ethtool:ethtool ping:iputils-ping tcpdump:tcpdump
-    curl:curl dig:bind9-dnsutils iperf3:iperf3 nginx:nginx dnsmasq:dnsmasq-base cc:gcc,libc6-dev
+    curl:curl dig:bind9-dnsutils iperf3:iperf3 nginx:nginx dnsmasq:dnsmasq-base
+    cc:gcc /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates
 "
 
 # Debian's root has these on its path, a root that came by other ways may not.
@@ -23,37 +25,36 @@ export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 install_missing_packages() {
     local entry missing=""
-    for entry in $PACKAGES "$@"; do
-        command -v "${entry%%:*}" > /dev/null || missing="$missing ${entry#*:}"
+    for entry in $PACKAGES; do
+        command -v "${entry%%:*}" > /dev/null || [ -e "${entry%%:*}" ] || missing="$missing ${entry#*:}"
     done
     [ -n "$missing" ] || return 0
-    missing="${missing//,/ }"
     command -v apt-get > /dev/null || fail "please install:$missing"
     echo "Installing$missing"
-    # In a subshell for the sake of its trap.
-    (install_without_starting $missing) || fail "apt-get could not install$missing"
+    install_without_starting $missing || fail "apt-get could not install$missing"
 }
 
 # Some of the packages bring services (nginx on port 80); only their programs are wanted here.
-install_without_starting() {
-    local policy=/usr/sbin/policy-rc.d log
+# A subshell for the sake of its trap, which runs when the function's own variables would be gone.
+install_without_starting() (
+    policy=/usr/sbin/policy-rc.d
     log="$(mktemp)"
     if [ -e $policy ]; then
         trap 'rm -f "$log"' EXIT
     else
-        trap 'rm -f "$log" /usr/sbin/policy-rc.d' EXIT
+        trap 'rm -f "$log" "$policy"' EXIT
         printf '#!/bin/sh\nexit 101\n' > $policy
         chmod +x $policy
     fi
     export DEBIAN_FRONTEND=noninteractive
-    if ! { apt-get update -q && apt-get install -q -y --no-install-recommends "$@"; } < /dev/null > "$log" 2>&1; then
+    if ! { apt-get update -q && apt-get install -q -y --no-install-recommends "$@"; } > "$log" 2>&1; then
         tail -20 "$log" >&2
         return 1
     fi
     case " $* " in
         *" nginx "*) ! command -v systemctl > /dev/null || systemctl --quiet disable nginx 2> /dev/null || true ;;
     esac
-}
+)
 
 # Runs a command as who called sudo, with that user's home and cargo; as root if there was no sudo.
 as_user() {
@@ -62,7 +63,8 @@ as_user() {
         PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH" "$@"
     else
         home="$(getent passwd "$user" | cut -d: -f6)"
-        sudo -u "$user" -H env PATH="$home/.cargo/bin:$PATH" "$@"
+        setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups \
+            env HOME="$home" USER="$user" LOGNAME="$user" PATH="$home/.cargo/bin:$PATH" "$@"
     fi
 }
 
@@ -80,9 +82,15 @@ require_component() {
     as_user cargo "$1" --version > /dev/null 2>&1 || fail "cargo $1 is missing: rustup component add $2"
 }
 
+# The release build of the programs; of vpn only if VPN_BIN does not name one to use instead.
+build_release() {
+    [ -n "${VPN_BIN:-}" ] || as_user cargo build --release --quiet -p vpn --bins
+    [ $# = 0 ] || as_user cargo build --release --quiet -p netns-tests "$@"
+}
+
 prepare() {
     require_root
-    install_missing_packages "$@"
+    install_missing_packages
     require_rust
     TARGET="$(as_user cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
 }

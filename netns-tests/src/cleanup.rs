@@ -69,6 +69,11 @@ pub(crate) fn remove(resource: Resource) {
     registry().remove(&resource);
 }
 
+/// Returns at once; but never while a signal ends this process, so that nobody reports the ends of what it kills.
+pub(crate) fn hold_while_ending() {
+    drop(registry());
+}
+
 /// A directory of this topology that is removed with it.
 #[derive(Debug)]
 pub struct WorkDirectory(PathBuf);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::cleanup::Run;
 use crate::namespace::Namespace;
@@ -91,6 +92,19 @@ impl Node {
     /// If one of them fails.
     pub fn ip_lines(&self, lines: &[String]) -> Result<String> {
         self.program("ip")?.words("-batch -").input(lines.join("\n") + "\n").output()
+    }
+
+    /// Waits until every interface is up with addresses that are in use, the link-local ones too: until then they come by
+    /// themselves, and a later look at the host would find more than an earlier one.
+    ///
+    /// # Errors
+    /// If one is not after ten seconds.
+    pub fn wait_for_interfaces(&self) -> Result<()> {
+        let what = format!("the interfaces of {} to be up", self.role);
+        wait::until(&what, START_LIMIT, || {
+            let interfaces: Vec<Value> = serde_json::from_str(&self.ip("-json address show")?)?;
+            Ok(interfaces.iter().all(is_ready).then_some(()))
+        })
     }
 
     /// Reads a sysctl, named by its path below /proc/sys.
@@ -224,6 +238,18 @@ impl Logs {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.directory.join(format!("{number:03}-{role}-{label}"))
     }
+}
+
+/// Whether an interface, as `ip -json address` lists it, is as it will stay.
+fn is_ready(interface: &Value) -> bool {
+    let is = |value: &Value, text: &str| value.as_str() == Some(text);
+    if is(&interface["link_type"], "loopback") {
+        return true;
+    }
+    let addresses = interface["addr_info"].as_array().map_or(&[][..], Vec::as_slice);
+    is(&interface["operstate"], "UP")
+        && addresses.iter().any(|address| is(&address["family"], "inet6") && is(&address["scope"], "link"))
+        && addresses.iter().all(|address| address["tentative"] != true)
 }
 
 /// No resolver: names are nobody's business here, unless a scenario says so.

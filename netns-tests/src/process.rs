@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::wait;
+use crate::{cleanup, wait};
 
 /// A program about to be started.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ impl Process {
         let what = format!("{:?} from {}", text, self.name);
         wait::until(&what, limit, || {
             // Asked in this order: what an ended program has written is complete.
-            let ended = self.child.try_wait()?;
+            let ended = self.poll_end()?;
             let (stdout, stderr) = self.logs()?;
             if stdout.contains(text) || stderr.contains(text) {
                 return Ok(Some(()));
@@ -140,7 +140,7 @@ impl Process {
     /// # Errors
     /// If the kernel does not say.
     pub fn is_running(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
+        Ok(self.poll_end()?.is_none())
     }
 
     /// Waits until the program has ended.
@@ -149,10 +149,17 @@ impl Process {
     /// If it runs longer than `limit`; it is killed then.
     pub fn finish(mut self, limit: Duration) -> Result<Finished> {
         let what = format!("the end of {}", self.name);
-        let status = wait::until(&what, limit, || Ok(self.child.try_wait()?))?;
+        let status = wait::until(&what, limit, || self.poll_end())?;
         let elapsed = self.started.elapsed();
         let (stdout, stderr) = self.logs()?;
         Ok(Finished { name: self.name.clone(), status, stdout, stderr, elapsed })
+    }
+
+    /// How it has ended, once it has.
+    fn poll_end(&mut self) -> Result<Option<ExitStatus>> {
+        let status = self.child.try_wait()?;
+        cleanup::hold_while_ending();
+        Ok(status)
     }
 
     fn process_id(&self) -> Result<Pid> {

@@ -50,6 +50,10 @@ fn expect_quiet_logs(topology: &Topology) -> Result<()> {
 
 /// Copies the logs and captures to where they outlive the run, and says where that is.
 fn keep(name: &str, topology: &Topology) -> String {
+    for node in topology.nodes() {
+        // A `vpn` in the background writes into its run-time folder; what `sh` prints becomes a log like any other.
+        node.program("sh").and_then(|sh| sh.args(["-c", "cat /run/vpn/*/log"]).output()).ok();
+    }
     match copy_logs(name, topology.logs().directory()) {
         Ok(directory) => format!("logs and captures are in {}", directory.display()),
         Err(error) => format!("the logs could not be kept: {error:#}"),

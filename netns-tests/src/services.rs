@@ -125,6 +125,16 @@ pub fn curl(client: &Node, url: &str, limit: Duration) -> Result<crate::process:
     Ok(client.program("curl")?.args(["-sS", "--fail", "--noproxy", "*", "--max-time", &limit, url]))
 }
 
+/// curl on `client` to a host that it must not reach; what it writes holds `reason`, the kernel's words for the error.
+///
+/// # Errors
+/// If curl connects, hears nothing before `limit`, or the kernel says something else.
+pub fn fail_to_connect(client: &Node, url: &str, reason: &str, limit: Duration) -> Result<Finished> {
+    // Only verbose, curl says which error it was.
+    let curl = curl(client, url, limit)?.arg("-v").run(limit + GRACE)?;
+    curl.expect_code(CURL_FAILED_TO_CONNECT)?.expect_text(reason)
+}
+
 /// Asks the target's dnsmasq for [`NAME`] with dig, over UDP, and checks the answer.
 ///
 /// # Errors
@@ -231,6 +241,16 @@ pub const HTTP_PORT: u16 = 80;
 pub const FILE: &str = "/file";
 /// The name that dnsmasq knows.
 pub const NAME: &str = "target.test";
+
+/// What the kernel says of a port where nobody listens, `ECONNREFUSED`.
+pub const REFUSED: &str = "Connection refused";
+/// What the kernel says of a host that is unreachable, `EHOSTUNREACH`.
+pub const NO_ROUTE: &str = "No route to host";
+/// What the kernel says of a network that is unreachable, `ENETUNREACH`.
+pub const NO_NETWORK: &str = "Network is unreachable";
+
+/// curl's exit code, from its manual.
+const CURL_FAILED_TO_CONNECT: i32 = 7;
 
 /// The path that answers with the address a request came from.
 const SEEN_FROM: &str = "/seen-from";

@@ -102,7 +102,15 @@ impl Topology {
             }
             topology.address_client(n)?;
         }
+        for node in topology.nodes() {
+            node.wait_for_interfaces()?;
+        }
         Ok(topology)
+    }
+
+    /// Everybody who runs programs.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.clients.iter().chain([&self.router, &self.server, &self.target])
     }
 
     /// The only or first client.

@@ -14,9 +14,8 @@ use netns_tests::addresses::{
     UNREACHABLE_V6, url,
 };
 use netns_tests::emulator::Profile;
-use netns_tests::process::Finished;
 use netns_tests::scenario::scenario;
-use netns_tests::services::{self, Services};
+use netns_tests::services::{self, NO_ROUTE, REFUSED, Services, fail_to_connect};
 use netns_tests::topology::{Setup, Topology};
 use netns_tests::vpn::Vpn;
 
@@ -58,14 +57,11 @@ fn goes_through_the_server(topology: &Topology) -> Result<()> {
 }
 
 fn fails_as_the_target_does(topology: &Topology) -> Result<()> {
-    let curl = |url: String| -> Result<Finished> {
-        services::curl(topology.client(), &url, LIMIT)?.run(LIMIT)?.expect_code(7)
-    };
     for host in [IpAddr::from(TARGET), IpAddr::from(TARGET_V6)] {
-        curl(url(host, 81, "/"))?.expect_within(SOON)?.expect_text("refused")?;
+        fail_to_connect(topology.client(), &url(host, 81, "/"), REFUSED, LIMIT)?.expect_within(SOON)?;
     }
     for host in [IpAddr::from(UNREACHABLE), IpAddr::from(UNREACHABLE_V6)] {
-        curl(url(host, 80, "/"))?.expect_within(SOON)?;
+        fail_to_connect(topology.client(), &url(host, 80, "/"), NO_ROUTE, LIMIT)?.expect_within(SOON)?;
     }
     Ok(())
 }

@@ -73,7 +73,7 @@ fn a_busy_port_ends_the_server_with_one() {
 fn an_existing_interface_ends_either_with_one() {
     fails("an_existing_interface_ends_either_with_one", |topology, vpn| {
         for (node, interface) in [(&topology.server, "vpns0"), (topology.client(), "vpn0")] {
-            node.ip(&format!("link add {interface} type dummy"))?;
+            node.ip(&format!("link add {interface} type veth peer other"))?;
         }
         serve(topology, vpn, &vpn.server_path())?.expect_code(1)?.expect_text("vpns0")?;
         topology.server.ip("link del vpns0")?;

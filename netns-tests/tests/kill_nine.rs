@@ -88,7 +88,11 @@ fn data_flows_again_after_kill_nine_of_the_server() {
 
 fn kill_client(topology: &Topology, vpn: &Vpn) -> Result<()> {
     ensure!(topology.client().signal_all(PROGRAM, Signal::KILL)? > 0, "no vpn runs in the background");
-    vpn.wait_for_end(topology.client())
+    vpn.wait_for_end(topology.client())?;
+    // The kernel removes the device a moment after the process; who connects in between has its address for good.
+    wait::until("the device to go with its process", LIMIT, || {
+        Ok((!topology.client().ip("-brief link")?.contains("vpn0")).then_some(()))
+    })
 }
 
 /// The second `up` stands alone: no rule, table or route of the first is beside its own.

@@ -6,7 +6,8 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io::Write;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,16 +15,21 @@ use anyhow::{Context, Result, ensure};
 use netns_tests::addresses::{TARGET, TARGET_V6, TUNNEL_SERVER, UNREACHABLE, UNREACHABLE_V6, url};
 use netns_tests::emulator::Profile;
 use netns_tests::node::Node;
-use netns_tests::services::{self, FILE, HTTP_PORT, Services};
+use netns_tests::services::{
+    self, FILE, HTTP_PORT, NO_NETWORK, NO_ROUTE, REFUSED, Services, fail_to_connect,
+};
 use netns_tests::table::Table;
 use netns_tests::topology::{Setup, Topology};
 use netns_tests::vpn::{self, Vpn};
 
 fn main() -> ExitCode {
     match demonstrate() {
-        Ok(0) => ExitCode::SUCCESS,
+        Ok(0) => {
+            println!("{CONCLUSION}");
+            ExitCode::SUCCESS
+        }
         Ok(failures) => {
-            println!("{failures} of these failed through the VPN.");
+            println!("{failures} of these failed.");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -33,44 +39,60 @@ fn main() -> ExitCode {
     }
 }
 
-/// Shows everything and returns how many rows failed through the tunnel.
+/// Shows everything and returns how many measurements failed; the network is gone then.
 fn demonstrate() -> Result<usize> {
     vpn::binary()?;
-    println!(
-        "Four hosts in network namespaces: client, router, server, target. The client's link has 100 Mbit/s, a round trip of"
-    );
-    println!("100 ms, loses 2 % of the packets each way at random, and drops every UDP packet.\n");
+    println!("{INTRODUCTION}\n");
     let profile = Profile::long_line(RATE, ROUND_TRIP, LOSS).without_udp();
     let topology = Topology::build(Setup::link(profile)).context("building the network")?;
     let services = Services::start(&topology, FILE_SIZE)?;
-    let client = topology.client();
 
     println!("Direct:");
-    let direct = Row::ALL.map(|row| show(row, row.measure(&services, client, Way::Direct)));
-
+    let direct = measure_all(&services, topology.client(), Way::Direct);
     println!("\nThrough the VPN:");
-    let vpn = Vpn::prepare(&topology)?;
-    let _serve = vpn.serve(&topology)?;
-    let up = vpn.up(&topology, 0, "")?;
-    println!("  vpn up                            {:.1} s", up.elapsed.as_secs_f64());
-    let through = Row::ALL.map(|row| show(row, row.measure(&services, client, Way::Vpn)));
-    vpn.down(&topology, 0)?.expect_code(0)?;
+    let through = through_the_vpn(&topology, &services)?;
 
-    let failures = through.iter().filter(|outcome| outcome.is_err()).count();
+    let failures = direct.iter().chain(&through).filter(|outcome| outcome.is_err()).count();
     let mut table = Table::new(&["", "direct", "through the VPN"]);
     for ((row, direct), through) in Row::ALL.into_iter().zip(direct).zip(through) {
         table.row(vec![row.label(), cell(direct), cell(through)]);
     }
     println!("\n{table}");
-    if failures == 0 {
-        println!(
-            "TCP keeps its speed because the tunnel repeats what the link loses; UDP arrives because the link sees one TCP connection;"
-        );
-        println!(
-            "errors are the target's own: a refused port is refused, an unreachable host is unreachable. Nothing is left on this machine."
-        );
-    }
     Ok(failures)
+}
+
+fn through_the_vpn(topology: &Topology, services: &Services) -> Result<Vec<Result<String>>> {
+    let vpn = Vpn::prepare(topology)?;
+    let _serve = vpn.serve(topology)?;
+    announce("vpn up");
+    let up = vpn.up(topology, 0, "")?;
+    println!("{:.1} s", up.elapsed.as_secs_f64());
+    for line in up.stdout.lines().chain(up.stderr.lines()) {
+        println!("    {line}");
+    }
+    let outcomes = measure_all(services, topology.client(), Way::Vpn);
+    vpn.down(topology, 0)?.expect_code(0)?;
+    Ok(outcomes)
+}
+
+fn measure_all(services: &Services, client: &Node, way: Way) -> Vec<Result<String>> {
+    let measure = |row: Row| {
+        announce(&row.label());
+        let outcome = row.measure(services, client, way);
+        match &outcome {
+            Ok(text) => println!("{text}"),
+            Err(error) => println!("FAILED: {error:#}"),
+        }
+        outcome
+    };
+    Row::ALL.into_iter().map(measure).collect()
+}
+
+/// Begins a line that the outcome ends, so that a reader sees what is being waited for.
+fn announce(what: &str) {
+    print!("  {what:<30}  ");
+    // Who closed the output does not read progress.
+    std::io::stdout().flush().ok();
 }
 
 /// Which way the packets take.
@@ -78,6 +100,16 @@ fn demonstrate() -> Result<usize> {
 enum Way {
     Direct,
     Vpn,
+}
+
+impl Way {
+    /// Linux hears of an unreachable IPv6 route from its own table as a host, from a router as a network.
+    const fn unreachable_v6(self) -> &'static str {
+        match self {
+            Self::Direct => NO_NETWORK,
+            Self::Vpn => NO_ROUTE,
+        }
+    }
 }
 
 /// One thing a program does; each is measured both ways.
@@ -132,9 +164,9 @@ impl Row {
             Self::PingV6 => ping(client, TARGET_V6.into()),
             Self::PingServer if way == Way::Direct => Ok("-".to_owned()),
             Self::PingServer => ping(client, TUNNEL_SERVER.into()),
-            Self::Refused => error(client, &url(TARGET, REFUSED_PORT, "/"), &["refused"]),
-            Self::Unreachable => unreachable_v4(client, UNREACHABLE),
-            Self::UnreachableV6 => unreachable_v6(client, UNREACHABLE_V6),
+            Self::Refused => error(client, &url(TARGET, REFUSED_PORT, "/"), REFUSED),
+            Self::Unreachable => error(client, &url(UNREACHABLE, HTTP_PORT, "/"), NO_ROUTE),
+            Self::UnreachableV6 => error(client, &url(UNREACHABLE_V6, HTTP_PORT, "/"), way.unreachable_v6()),
         }
     }
 }
@@ -172,28 +204,10 @@ fn ping(client: &Node, host: IpAddr) -> Result<String> {
     Ok(format!("{:.0} ms, {:.0} % answered", mean.context("no time in ping's output")?, answered * 100.0))
 }
 
-fn unreachable_v4(client: &Node, host: Ipv4Addr) -> Result<String> {
-    error(client, &url(host, HTTP_PORT, "/"), &UNREACHABLE_WORDS)
-}
-
-fn unreachable_v6(client: &Node, host: Ipv6Addr) -> Result<String> {
-    error(client, &url(host, HTTP_PORT, "/"), &UNREACHABLE_WORDS)
-}
-
-/// The time to an error that is not curl's own timeout and says one of `words`.
-fn error(client: &Node, url: &str, words: &[&str]) -> Result<String> {
-    let curl = services::curl(client, url, ERROR_LIMIT)?.arg("-v").run(ERROR_LIMIT * 2)?;
-    let elapsed = curl.elapsed;
-    let curl = curl.expect_code(CURL_FAILED_TO_CONNECT)?;
-    let word = words.iter().find(|word| curl.stderr.contains(**word));
-    word.with_context(|| format!("curl did not say {words:?}"))?;
-    Ok(format!("{} after {}", words[0], milliseconds(elapsed)))
-}
-
-fn show(row: Row, outcome: Result<String>) -> Result<String> {
-    let text = outcome.as_ref().map_or_else(|error| format!("FAILED: {error:#}"), Clone::clone);
-    println!("  {:<32}  {text}", row.label());
-    outcome
+/// The time to an error for which the kernel has these words.
+fn error(client: &Node, url: &str, reason: &str) -> Result<String> {
+    let curl = fail_to_connect(client, url, reason, ERROR_LIMIT)?;
+    Ok(format!("{reason} after {}", milliseconds(curl.elapsed)))
 }
 
 fn cell(outcome: Result<String>) -> String {
@@ -226,9 +240,15 @@ const LEAST_PINGS: f64 = 0.5;
 /// A port of the target where nobody listens.
 const REFUSED_PORT: u16 = 81;
 
-/// What the kernel says of a host or a network that a router knows to be unreachable.
-const UNREACHABLE_WORDS: [&str; 3] = ["unreachable", "No route to host", "Network is unreachable"];
+const INTRODUCTION: &str = "\
+Four hosts in network namespaces of this machine: client, router, server, target. The client's link is bad:
+100 Mbit/s, a round trip of 100 ms, 2 % of the packets lost each way at random, and every UDP packet dropped.
+The client runs curl, ping and dig against nginx and dnsmasq on the target, first directly, then through the VPN.";
 
-/// curl's exit codes, from its manual.
-const CURL_FAILED_TO_CONNECT: i32 = 7;
+const CONCLUSION: &str = "\
+TCP keeps its speed, because the tunnel repeats what the link loses. UDP arrives, because the link sees nothing but one
+TCP connection. Errors are the target's own: a refused port is refused, an unreachable host is unreachable.
+The network is removed again; nothing is left on this machine.";
+
+/// curl's exit code, from its manual.
 const CURL_TIMED_OUT: i32 = 28;
