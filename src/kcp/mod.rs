@@ -211,7 +211,8 @@ impl Kcp {
         self.sender.on_beside(charged);
     }
 
-    /// Notes the first packet after a silence: back-offs end, and the next `poll_transmit` sends the tail at once.
+    /// Notes the first packet after a silence: back-offs end, and if acks are overdue the next `poll_transmit` sends the
+    /// tail at once.
     pub fn on_path_restored(&mut self, now: Instant) {
         self.sender.on_path_restored(now);
         self.probe.on_path_restored(now);

@@ -196,13 +196,19 @@ impl Sender {
         self.credit > 0
     }
 
-    /// Forgets back-offs and sends the two ends of what is in flight at once; their acks tell the rest.
+    /// Forgets back-offs and, if acks are overdue, sends the two ends of what is in flight at once; their acks tell the
+    /// rest.
     pub(crate) fn on_path_restored(&mut self, now: Instant) {
+        let rto = self.rtt.rto();
+        let is_overdue = self.ring.oldest().is_some_and(|(_, oldest)| oldest.departure.at + rto < now);
+        let is_stalled = is_overdue || self.backoff > 0;
         self.backoff = 0;
         self.last_timeout = None;
-        self.last_progress = Some(now);
-        self.probe_tail();
-        self.credit = PROBES;
+        // After a mere pause nothing is lost: what just left ended the silence itself, and its ack is on the way.
+        if is_stalled {
+            self.last_progress = Some(now);
+            self.probe_tail();
+        }
     }
 
     /// Notes that nothing more waits to be sent.

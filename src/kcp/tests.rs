@@ -168,6 +168,23 @@ fn goes_on_within_a_round_trip_when_the_path_is_back() {
 }
 
 #[test]
+fn sends_nothing_again_when_a_pause_ends() {
+    let link = Link::new(1_250_000, ms(100), 0);
+    let mut sim = Sim::new(config(CongestionKind::Bbr), [link, link], 1);
+    for _ in 0..10 {
+        sim.sources[0].left += 20_000;
+        // Sent, and on its way: then a packet that the peer sent by itself arrives.
+        sim.run(ms(20));
+        let now = sim.now;
+        sim.ends[0].on_path_restored(now);
+        sim.run(Duration::from_secs(2));
+    }
+    let stats = sim.ends[0].stats();
+    assert_eq!(sim.received[1].bytes, 200_000);
+    assert_eq!((stats.retransmitted, stats.spurious, stats.lost), (0, 0, 0), "{stats:?}");
+}
+
+#[test]
 fn goes_on_across_the_wrap_of_ts() {
     let link = Link::new(1_250_000, ms(100), 50);
     let mut sim = Sim::new(config(CongestionKind::Bbr), [link, link], 1);
