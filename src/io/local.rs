@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnetwork::IpNetwork;
+
 /// The set of this host's addresses, read again when an unknown one appears.
 #[derive(Debug, Default)]
 pub struct LocalAddresses {
@@ -31,15 +33,19 @@ impl LocalAddresses {
 
     /// Reads the addresses of all interfaces (getifaddrs(3)): after a change that netlink told of, or on demand.
     pub fn refresh(&mut self, now: Instant) {
-        let interfaces = pnet::datalink::interfaces();
-        self.addresses =
-            interfaces.iter().flat_map(|interface| &interface.ips).map(|network| network.ip()).collect();
+        self.addresses = local_networks().iter().map(IpNetwork::ip).collect();
         self.refreshed = Some(now);
     }
 
     fn may_refresh(&self, now: Instant) -> bool {
         self.refreshed.is_none_or(|last| now.saturating_duration_since(last) >= REFRESH_INTERVAL)
     }
+}
+
+/// The addresses of all interfaces, each with the length of its network (getifaddrs(3)).
+pub fn local_networks() -> Vec<IpNetwork> {
+    let networks = pnet::datalink::interfaces().into_iter().flat_map(|interface| interface.ips);
+    networks.filter(|network| !network.ip().is_unspecified()).collect()
 }
 
 fn is_loopback(address: IpAddr) -> bool {

@@ -5,7 +5,7 @@
 //! - [`PacketSocket`] taps what arrives for our ports, before any firewall, one IP packet at a time.
 //! - [`RawSocket`] sends whole IP packets.
 //! - [`PortGuard`] keeps the kernel silent on a port and others off it.
-//! - [`TunDevice`], [`Timer`], [`LocalAddresses`], [`source_for`], [`missing_rights`].
+//! - [`TunDevice`], [`Timer`], [`LocalAddresses`], [`local_networks`], [`source_for`], [`missing_rights`].
 
 mod capability;
 mod clock;
@@ -26,7 +26,7 @@ pub use capability::missing_rights;
 pub use clock::{now, wall};
 pub use filter::PortFilter;
 pub use guard::PortGuard;
-pub use local::LocalAddresses;
+pub use local::{LocalAddresses, local_networks};
 pub use packet_socket::{PacketSocket, ReceiveStats};
 pub use poller::{Poller, Readiness};
 pub use raw_socket::{RawSocket, SendStats};

@@ -26,6 +26,8 @@ pub struct Readiness {
     pub readable: bool,
     /// It can be written, or has failed.
     pub writable: bool,
+    /// It has failed, or both its directions have ended.
+    pub failed: bool,
 }
 
 impl fmt::Debug for Poller {
@@ -61,6 +63,23 @@ impl Poller {
         self.add(fd, token, Flags::IN | Flags::OUT | Flags::RDHUP | Flags::ET)
     }
 
+    /// Registers `fd` and reports nothing: [`Self::await_room`] asks.
+    ///
+    /// # Errors
+    /// The descriptor cannot be watched.
+    pub fn watch_on_demand(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        self.add(fd, token, epoll::EventFlags::ONESHOT)
+    }
+
+    /// Reports once, as soon as it holds, that `fd` can be written; it was registered by [`Self::watch_on_demand`].
+    ///
+    /// # Errors
+    /// The descriptor is not registered.
+    pub fn await_room(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        let flags = epoll::EventFlags::OUT | epoll::EventFlags::ONESHOT;
+        Ok(epoll::modify(self.epoll.get_ref(), fd, epoll::EventData::new_u64(token), flags)?)
+    }
+
     fn add(&self, fd: impl AsFd, token: u64, flags: epoll::EventFlags) -> io::Result<()> {
         Ok(epoll::add(self.epoll.get_ref(), fd, epoll::EventData::new_u64(token), flags)?)
     }
@@ -93,6 +112,7 @@ fn readiness(event: &epoll::Event) -> Readiness {
         token: event.data.u64(),
         readable: flags.intersects(Flags::IN | Flags::RDHUP | ended),
         writable: flags.intersects(Flags::OUT | ended),
+        failed: flags.intersects(ended),
     }
 }
 
@@ -115,7 +135,7 @@ mod tests {
         for _ in 0..3 {
             let mut ready = Vec::new();
             poller.wait(&mut ready).await?;
-            assert_eq!(ready, [Readiness { token: 7, readable: true, writable: false }]);
+            assert_eq!(ready, [Readiness { token: 7, readable: true, writable: false, failed: false }]);
         }
         Ok(())
     }
@@ -127,11 +147,43 @@ mod tests {
         poller.watch_edges(&far, 1)?;
         let mut ready = Vec::new();
         poller.wait(&mut ready).await?;
-        assert_eq!(ready, [Readiness { token: 1, readable: false, writable: true }]);
+        assert_eq!(ready, [Readiness { token: 1, readable: false, writable: true, failed: false }]);
         ready.clear();
         near.write_all(b"x")?;
         poller.wait(&mut ready).await?;
         assert!(ready.iter().all(|event| event.token == 1 && event.readable));
+        Ok(())
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn tells_of_room_once_for_each_question() -> io::Result<()> {
+        let (near, mut far) = UnixStream::pair()?;
+        let mut poller = Poller::new()?;
+        poller.watch_on_demand(&near, 1)?;
+        far.write_all(b"x")?;
+        let (other, mut other_far) = UnixStream::pair()?;
+        poller.watch_readable(&other, 3)?;
+        other_far.write_all(b"x")?;
+        for asked in [false, true, false] {
+            if asked {
+                poller.await_room(&near, 1)?;
+            }
+            let mut ready = Vec::new();
+            poller.wait(&mut ready).await?;
+            assert_eq!(ready.iter().any(|event| event.token == 1), asked);
+        }
+        Ok(())
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn tells_that_both_directions_ended() -> io::Result<()> {
+        let (near, far) = UnixStream::pair()?;
+        let mut poller = Poller::new()?;
+        poller.watch_edges(&near, 1)?;
+        drop(far);
+        let mut ready = Vec::new();
+        poller.wait(&mut ready).await?;
+        assert_eq!(ready, [Readiness { token: 1, readable: true, writable: true, failed: true }]);
         Ok(())
     }
 }

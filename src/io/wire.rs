@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
 
 use super::{Family, PacketSocket, Poller, PortFilter, RawSocket};
 
@@ -30,7 +31,7 @@ impl Wire {
         })
     }
 
-    /// Wakes `poller` with `token` when a packet arrives, or when the kernel takes packets again.
+    /// Wakes `poller` with `token` when a packet arrives, and when [`Self::await_room`] asks.
     ///
     /// # Errors
     /// A socket cannot be watched.
@@ -39,9 +40,29 @@ impl Wire {
             poller.watch_readable(tap.as_fd(), token)?;
         }
         for (_, socket) in &self.raw {
-            poller.watch_edges(socket.as_fd(), token)?;
+            poller.watch_on_demand(socket.as_fd(), token)?;
         }
         Ok(())
+    }
+
+    /// While packets wait that the kernel did not take, wakes `poller` with `token` when it takes packets again.
+    ///
+    /// # Errors
+    /// A socket cannot be watched.
+    pub fn await_room(&self, poller: &Poller, token: u64) -> io::Result<()> {
+        let Some(first) = self.batch[..self.waiting].first() else { return Ok(()) };
+        let family = family_of(first);
+        let mut sockets = self.raw.iter().filter(|(socket, _)| *socket == family);
+        sockets.try_for_each(|(_, socket)| poller.await_room(socket.as_fd(), token))
+    }
+
+    /// When to wake for what is due at `deadline`: while the kernel takes no packets, what is overdue cannot leave, and a
+    /// timer in the past would fire again and again.
+    pub fn wake_at(&self, deadline: Option<Instant>, now: Instant) -> Option<Instant> {
+        if self.waiting == 0 {
+            return deadline;
+        }
+        deadline.map(|deadline| deadline.max(now + BLOCKED_PAUSE))
     }
 
     /// Replaces the ports that are tapped.
@@ -127,3 +148,6 @@ fn family_of(packet: &[u8]) -> Family {
 
 /// Packets of one `sendmmsg`.
 const BATCH: usize = 64;
+
+/// Our choice: how often other timers than those of what waits are looked at while nothing can be sent.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(10);
