@@ -75,17 +75,10 @@ impl Runner {
     pub(crate) async fn step(&mut self) -> io::Result<()> {
         self.poller.wait(&mut self.ready).await?;
         let now = shell::now();
-        for ready in std::mem::take(&mut self.ready) {
-            match ready.token {
-                WIRE => self.wire.receive(|packet, _| self.client.handle_packet(packet, now))?,
-                TUN => self.read_tun(now)?,
-                _ => {
-                    self.timer.take_expired()?;
-                    self.armed = None;
-                }
-            }
-        }
-        Ok(())
+        let mut ready = std::mem::take(&mut self.ready);
+        let result = ready.drain(..).try_for_each(|ready| self.handle_ready(ready, now));
+        self.ready = ready;
+        result
     }
 
     /// Runs what is due, does what the client asks, sends what may leave, and sets the timer.
@@ -104,11 +97,27 @@ impl Runner {
                 | ClientEvent::Ended(_) => events.push(event),
             }
         }
+        self.release_guards(now);
         while let Some(packet) = self.client.poll_tun(now) {
             self.tun.offer(&packet);
+            self.client.recycle(packet);
         }
         let more = self.wire.send(MOST_PACKETS, |packet| self.client.poll_transmit(packet, now));
-        self.arm(if more { Some(now) } else { self.deadline() })
+        self.wire.await_room(&self.poller, WIRE)?;
+        let deadline = if more { Some(now) } else { self.deadline() };
+        self.arm(self.wire.wake_at(deadline, now))
+    }
+
+    fn handle_ready(&mut self, ready: Readiness, now: Instant) -> io::Result<()> {
+        match ready.token {
+            WIRE => self.wire.receive(|packet, _| self.client.handle_packet(packet, now))?,
+            TUN => self.read_tun(now)?,
+            _ => {
+                self.timer.take_expired()?;
+                self.armed = None;
+            }
+        }
+        Ok(())
     }
 
     fn read_tun(&mut self, now: Instant) -> io::Result<()> {
@@ -144,8 +153,9 @@ impl Runner {
         };
         let port = PortGuard::reserve(SocketAddr::new(any, 0))?;
         let local = SocketAddr::new(source, port.port());
+        let ports = self.guards.iter().map(|guard| &guard.port).chain([&port]);
+        self.wire.set_filter(&PortFilter::ports(ports.map(PortGuard::port)))?;
         self.guards.push(Guard { port, local, until: None });
-        self.tap_guarded()?;
         Ok(local)
     }
 
@@ -153,17 +163,19 @@ impl Runner {
         for guard in self.guards.iter_mut().filter(|guard| guard.local == local) {
             guard.until = Some(now + GUARD_AFTER);
         }
-        let before = self.guards.len();
-        self.guards.retain(|guard| guard.until.is_none_or(|until| until > now));
-        if self.guards.len() != before
-            && let Err(error) = self.tap_guarded()
-        {
-            tracing::warn!(%error, "the packet filter could not be narrowed");
-        }
     }
 
-    fn tap_guarded(&self) -> io::Result<()> {
-        self.wire.set_filter(&PortFilter::ports(self.guards.iter().map(|guard| guard.port.port())))
+    /// Lets go of the retired ports whose time is over.
+    fn release_guards(&mut self, now: Instant) {
+        let is_over = |guard: &Guard| guard.until.is_some_and(|until| until <= now);
+        if !self.guards.iter().any(is_over) {
+            return;
+        }
+        self.guards.retain(|guard| !is_over(guard));
+        let ports = self.guards.iter().map(|guard| guard.port.port());
+        if let Err(error) = self.wire.set_filter(&PortFilter::ports(ports)) {
+            tracing::warn!(%error, "the packet filter could not be narrowed");
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {

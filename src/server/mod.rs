@@ -4,7 +4,7 @@ mod runner;
 mod status;
 mod targets;
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -12,11 +12,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::runner::Runner;
 use crate::config::{Peer, ServerConfig};
-use crate::control::{InstanceName, Paths, Request, Response};
+use crate::control::{InstanceName, Paths};
 use crate::crypto::SuiteSet;
 use crate::egress::EgressPolicy;
 use crate::failure::Failure;
-use crate::instance::{self, Instance, Order};
+use crate::instance::{self, Instance};
 use crate::io::{self, PortGuard, TunDevice};
 use crate::kcp::CongestionKind;
 use crate::netcfg::{self, ServerPlan};
@@ -64,7 +64,7 @@ async fn tunnel(config: &ServerConfig, instance: &mut Instance) -> Result<(), Fa
     for note in notes.map_err(|error| instance::host_failure(&error))? {
         tracing::info!("{note}");
     }
-    runner.server.set_own_addresses(own_addresses());
+    runner.server.set_own_addresses(io::local_networks());
     for listen in &config.listen {
         tracing::info!("listening on {listen}");
     }
@@ -97,10 +97,14 @@ fn settings(config: &ServerConfig) -> ServerSettings {
         peers: config.peers.iter().map(|peer| peer_settings(peer, &config.tunnel.addresses)).collect(),
         addresses: config.tunnel.addresses.iter().map(IpNetwork::ip).collect(),
         dns: resolvers(config),
-        egress: EgressPolicy::new(config.egress.allow.clone(), config.egress.deny.clone(), own_addresses()),
+        egress: EgressPolicy::new(
+            config.egress.allow.clone(),
+            config.egress.deny.clone(),
+            io::local_networks(),
+        ),
         session_buffer: config.limits.session_buffer.bytes(),
         process_buffer: config.limits.process_buffer.bytes(),
-        dead_after: DEAD_AFTER,
+        dead_after: SESSIONS_KEPT,
     }
 }
 
@@ -141,32 +145,19 @@ async fn carry(runner: &mut Runner, config: &ServerConfig, instance: &mut Instan
     let lost = |error: &std::io::Error| Failure::of_system("the raw sockets or the interface failed", error);
     let mut refresh = tokio::time::interval(OWN_ADDRESSES_EVERY);
     loop {
+        // Sockets that always have something never let tokio look at signals and commands.
+        tokio::task::consume_budget().await;
         runner.flush().map_err(|error| lost(&error))?;
         tokio::select! {
             result = runner.step() => result.map_err(|error| lost(&error))?,
-            _ = refresh.tick() => runner.server.set_own_addresses(own_addresses()),
-            order = instance.order() => match order {
-                Order::Stop => return Ok(()),
-                Order::Request(Request::Down, responder) => {
-                    instance.answer_when_stopped(responder);
+            _ = refresh.tick() => runner.server.set_own_addresses(io::local_networks()),
+            order = instance.order() => {
+                if instance.obey(order, |instance| status::tunnel(runner, config, instance)).is_break() {
                     return Ok(());
                 }
-                Order::Request(Request::Status, responder) => {
-                    let tunnel = status::tunnel(runner, config, instance);
-                    responder.respond(Response::Status { tunnel: Box::new(tunnel) });
-                }
-            },
+            }
         }
     }
-}
-
-/// The addresses of all interfaces, which clients may not reach through us.
-fn own_addresses() -> Vec<IpNetwork> {
-    pnet::datalink::interfaces()
-        .into_iter()
-        .flat_map(|interface| interface.ips)
-        .filter(|network| network.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))
-        .collect()
 }
 
 /// A socket for every flow: as many as the system lets us have.
@@ -177,8 +168,9 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// The same as a client's default; a session is kept at least as long as its client hopes for it.
-const DEAD_AFTER: Duration = Duration::from_secs(600);
+/// A session ends by its client's word or by a newer one of its peer; a silent one is kept for as long as any client may
+/// hope for it (the upper bound of a client's `dead_after`). Its memory is bounded, and a peer has one.
+const SESSIONS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Our choice: how soon a new address of this host is out of reach for clients.
 const OWN_ADDRESSES_EVERY: Duration = Duration::from_secs(30);

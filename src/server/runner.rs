@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::targets::Targets;
+use crate::carrier;
 use crate::io::{
     self as shell, Family, LocalAddresses, Poller, PortFilter, PortGuard, Readiness, TUN_MTU, Timer,
     TunDevice, Wire,
@@ -64,18 +65,10 @@ impl Runner {
     pub(crate) async fn step(&mut self) -> io::Result<()> {
         self.poller.wait(&mut self.ready).await?;
         let now = shell::now();
-        for ready in std::mem::take(&mut self.ready) {
-            match ready.token {
-                WIRE => self.receive(now)?,
-                TUN => self.read_tun(now)?,
-                TIMER => {
-                    self.timer.take_expired()?;
-                    self.armed = None;
-                }
-                _ => self.targets.handle_ready(ready, &mut self.server, now),
-            }
-        }
-        Ok(())
+        let mut ready = std::mem::take(&mut self.ready);
+        let result = ready.drain(..).try_for_each(|ready| self.handle_ready(ready, now));
+        self.ready = ready;
+        result
     }
 
     /// Runs what is due, does what the server asks, sends what may leave, and sets the timer.
@@ -94,7 +87,22 @@ impl Runner {
             more = true;
             self.targets.handle_event(event, &mut self.server, &self.poller, now);
         }
-        self.arm(if more { Some(now) } else { self.server.poll_timeout() })
+        self.wire.await_room(&self.poller, WIRE)?;
+        let deadline = if more { Some(now) } else { self.server.poll_timeout() };
+        self.arm(self.wire.wake_at(deadline, now))
+    }
+
+    fn handle_ready(&mut self, ready: Readiness, now: Instant) -> io::Result<()> {
+        match ready.token {
+            WIRE => self.receive(now)?,
+            TUN => self.read_tun(now)?,
+            TIMER => {
+                self.timer.take_expired()?;
+                self.armed = None;
+            }
+            _ => self.targets.handle_ready(ready, &mut self.server, now),
+        }
+        Ok(())
     }
 
     /// Only what is addressed to this host and to an address we listen on is ours: a router's tap shows other hosts'
@@ -102,14 +110,15 @@ impl Runner {
     fn receive(&mut self, now: Instant) -> io::Result<()> {
         let Self { wire, server, local, listen, tun, .. } = self;
         wire.receive(|packet, interface| {
-            let Some(destination) = destination(packet) else { return };
+            let Ok(segment) = carrier::parse(packet) else { return };
+            let destination = segment.destination;
             let listened = listen.iter().any(|address| {
                 address.port() == destination.port()
                     && (address.ip() == destination.ip()
                         || address.ip().is_unspecified() && address.is_ipv4() == destination.is_ipv4())
             });
             if listened && interface != tun.index() && local.is_local(destination.ip(), now) {
-                server.handle_packet(packet, now);
+                server.handle_segment(&segment, packet, now);
             }
         })
     }
@@ -132,11 +141,6 @@ impl Runner {
         }
         Ok(())
     }
-}
-
-/// The destination of a TCP packet.
-fn destination(packet: &[u8]) -> Option<SocketAddr> {
-    crate::carrier::parse(packet).ok().map(|segment| segment.destination)
 }
 
 const WIRE: u64 = 0;

@@ -32,7 +32,10 @@ struct Target {
     may_read: bool,
     may_write: bool,
     read_closed: bool,
+    /// The client sends no more.
     write_closed: bool,
+    /// The target takes no more: what the client still sends goes nowhere.
+    write_failed: bool,
 }
 
 impl Targets {
@@ -82,6 +85,10 @@ impl Targets {
         let Some(target) = self.sockets.get_mut(&stream) else { return };
         target.may_read |= ready.readable;
         target.may_write |= ready.writable;
+        // After the target's FIN nothing is read any more that would tell of its RST.
+        if ready.failed && target.read_closed && matches!(target.socket.take_error(), Ok(Some(_))) {
+            return self.fail(stream, server);
+        }
         if ready.writable {
             self.pump_out(stream, server, now);
         }
@@ -120,19 +127,21 @@ impl Targets {
         }
     }
 
-    /// Client to target, as far as the socket takes it.
+    /// Client to target, as far as the socket takes it. A target that takes no more may have answered before: what it
+    /// said is still read, to the end or to the error.
     fn pump_out(&mut self, stream: StreamKey, server: &mut Server, now: Instant) {
         let Some(target) = self.sockets.get_mut(&stream) else { return };
-        while target.may_write && !target.connecting {
+        while (target.may_write || target.write_failed) && !target.connecting {
             let bytes = server.readable(stream);
             if bytes.is_empty() {
                 break;
             }
-            match (&target.socket).write(bytes) {
+            let written = if target.write_failed { Ok(bytes.len()) } else { (&target.socket).write(bytes) };
+            match written {
                 Ok(taken) => server.consume(stream, taken, now),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => target.may_write = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return self.fail(stream, server),
+                Err(_) => target.write_failed = true,
             }
         }
     }
@@ -166,9 +175,8 @@ impl Targets {
         self.pump_out(stream, server, now);
         let Some(target) = self.sockets.get_mut(&stream) else { return };
         target.write_closed = true;
-        if target.socket.shutdown(Shutdown::Write).is_err() {
-            return self.fail(stream, server);
-        }
+        // Fails after a RST, of which reading tells, behind what the socket still holds.
+        target.write_failed |= target.socket.shutdown(Shutdown::Write).is_err();
         self.forget_if_done(stream);
     }
 
@@ -209,6 +217,7 @@ impl Target {
             may_write: false,
             read_closed: false,
             write_closed: false,
+            write_failed: false,
         }
     }
 }
