@@ -5,32 +5,59 @@
 
 use std::env;
 use std::fs::File;
-use std::io::{self, BufReader, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::pin::pin;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
+use tokio::net::unix::pipe;
 
 use crate::control::{InstanceName, Paths};
 use crate::failure::{ExitCode, Failure};
-use crate::instance;
+use crate::instance::{self, EndSignals};
 
-/// Starts the child with this command's own arguments and waits until it is up or has failed.
+/// Starts the child with this command's own arguments and waits until it is up or has failed. A signal that ends this
+/// command ends the child, too.
 pub(super) fn run(name: &InstanceName, paths: &Paths) -> Result<(), Failure> {
-    let failed = |error: &io::Error| Failure::of_system("cannot go on in the background", error);
     instance::check_not_up(name, paths)?;
-    paths.create_run_dir().map_err(|error| failed(&error))?;
-    let log = &paths.log();
-    let output = File::create(log).map_err(|error| failed(&error))?;
-    let program = env::current_exe().map_err(|error| failed(&error))?;
-    let mut child = Command::new(program)
+    instance::block_on(async {
+        // Caught before there is a child that it could leave alone.
+        let signals = EndSignals::catch()?;
+        let mut child = spawn(paths).map_err(|error| failed(&error))?;
+        follow(&mut child, signals, &paths.log()).await
+    })
+}
+
+fn spawn(paths: &Paths) -> io::Result<Child> {
+    let log = instance::in_run_dir(paths, || File::create(paths.log()))?;
+    Command::new(env::current_exe()?)
         .args(env::args_os().skip(1))
         .args(["--foreground", "--relayed"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(output)
+        .stderr(log)
         .spawn()
-        .map_err(|error| failed(&error))?;
+}
+
+async fn follow(child: &mut Child, mut signals: EndSignals, log: &Path) -> Result<(), Failure> {
     let Some(stdout) = child.stdout.take() else { return Err(died(log)) };
-    relay(BufReader::new(stdout), log)
+    let lines = pipe::Receiver::from_owned_fd(stdout.into()).map_err(|error| failed(&error))?;
+    let mut relayed = pin!(relay(BufReader::new(lines), log));
+    tokio::select! {
+        result = &mut relayed => return result,
+        () = signals.next() => {}
+    }
+    kill_process(Pid::from_child(child), Signal::TERM).map_err(|error| failed(&error.into()))?;
+    let result = relayed.await;
+    child.wait().map_err(|error| failed(&error))?;
+    // It came up at this very moment, and went down again.
+    result.and(Err(Failure::new(ExitCode::Failure, "stopped")))
+}
+
+fn failed(error: &io::Error) -> Failure {
+    Failure::of_system("cannot go on in the background", error)
 }
 
 /// Leaves the terminal's session, so that its end is not ours.
@@ -40,11 +67,12 @@ pub(super) fn detach() -> Result<Voice, Failure> {
     Ok(Voice::Relayed)
 }
 
-fn relay(lines: impl io::BufRead, log: &Path) -> Result<(), Failure> {
-    for line in lines.lines().map_while(Result::ok) {
+async fn relay(lines: impl AsyncBufRead + Unpin, log: &Path) -> Result<(), Failure> {
+    let mut lines = lines.lines();
+    while let Ok(Some(line)) = lines.next_line().await {
         match line.split_once(' ') {
             None if line == "up" => return Ok(()),
-            Some(("say", text)) => print(text),
+            Some(("say", text)) => tell(text),
             Some(("fail", rest)) => return Err(failure(rest)),
             _ => break,
         }
@@ -76,18 +104,25 @@ pub(super) enum Voice {
 
 impl Voice {
     /// Says one line about what was set up.
-    pub(super) fn say(&self, text: &str) {
+    ///
+    /// # Errors
+    /// The command that waits for us is gone: it was interrupted, and nobody wants the tunnel.
+    pub(super) fn say(&self, text: &str) -> io::Result<()> {
         match self {
-            Self::Terminal => print(text),
-            Self::Relayed => print(&format!("say {text}")),
+            Self::Terminal => tell(text),
+            Self::Relayed => print(&format!("say {text}"))?,
             Self::Silent => {}
         }
+        Ok(())
     }
 
     /// The tunnel carries packets.
+    ///
+    /// # Errors
+    /// As [`Self::say`].
     pub(super) fn up(&mut self) -> io::Result<()> {
         if matches!(self, Self::Relayed) {
-            print("up");
+            print("up")?;
             self.fall_silent()?;
         }
         Ok(())
@@ -96,7 +131,7 @@ impl Voice {
     /// The tunnel failed: hands the reason to whoever shows it.
     pub(super) fn fail(&mut self, failure: &Failure) {
         if matches!(self, Self::Relayed) {
-            print(&format!("fail {} {}", failure.class as u8, failure.message));
+            tell(&format!("fail {} {}", failure.class as u8, failure.message));
             *self = Self::Silent;
         }
     }
@@ -108,27 +143,31 @@ impl Voice {
     }
 }
 
-/// Nobody may be listening any more, which is no failure of the tunnel.
-fn print(line: &str) {
+/// Says what nobody needs to hear: a terminal that is gone is no failure of the tunnel.
+fn tell(line: &str) {
+    drop(print(line));
+}
+
+fn print(line: &str) -> io::Result<()> {
     let mut output = io::stdout().lock();
-    drop(writeln!(output, "{line}").and_then(|()| output.flush()));
+    writeln!(output, "{line}").and_then(|()| output.flush())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn relays_success_and_the_class_of_a_failure() {
+    #[tokio::test(flavor = "current_thread")]
+    async fn relays_success_and_the_class_of_a_failure() {
         let log = Path::new("log");
-        assert_eq!(relay(&b"say addresses\nup\n"[..], log), Ok(()));
+        assert_eq!(relay(&b"say addresses\nup\n"[..], log).await, Ok(()));
         let refused = Failure::new(ExitCode::Refused, "the server does not know this key");
-        assert_eq!(relay(&b"fail 5 the server does not know this key\n"[..], log), Err(refused));
+        assert_eq!(relay(&b"fail 5 the server does not know this key\n"[..], log).await, Err(refused));
     }
 
-    #[test]
-    fn names_the_log_of_a_child_that_died() {
-        let failure = relay(&b"say half\n"[..], Path::new("/run/vpn/x/log")).unwrap_err();
+    #[tokio::test(flavor = "current_thread")]
+    async fn names_the_log_of_a_child_that_died() {
+        let failure = relay(&b"say half\n"[..], Path::new("/run/vpn/x/log")).await.unwrap_err();
         assert!(failure.message.contains("/run/vpn/x/log"), "{failure}");
     }
 }

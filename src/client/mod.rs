@@ -8,7 +8,9 @@ mod resolve;
 mod runner;
 mod status;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -17,10 +19,10 @@ use self::background::Voice;
 use self::runner::Runner;
 use crate::carrier::Mode;
 use crate::config::{ClientConfig, ClientDns, Congestion, Host};
-use crate::control::{InstanceName, Paths, Request, Response, State};
+use crate::control::{InstanceName, Paths, State, Tunnel};
 use crate::crypto::{Refusal, SuiteSet};
 use crate::failure::{ExitCode, Failure};
-use crate::instance::{self, Instance, Order};
+use crate::instance::{self, Instance};
 use crate::io::{self, TunDevice};
 use crate::kcp::CongestionKind;
 use crate::netcfg::{self, ClientPlan};
@@ -86,30 +88,66 @@ async fn tunnel(options: &UpOptions, instance: &mut Instance, voice: &mut Voice)
     let config = &options.config;
     let number = netcfg::free_number(config.tunnel.interface.as_str()).await;
     let number = number.map_err(|error| instance::host_failure(&error))?;
-    let mut runner = open(config, number)?;
-    let addresses = connect(&mut runner, config, instance).await?;
+    let client = Client::new(settings(config), instance::seed()?, io::now());
+    let Some(remotes) = resolve(&client, config, instance).await? else { return stopped(options) };
+    let mut runner = open(client, remotes, config, number)?;
+    let Some(addresses) = connect(&mut runner, config, instance).await? else { return stopped(options) };
     let plan = plan(config, &runner.tun, addresses, number);
     let notes = netcfg::apply_client(&plan, instance.journal()).await;
     let notes = notes.map_err(|error| instance::host_failure(&error))?;
-    introduce(options, &plan, &runner, voice);
-    notes.iter().for_each(|note| voice.say(note));
-    voice.up().map_err(|error| Failure::of_system("cannot go on in the background", &error))?;
+    introduce(options, &plan, &runner, voice)
+        .and_then(|()| notes.iter().try_for_each(|note| voice.say(note)))
+        .and_then(|()| voice.up())
+        .map_err(|error| Failure::of_system("cannot go on in the background", &error))?;
     let result = carry(&mut runner, instance, options).await;
     leave(&mut runner);
     result
 }
 
-fn open(config: &ClientConfig, mark: u32) -> Result<Runner, Failure> {
+/// Told to end before the tunnel was up: all is well, but not for a command that waits for the tunnel.
+fn stopped(options: &UpOptions) -> Result<(), Failure> {
+    if options.relayed {
+        return Err(Failure::new(ExitCode::Failure, "stopped before the tunnel was up"));
+    }
+    Ok(())
+}
+
+/// The server's addresses; `None` if told to end before they were known.
+async fn resolve(
+    client: &Client,
+    config: &ClientConfig,
+    instance: &mut Instance,
+) -> Result<Option<Vec<SocketAddr>>, Failure> {
     let server = config.server.first();
-    let remotes = match &server.host {
-        Host::Address(address) => vec![(*address, server.ports.first).into()],
-        Host::Name(name) => resolve::resolve(name, server.ports.first)?,
+    let name = match &server.host {
+        Host::Address(address) => return Ok(Some(vec![(*address, server.ports.first).into()])),
+        Host::Name(name) => name,
     };
+    let mut found = pin!(resolve::resolve(name, server.ports.first));
+    loop {
+        tokio::select! {
+            found = &mut found => return found.map(Some),
+            order = instance.order() => {
+                let status = |instance: &Instance| {
+                    status::tunnel(client, config.tunnel.interface.as_str(), config, instance)
+                };
+                if instance.obey(order, status).is_break() {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+fn open(
+    client: Client,
+    remotes: Vec<SocketAddr>,
+    config: &ClientConfig,
+    mark: u32,
+) -> Result<Runner, Failure> {
     let interface = config.tunnel.interface.as_str();
     let tun = TunDevice::create(interface)
         .map_err(|error| Failure::of_system(format!("cannot create the interface {interface}"), &error))?;
-    let seed = instance::seed()?;
-    let client = Client::new(settings(config), seed, io::now());
     Runner::open(client, tun, remotes, mark)
         .map_err(|error| Failure::of_system("cannot open raw sockets", &error))
 }
@@ -136,21 +174,28 @@ fn congestion(choice: Congestion) -> CongestionKind {
     }
 }
 
-/// Dials until packets make the round trip; returns our addresses.
+/// Dials until packets make the round trip; returns our addresses, or `None` if told to end before.
 async fn connect(
     runner: &mut Runner,
     config: &ClientConfig,
     instance: &mut Instance,
-) -> Result<Vec<IpNetwork>, Failure> {
+) -> Result<Option<Vec<IpNetwork>>, Failure> {
     let deadline = io::now() + FIRST_UP;
     loop {
+        tokio::task::consume_budget().await;
+        let mut up = None;
         for event in flush(runner)? {
-            if let ClientEvent::Up { addresses, .. } = event {
-                return Ok(addresses);
-            }
+            report(&event);
+            // What stands behind the good news may take it back.
             if let ClientEvent::Ended(ending) = event {
                 return Err(ended(ending));
             }
+            if let ClientEvent::Up { addresses, .. } = event {
+                up = Some(addresses);
+            }
+        }
+        if up.is_some() {
+            return Ok(up);
         }
         let left = deadline.saturating_duration_since(io::now());
         if left.is_zero() {
@@ -159,17 +204,11 @@ async fn connect(
         tokio::select! {
             result = runner.step() => result.map_err(|error| lost_sockets(&error))?,
             () = tokio::time::sleep(left) => {}
-            order = instance.order() => match order {
-                Order::Stop => return Err(Failure::new(ExitCode::Failure, "stopped before the tunnel was up")),
-                Order::Request(Request::Down, responder) => {
-                    responder.respond_and_wait(Response::Done).await;
-                    return Err(Failure::new(ExitCode::Failure, "taken down before the tunnel was up"));
+            order = instance.order() => {
+                if instance.obey(order, |instance| describe(runner, config, instance)).is_break() {
+                    return Ok(None);
                 }
-                Order::Request(Request::Status, responder) => {
-                    let tunnel = status::tunnel(runner, config, instance);
-                    responder.respond(Response::Status { tunnel: Box::new(tunnel) });
-                }
-            },
+            }
         }
     }
 }
@@ -179,6 +218,8 @@ async fn connect(
 async fn carry(runner: &mut Runner, instance: &mut Instance, options: &UpOptions) -> Result<(), Failure> {
     let config = &options.config;
     loop {
+        // Sockets that always have something never let tokio look at signals and commands.
+        tokio::task::consume_budget().await;
         for event in flush(runner)? {
             report(&event);
             if let ClientEvent::Ended(ending) = event {
@@ -190,19 +231,17 @@ async fn carry(runner: &mut Runner, instance: &mut Instance, options: &UpOptions
         }
         tokio::select! {
             result = runner.step() => result.map_err(|error| lost_sockets(&error))?,
-            order = instance.order() => match order {
-                Order::Stop => return Ok(()),
-                Order::Request(Request::Down, responder) => {
-                    instance.answer_when_stopped(responder);
+            order = instance.order() => {
+                if instance.obey(order, |instance| describe(runner, config, instance)).is_break() {
                     return Ok(());
                 }
-                Order::Request(Request::Status, responder) => {
-                    let tunnel = status::tunnel(runner, config, instance);
-                    responder.respond(Response::Status { tunnel: Box::new(tunnel) });
-                }
-            },
+            }
         }
     }
+}
+
+fn describe(runner: &Runner, config: &ClientConfig, instance: &Instance) -> Tunnel {
+    status::tunnel(&runner.client, runner.tun.name(), config, instance)
 }
 
 /// Tells the server that we leave.
@@ -233,20 +272,21 @@ fn plan(config: &ClientConfig, tun: &TunDevice, addresses: Vec<IpNetwork>, numbe
 }
 
 /// What was set up, in a few lines.
-fn introduce(options: &UpOptions, plan: &ClientPlan, runner: &Runner, voice: &Voice) {
+fn introduce(options: &UpOptions, plan: &ClientPlan, runner: &Runner, voice: &Voice) -> std::io::Result<()> {
     let list =
         |networks: &[IpNetwork]| networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let server = options.config.server.first();
     let rtt = runner.client.status(io::now()).carriers.first().and_then(|carrier| carrier.rtt);
     let rtt = rtt.map_or_else(String::new, |rtt| format!(", round trip {} ms", rtt.as_millis()));
-    voice.say(&format!("{}: up, {} through {server}{rtt}", plan.interface, list(&plan.addresses)));
-    voice.say(&format!("{}: routes {}", plan.interface, list(&plan.routes)));
+    voice.say(&format!("{}: up, {} through {server}{rtt}", plan.interface, list(&plan.addresses)))?;
+    voice.say(&format!("{}: routes {}", plan.interface, list(&plan.routes)))?;
     if !plan.exclude.is_empty() {
-        voice.say(&format!("{}: outside {}", plan.interface, list(&plan.exclude)));
+        voice.say(&format!("{}: outside {}", plan.interface, list(&plan.exclude)))?;
     }
     if options.config.tunnel.dns == ClientDns::Server {
-        voice.say("names: left to the resolver of this host");
+        voice.say("names: left to the resolver of this host")?;
     }
+    Ok(())
 }
 
 fn report(event: &ClientEvent) {

@@ -1,13 +1,17 @@
 //! The server's name becomes addresses, once, before anything of the host is changed.
 
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use crate::failure::{ExitCode, Failure};
 
-/// The addresses of `host`, an address or a name, with `port`.
-pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+/// The addresses of `host`, an address or a name, with `port`. The system's resolver blocks for as long as it likes,
+/// so it has a thread of its own; one that is not waited for any more ends by itself.
+pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     let unreachable = |why: String| Failure::new(ExitCode::Unreachable, why);
-    let found = (host, port).to_socket_addrs().map_err(|error| {
+    let asked = (host.to_owned(), port);
+    let found = tokio::task::spawn_blocking(move || asked.to_socket_addrs()).await;
+    let found = found.map_err(io::Error::from).flatten().map_err(|error| {
         unreachable(format!("the server's name {host} cannot be resolved: {error}: check `server`"))
     })?;
     let mut addresses: Vec<SocketAddr> = Vec::new();

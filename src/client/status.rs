@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::runner::Runner;
 use crate::config::ClientConfig;
 use crate::control::{Flows, Injected, Limits, Role, State, Tunnel};
 use crate::instance::{Instance, carrier_report, session_report};
 use crate::io;
-use crate::session::{ClientDrops, ClientState};
+use crate::session::{Client, ClientDrops, ClientState};
 
-pub(super) fn tunnel(runner: &Runner, config: &ClientConfig, instance: &Instance) -> Tunnel {
-    let status = runner.client.status(io::now());
+pub(super) fn tunnel(client: &Client, interface: &str, config: &ClientConfig, instance: &Instance) -> Tunnel {
+    let status = client.status(io::now());
     let state = match status.state {
         ClientState::Connecting => State::Connecting,
         ClientState::Up => State::Up,
@@ -29,7 +28,7 @@ pub(super) fn tunnel(runner: &Runner, config: &ClientConfig, instance: &Instance
         role: Role::Client,
         state,
         reason,
-        interface: runner.tun.name().to_owned(),
+        interface: interface.to_owned(),
         public_key: config.private_key.public_key().to_string(),
         server: config.server.first().to_string(),
         addresses: status.addresses,

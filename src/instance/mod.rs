@@ -2,19 +2,23 @@
 //! journal, the control socket and the signals.
 
 mod report;
+mod signals;
 
 use std::fs;
 use std::future::Future;
 use std::io::ErrorKind;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::report::{carrier_report, session_report};
-use crate::control::{self, ClientError, InstanceName, Listener, Paths, Request, Responder, Response, State};
+pub(crate) use self::signals::EndSignals;
+use crate::control::{
+    self, ClientError, InstanceName, Listener, Paths, Request, Responder, Response, State, Tunnel,
+};
 use crate::failure::{ExitCode, Failure};
 use crate::io;
 use crate::netcfg::{Journal, Opened};
@@ -26,7 +30,7 @@ pub(crate) struct Instance {
     paths: Paths,
     journal: Journal,
     listener: Listener,
-    signals: [Signal; 3],
+    signals: EndSignals,
     started: Instant,
     ending: Option<(State, String)>,
     waiting: Option<Responder>,
@@ -44,11 +48,8 @@ pub(crate) enum Order {
 impl Instance {
     /// Takes the name, and undoes what is left of an earlier run.
     pub(crate) async fn start(name: &InstanceName, paths: &Paths) -> Result<Self, Failure> {
-        let run_dir = paths.run_dir();
-        paths
-            .create_run_dir()
-            .map_err(|error| Failure::of_system(format!("cannot make {}", run_dir.display()), &error))?;
-        let journal = open_journal(name, paths).await?;
+        let signals = EndSignals::catch()?;
+        let journal = open_journal(name, paths, LOCK_PATIENCE).await?;
         let socket = paths.control_socket();
         let listener = Listener::bind(&socket).map_err(|error| {
             if error.kind() == ErrorKind::AddrInUse {
@@ -56,17 +57,12 @@ impl Instance {
             }
             Failure::of_system(format!("cannot listen at {}", socket.display()), &error)
         })?;
-        let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
-        let [terminate, interrupt, hangup] = signals.map(signal);
-        let watch = |result: std::io::Result<Signal>| {
-            result.map_err(|error| Failure::of_system("cannot watch for signals", &error))
-        };
         Ok(Self {
             name: name.clone(),
             paths: paths.clone(),
             journal,
             listener,
-            signals: [watch(terminate)?, watch(interrupt)?, watch(hangup)?],
+            signals,
             started: io::now(),
             ending: None,
             waiting: None,
@@ -75,12 +71,26 @@ impl Instance {
 
     /// The next thing from outside. Cancel-safe.
     pub(crate) async fn order(&mut self) -> Order {
-        let [terminate, interrupt, hangup] = &mut self.signals;
         tokio::select! {
             (request, responder) = self.listener.next() => Order::Request(request, responder),
-            _ = terminate.recv() => Order::Stop,
-            _ = interrupt.recv() => Order::Stop,
-            _ = hangup.recv() => Order::Stop,
+            () = self.signals.next() => Order::Stop,
+        }
+    }
+
+    /// Does what an order says, and tells whether to go on; `status` describes the tunnel. Who asked for the end is
+    /// answered when everything is undone.
+    pub(crate) fn obey(&mut self, order: Order, status: impl FnOnce(&Self) -> Tunnel) -> ControlFlow<()> {
+        match order {
+            Order::Stop => ControlFlow::Break(()),
+            Order::Request(Request::Down, responder) => {
+                self.waiting = Some(responder);
+                ControlFlow::Break(())
+            }
+            Order::Request(Request::Status, responder) => {
+                let tunnel = Box::new(status(self));
+                responder.respond(Response::Status { tunnel });
+                ControlFlow::Continue(())
+            }
         }
     }
 
@@ -106,17 +116,13 @@ impl Instance {
         self.ending.as_ref()
     }
 
-    /// `down` is answered when everything is undone.
-    pub(crate) fn answer_when_stopped(&mut self, responder: Responder) {
-        self.waiting = Some(responder);
-    }
-
     /// Undoes every change to the host and leaves no file behind.
     pub(crate) async fn stop(self) -> Result<(), Failure> {
         let Self { paths, journal, listener, waiting, .. } = self;
-        let undone = journal.close().await.map_err(|error| host_failure(&error));
+        // As long as we are asked here, nobody else makes a file in the folder.
+        remove(&paths.log());
         drop(listener);
-        remove_files(&paths);
+        let undone = close(journal, &paths).await;
         if let Some(responder) = waiting {
             let response = match &undone {
                 Ok(()) => Response::Done,
@@ -143,7 +149,8 @@ pub(crate) async fn take_down(name: &InstanceName, paths: &Paths) -> Result<(), 
         Ok(Response::Status { tunnel }) if tunnel.name == name.as_str() => {
             return match ask(&socket, Request::Down) {
                 Ok(Response::Error { message }) => Err(Failure::new(ExitCode::Failure, message)),
-                Ok(_) | Err(ClientError::Ended) => wait_until_gone(name, paths).await,
+                Ok(_) => Ok(()),
+                Err(ClientError::Ended) => undo_what_is_left(name, paths).await.map(|_| ()),
                 Err(error) => {
                     Err(Failure::new(ExitCode::Failure, format!("{name} does not answer: {error}")))
                 }
@@ -155,31 +162,41 @@ pub(crate) async fn take_down(name: &InstanceName, paths: &Paths) -> Result<(), 
             return Err(Failure::new(ExitCode::Failure, format!("{name} does not answer: {error}")));
         }
     }
-    if !paths.journal().exists() {
-        remove_files(paths);
-        return Err(no_tunnel(name));
-    }
-    let journal = open_journal(name, paths).await?;
-    journal.close().await.map_err(|error| host_failure(&error))?;
-    remove_files(paths);
-    Ok(())
+    if undo_what_is_left(name, paths).await? { Ok(()) } else { Err(no_tunnel(name)) }
 }
 
-/// After its answer the process still lets go of its lock.
-async fn wait_until_gone(name: &InstanceName, paths: &Paths) -> Result<(), Failure> {
-    if paths.journal().exists() {
-        open_journal(name, paths).await?.close().await.map_err(|error| host_failure(&error))?;
-        remove_files(paths);
+/// Undoes what a process left that ended, or is about to; whether there was anything.
+async fn undo_what_is_left(name: &InstanceName, paths: &Paths) -> Result<bool, Failure> {
+    if !paths.journal().exists() {
+        remove_run_dir(paths);
+        return Ok(false);
     }
-    Ok(())
+    let journal = open_journal(name, paths, ANSWER_WITHIN).await?;
+    remove(&paths.log());
+    remove(&paths.control_socket());
+    close(journal, paths).await?;
+    Ok(true)
+}
+
+/// The last step, after which the name is free: everything else of ours is gone before.
+async fn close(journal: Journal, paths: &Paths) -> Result<(), Failure> {
+    let undone = journal.close().await.map_err(|error| host_failure(&error));
+    remove_run_dir(paths);
+    undone
 }
 
 fn ask(socket: &Path, request: Request) -> Result<Response, ClientError> {
     control::request(socket, request, ANSWER_WITHIN)
 }
 
-async fn open_journal(name: &InstanceName, paths: &Paths) -> Result<Journal, Failure> {
-    let opened = Journal::open_within(&paths.journal(), LOCK_PATIENCE).await;
+async fn open_journal(name: &InstanceName, paths: &Paths, patience: Duration) -> Result<Journal, Failure> {
+    let mut opened = Journal::open_within(&paths.journal(), patience).await;
+    for _ in 0..FOLDER_ATTEMPTS {
+        if !opened.as_ref().is_err_and(|error| error.downcast_ref().is_some_and(is_folder_gone)) {
+            break;
+        }
+        opened = Journal::open_within(&paths.journal(), patience).await;
+    }
     match opened.map_err(|error| host_failure(&error))? {
         Opened::Locked { elsewhere: true } => {
             let message = format!("{name} is already up in another network namespace: take it down there");
@@ -213,7 +230,11 @@ pub(crate) fn start_log() {
 /// Runs a program's one task to its end.
 pub(crate) fn block_on(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::of_system("cannot start", &error))?.block_on(task)
+    let runtime = runtime.map_err(|error| Failure::of_system("cannot start", &error))?;
+    let result = runtime.block_on(task);
+    // A name that is still being resolved is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 /// A seed that nobody can guess.
@@ -241,15 +262,35 @@ fn no_tunnel(name: &InstanceName) -> Failure {
     )
 }
 
-/// The folder itself may be a service manager's: it goes only if it is ours and empty.
-fn remove_files(paths: &Paths) {
-    for file in [paths.control_socket(), paths.log(), paths.journal()] {
-        if let Err(error) = fs::remove_file(&file)
-            && error.kind() != ErrorKind::NotFound
-        {
-            tracing::warn!(file = %file.display(), %error, "a file could not be removed");
+/// Makes a file in the run-time folder, which is made if need be.
+///
+/// An instance that ends takes the folder away when it is empty, perhaps just before our file is in it.
+pub(crate) fn in_run_dir<T>(paths: &Paths, make: impl Fn() -> std::io::Result<T>) -> std::io::Result<T> {
+    let attempt = || paths.create_run_dir().and_then(|()| make());
+    let mut made = attempt();
+    for _ in 0..FOLDER_ATTEMPTS {
+        if !made.as_ref().is_err_and(is_folder_gone) {
+            break;
         }
+        made = attempt();
     }
+    made
+}
+
+fn is_folder_gone(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists)
+}
+
+fn remove(file: &Path) {
+    if let Err(error) = fs::remove_file(file)
+        && error.kind() != ErrorKind::NotFound
+    {
+        tracing::warn!(file = %file.display(), %error, "a file could not be removed");
+    }
+}
+
+/// The folder may be a service manager's, or hold what a new instance has made: it goes only if it is ours and empty.
+fn remove_run_dir(paths: &Paths) {
     if std::env::var_os("RUNTIME_DIRECTORY").is_none()
         && let Err(error) = fs::remove_dir(paths.run_dir())
     {
@@ -262,3 +303,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// A process that was killed lets go of its lock a moment later.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Our choice: to find the folder gone once is rare, a second time unheard of.
+const FOLDER_ATTEMPTS: usize = 3;
