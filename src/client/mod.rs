@@ -302,7 +302,7 @@ fn report(event: &ClientEvent) {
 fn state_of(ending: Ending) -> State {
     match ending {
         Ending::Replaced => State::Replaced,
-        Ending::Refused(_) | Ending::PresharedKeyDiffers => State::Failed,
+        Ending::Refused(_) | Ending::PresharedKeyDiffers | Ending::Readdressed => State::Failed,
     }
 }
 
@@ -317,6 +317,9 @@ fn ended(ending: Ending) -> Failure {
         Ending::Refused(reason) => format!("the server refuses: {}", reason.label()),
         Ending::PresharedKeyDiffers => {
             "preshared_key differs from the server's: give both ends the same one".to_owned()
+        }
+        Ending::Readdressed => {
+            "the server now gives this client other addresses: take the tunnel down and up again".to_owned()
         }
         Ending::Replaced => "replaced: another host or process came up with the same key".to_owned(),
     };

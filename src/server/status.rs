@@ -16,9 +16,6 @@ pub(super) fn tunnel(runner: &Runner, config: &ServerConfig, instance: &Instance
     let carriers: Vec<_> = sessions()
         .flat_map(|(peer, session)| peer.carriers.iter().map(move |carrier| carrier_report(carrier, session)))
         .collect();
-    let outside = sessions().flat_map(|(peer, _)| &peer.carriers).map(|carrier| carrier.outside);
-    let (rst, fin) =
-        outside.fold((0, 0), |(rst, fin), seen| (rst + seen.injected_resets, fin + seen.injected_fins));
     let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
     Tunnel {
         name: instance.name().to_string(),
@@ -44,7 +41,7 @@ pub(super) fn tunnel(runner: &Runner, config: &ServerConfig, instance: &Instance
                 .map(|(_, session)| (session.mux.send_buffered + session.mux.receive_buffered) as u64)
                 .sum(),
         },
-        injected: Injected { rst, fin },
+        injected: Injected { rst: status.outside.injected_resets, fin: status.outside.injected_fins },
         drops: drops(&status.drops),
         peers: status.peers.iter().map(peer).collect(),
     }
@@ -98,7 +95,9 @@ fn drops(drops: &ServerDrops) -> BTreeMap<String, u64> {
         ("spoofed", drops.spoofed),
         ("denied", drops.denied),
         ("unrouted", drops.unrouted),
+        ("inner", drops.inner),
         ("tun_full", drops.tun_full),
+        ("outbox_full", drops.outbox_full),
     ]
     .into_iter()
     .filter(|(_, count)| *count > 0)

@@ -155,6 +155,8 @@ impl Targets {
                 break;
             }
             match (&target.socket).read(&mut self.scratch[..room]) {
+                // A target that takes nothing more and says nothing more has reset: its end is no clean one.
+                Ok(0) if target.write_failed => return self.fail(stream, server),
                 Ok(0) => {
                     target.read_closed = true;
                     server.finish(stream);
@@ -180,8 +182,9 @@ impl Targets {
         self.forget_if_done(stream);
     }
 
+    /// The target reset its connection; the client's app is told behind what the target had sent before.
     fn fail(&mut self, stream: StreamKey, server: &mut Server) {
-        server.reset(stream, ResetCode::Reset);
+        server.abort(stream);
         self.abort(stream);
     }
 

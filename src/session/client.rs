@@ -92,6 +92,8 @@ pub enum Ending {
     PresharedKeyDiffers,
     /// A newer session of the same key took our place.
     Replaced,
+    /// The server, started anew, gives us other addresses than the host was set up with.
+    Readdressed,
 }
 
 /// One client: the sans-IO whole of `vpn up`.
@@ -409,7 +411,11 @@ impl Client {
         self.dialing = Dialing::new(now);
         if let Message2::Fresh { epoch, addresses, dns, .. } = message {
             self.adopt_epoch(epoch, now);
-            self.adopt_addresses(addresses, dns);
+            let changed = self.addresses != addresses;
+            (self.addresses, self.dns) = (addresses, dns);
+            if changed && self.phase == Phase::Up {
+                return self.end(Ending::Readdressed, now);
+            }
         }
         if self.phase == Phase::Up {
             self.migrations += 1;
@@ -419,20 +425,6 @@ impl Client {
         }
         self.on_recovered(now);
         self.ping(now);
-    }
-
-    /// A server that was started anew may give us other addresses.
-    fn adopt_addresses(&mut self, addresses: Vec<IpNetwork>, dns: Vec<IpAddr>) {
-        let changed = self.addresses != addresses;
-        (self.addresses, self.dns) = (addresses, dns);
-        if changed && self.phase == Phase::Up {
-            self.tell_up();
-        }
-    }
-
-    fn tell_up(&mut self) {
-        let (addresses, dns) = (self.addresses.clone(), self.dns.clone());
-        self.events.push_back(ClientEvent::Up { addresses, dns });
     }
 
     /// Something made the round trip.
@@ -547,7 +539,8 @@ impl Client {
         self.settle(now);
         if self.phase == Phase::Connecting {
             self.phase = Phase::Up;
-            self.tell_up();
+            let (addresses, dns) = (self.addresses.clone(), self.dns.clone());
+            self.events.push_back(ClientEvent::Up { addresses, dns });
         }
     }
 

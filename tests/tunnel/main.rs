@@ -294,3 +294,12 @@ fn a_tunnel_wakes_only_when_something_is_due() {
     let steps = world.steps - before;
     assert!(steps < 2_000, "{steps} wake-ups in a blackout of ten minutes");
 }
+
+#[test]
+fn other_addresses_from_a_restarted_server_end_the_session_with_a_reason() {
+    let mut world = World::new(Weather::FAIR, 15);
+    world.server_settings.peers[0].addresses = vec!["10.77.0.9/24".parse().unwrap()];
+    world.restart_server();
+    world.run_for(MINUTE);
+    assert!(world.events.contains(&ClientEvent::Ended(Ending::Readdressed)), "{:?}", world.events);
+}

@@ -28,7 +28,7 @@ pub(crate) struct World {
     pub(crate) events: Vec<ClientEvent>,
     pub(crate) server_tun: Vec<Vec<u8>>,
     client_settings: ClientSettings,
-    server_settings: ServerSettings,
+    pub(crate) server_settings: ServerSettings,
     pub(crate) client_port: u16,
     rng: StdRng,
     /// How often time moved.
