@@ -102,9 +102,10 @@ impl Liveness {
         }
         let ping =
             self.ping.get_or_insert(Ping { token: fresh_token, first_sent: now, last_sent: now, sent: 0 });
+        let token = ping.token.wrapping_add(u64::from(ping.sent));
         ping.last_sent = now;
         ping.sent = ping.sent.saturating_add(1);
-        Some(ping.token)
+        Some(token)
     }
 
     /// When [`Self::poll_ping`] has something to say.
@@ -219,7 +220,7 @@ mod tests {
     fn missing_acknowledgements_bring_the_ping_forward() {
         let start = Instant::now();
         let mut liveness = idle(start);
-        let sent = start + Duration::from_secs(5);
+        let sent = start + BUSY_INTERVAL + 2 * RTT;
         liveness.on_unacked(true, sent);
         liveness.on_unacked(true, sent + RTT);
         assert_eq!(liveness.ping_due(true), sent + MIN_PATIENCE);
