@@ -90,7 +90,9 @@ async fn tunnel(options: &UpOptions, instance: &mut Instance, voice: &mut Voice)
     let number = number.map_err(|error| instance::host_failure(&error))?;
     let client = Client::new(settings(config), instance::seed()?, io::now());
     let Some(remotes) = resolve(&client, config, instance).await? else { return stopped(options) };
-    let mut runner = open(client, remotes, config, number)?;
+    let tun = instance.create_tun(config.tunnel.interface.as_str()).await?;
+    let mut runner = Runner::open(client, tun, remotes, number)
+        .map_err(|error| Failure::of_system("cannot open raw sockets", &error))?;
     let Some(addresses) = connect(&mut runner, config, instance).await? else { return stopped(options) };
     let plan = plan(config, &runner.tun, addresses, number);
     let notes = netcfg::apply_client(&plan, instance.journal()).await;
@@ -137,19 +139,6 @@ async fn resolve(
             }
         }
     }
-}
-
-fn open(
-    client: Client,
-    remotes: Vec<SocketAddr>,
-    config: &ClientConfig,
-    mark: u32,
-) -> Result<Runner, Failure> {
-    let interface = config.tunnel.interface.as_str();
-    let tun = TunDevice::create(interface)
-        .map_err(|error| Failure::of_system(format!("cannot create the interface {interface}"), &error))?;
-    Runner::open(client, tun, remotes, mark)
-        .map_err(|error| Failure::of_system("cannot open raw sockets", &error))
 }
 
 fn settings(config: &ClientConfig) -> ClientSettings {

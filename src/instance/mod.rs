@@ -20,7 +20,7 @@ use crate::control::{
     self, ClientError, InstanceName, Listener, Paths, Request, Responder, Response, State, Tunnel,
 };
 use crate::failure::{ExitCode, Failure};
-use crate::io;
+use crate::io::{self, TunDevice};
 use crate::netcfg::{Journal, Opened};
 
 /// A live instance: nobody else is up under this name, and what an earlier one left is undone.
@@ -31,6 +31,8 @@ pub(crate) struct Instance {
     journal: Journal,
     listener: Listener,
     signals: EndSignals,
+    /// An earlier run left changes behind.
+    was_killed: bool,
     started: Instant,
     ending: Option<(State, String)>,
     waiting: Option<Responder>,
@@ -49,7 +51,7 @@ impl Instance {
     /// Takes the name, and undoes what is left of an earlier run.
     pub(crate) async fn start(name: &InstanceName, paths: &Paths) -> Result<Self, Failure> {
         let signals = EndSignals::catch()?;
-        let journal = open_journal(name, paths, LOCK_PATIENCE).await?;
+        let (journal, was_killed) = open_journal(name, paths, LOCK_PATIENCE).await?;
         let socket = paths.control_socket();
         let listener = Listener::bind(&socket).map_err(|error| {
             if error.kind() == ErrorKind::AddrInUse {
@@ -63,6 +65,7 @@ impl Instance {
             journal,
             listener,
             signals,
+            was_killed,
             started: io::now(),
             ending: None,
             waiting: None,
@@ -96,6 +99,27 @@ impl Instance {
 
     pub(crate) fn name(&self) -> &InstanceName {
         &self.name
+    }
+
+    /// Makes the tunnel's device. That of an earlier run that was killed goes a moment after its process.
+    pub(crate) async fn create_tun(&self, interface: &str) -> Result<TunDevice, Failure> {
+        let deadline = io::now() + LOCK_PATIENCE;
+        loop {
+            match TunDevice::create(interface) {
+                Ok(tun) => return Ok(tun),
+                Err(error)
+                    if error.kind() == ErrorKind::AlreadyExists
+                        && self.was_killed
+                        && io::now() < deadline =>
+                {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                Err(error) => {
+                    let doing = format!("cannot create the interface {interface}");
+                    return Err(Failure::of_system(doing, &error));
+                }
+            }
+        }
     }
 
     /// Where changes to the host are written down before they are made.
@@ -171,7 +195,7 @@ async fn undo_what_is_left(name: &InstanceName, paths: &Paths) -> Result<bool, F
         remove_run_dir(paths);
         return Ok(false);
     }
-    let journal = open_journal(name, paths, ANSWER_WITHIN).await?;
+    let (journal, _) = open_journal(name, paths, ANSWER_WITHIN).await?;
     remove(&paths.log());
     remove(&paths.control_socket());
     close(journal, paths).await?;
@@ -189,7 +213,12 @@ fn ask(socket: &Path, request: Request) -> Result<Response, ClientError> {
     control::request(socket, request, ANSWER_WITHIN)
 }
 
-async fn open_journal(name: &InstanceName, paths: &Paths, patience: Duration) -> Result<Journal, Failure> {
+/// The journal, with whatever an earlier run left undone; says whether that was anything.
+async fn open_journal(
+    name: &InstanceName,
+    paths: &Paths,
+    patience: Duration,
+) -> Result<(Journal, bool), Failure> {
     let mut opened = Journal::open_within(&paths.journal(), patience).await;
     for _ in 0..FOLDER_ATTEMPTS {
         if !opened.as_ref().is_err_and(|error| error.downcast_ref().is_some_and(is_folder_gone)) {
@@ -204,8 +233,9 @@ async fn open_journal(name: &InstanceName, paths: &Paths, patience: Duration) ->
         }
         Opened::Locked { elsewhere: false } => Err(already_up(name)),
         Opened::Ours(mut journal) => {
+            let was_killed = !journal.changes().is_empty();
             journal.undo().await.map_err(|error| host_failure(&error))?;
-            Ok(journal)
+            Ok((journal, was_killed))
         }
     }
 }
@@ -300,6 +330,9 @@ fn remove_run_dir(paths: &Paths) {
 
 /// Our choice: undoing takes milliseconds; a busy machine may need longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// Our choice: not felt by a person.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A process that was killed lets go of its lock a moment later.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);

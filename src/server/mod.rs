@@ -17,7 +17,7 @@ use crate::crypto::SuiteSet;
 use crate::egress::EgressPolicy;
 use crate::failure::Failure;
 use crate::instance::{self, Instance};
-use crate::io::{self, PortGuard, TunDevice};
+use crate::io::{self, PortGuard};
 use crate::kcp::CongestionKind;
 use crate::netcfg::{self, ServerPlan};
 use crate::session::{PeerSettings, Server, ServerSettings};
@@ -51,7 +51,7 @@ async fn run(options: &ServeOptions, paths: &Paths) -> Result<(), Failure> {
 }
 
 async fn tunnel(config: &ServerConfig, instance: &mut Instance) -> Result<(), Failure> {
-    let mut runner = open(config)?;
+    let mut runner = open(config, instance).await?;
     let number = netcfg::free_number(runner.tun.name()).await;
     let plan = ServerPlan {
         interface: runner.tun.name().to_owned(),
@@ -76,15 +76,13 @@ async fn tunnel(config: &ServerConfig, instance: &mut Instance) -> Result<(), Fa
     result
 }
 
-fn open(config: &ServerConfig) -> Result<Runner, Failure> {
+async fn open(config: &ServerConfig, instance: &Instance) -> Result<Runner, Failure> {
     let guards = config.listen.iter().map(|listen| {
         PortGuard::reserve(listen.first())
             .map_err(|error| Failure::of_system(format!("cannot listen on {listen}"), &error))
     });
     let guards = guards.collect::<Result<Vec<_>, _>>()?;
-    let interface = config.tunnel.interface.as_str();
-    let tun = TunDevice::create(interface)
-        .map_err(|error| Failure::of_system(format!("cannot create the interface {interface}"), &error))?;
+    let tun = instance.create_tun(config.tunnel.interface.as_str()).await?;
     let server = Server::new(settings(config), instance::seed()?, io::now());
     Runner::open(server, tun, guards).map_err(|error| Failure::of_system("cannot open raw sockets", &error))
 }
