@@ -23,7 +23,7 @@ use crate::control::{InstanceName, Paths, State, Tunnel};
 use crate::crypto::{Refusal, SuiteSet};
 use crate::failure::{ExitCode, Failure};
 use crate::instance::{self, Instance};
-use crate::io::{self, TunDevice};
+use crate::io::{self, SendStats, TunDevice};
 use crate::kcp::CongestionKind;
 use crate::netcfg::{self, ClientPlan};
 use crate::session::{Client, ClientEvent, ClientSettings, Ending, Reach};
@@ -131,7 +131,7 @@ async fn resolve(
             found = &mut found => return found.map(Some),
             order = instance.order() => {
                 let status = |instance: &Instance| {
-                    status::tunnel(client, config.tunnel.interface.as_str(), config, instance)
+                    status::tunnel(client, &SendStats::default(), config.tunnel.interface.as_str(), config, instance)
                 };
                 if instance.obey(order, status).is_break() {
                     return Ok(None);
@@ -230,7 +230,7 @@ async fn carry(runner: &mut Runner, instance: &mut Instance, options: &UpOptions
 }
 
 fn describe(runner: &Runner, config: &ClientConfig, instance: &Instance) -> Tunnel {
-    status::tunnel(&runner.client, runner.tun.name(), config, instance)
+    status::tunnel(&runner.client, &runner.sent(), runner.tun.name(), config, instance)
 }
 
 /// Tells the server that we leave.

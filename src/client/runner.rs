@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::crypto::Timestamp;
 use crate::io::{
-    self as shell, Family, Poller, PortFilter, PortGuard, Readiness, TUN_MTU, Timer, TunDevice, Wire,
-    source_for,
+    self as shell, Family, Poller, PortFilter, PortGuard, Readiness, SendStats, TUN_MTU, Timer, TunDevice,
+    Wire, source_for,
 };
 use crate::session::{Client, ClientEvent};
 
@@ -69,6 +69,11 @@ impl Runner {
             ready: Vec::new(),
             buffer: vec![0; usize::from(TUN_MTU)],
         })
+    }
+
+    /// What became of the packets that were sent.
+    pub(crate) fn sent(&self) -> SendStats {
+        self.wire.sent()
     }
 
     /// Waits for the next input and hands it over. Cancel-safe: what was not taken stays in the sockets.

@@ -1,14 +1,19 @@
 //! A client's answer to `vpn status`.
 
-use std::collections::BTreeMap;
-
 use crate::config::ClientConfig;
 use crate::control::{Flows, Injected, Limits, Role, State, Tunnel};
-use crate::instance::{Instance, carrier_report, session_report};
-use crate::io;
+use crate::instance::{Instance, carrier_report, session_drops, session_report, sum_drops, wire_drops};
+use crate::io::{self, SendStats};
 use crate::session::{Client, ClientDrops, ClientState};
 
-pub(super) fn tunnel(client: &Client, interface: &str, config: &ClientConfig, instance: &Instance) -> Tunnel {
+/// `sent` tells of the raw sockets, once there are any.
+pub(super) fn tunnel(
+    client: &Client,
+    sent: &SendStats,
+    interface: &str,
+    config: &ClientConfig,
+    instance: &Instance,
+) -> Tunnel {
     let status = client.status(io::now());
     let state = match status.state {
         ClientState::Connecting => State::Connecting,
@@ -20,9 +25,6 @@ pub(super) fn tunnel(client: &Client, interface: &str, config: &ClientConfig, in
         Some((state, reason)) => (*state, Some(reason.clone())),
         None => (state, None),
     };
-    let outside = status.carriers.iter().map(|carrier| carrier.outside);
-    let (rst, fin) =
-        outside.fold((0, 0), |(rst, fin), seen| (rst + seen.injected_resets, fin + seen.injected_fins));
     Tunnel {
         name: instance.name().to_string(),
         role: Role::Client,
@@ -42,13 +44,15 @@ pub(super) fn tunnel(client: &Client, interface: &str, config: &ClientConfig, in
             process_buffer: config.limits.process_buffer.bytes() as u64,
             buffered: (status.session.mux.send_buffered + status.session.mux.receive_buffered) as u64,
         },
-        injected: Injected { rst, fin },
-        drops: drops(&status.drops),
+        injected: Injected { rst: status.outside.injected_resets, fin: status.outside.injected_fins },
+        drops: sum_drops(
+            drops(&status.drops).into_iter().chain(session_drops(&status.session)).chain(wire_drops(sent)),
+        ),
         peers: Vec::new(),
     }
 }
 
-fn drops(drops: &ClientDrops) -> BTreeMap<String, u64> {
+fn drops(drops: &ClientDrops) -> [(&'static str, u64); 8] {
     [
         ("outer", drops.outer),
         ("stranger", drops.stranger),
@@ -59,8 +63,4 @@ fn drops(drops: &ClientDrops) -> BTreeMap<String, u64> {
         ("inner", drops.inner),
         ("tun_full", drops.tun_full),
     ]
-    .into_iter()
-    .filter(|(_, count)| *count > 0)
-    .map(|(reason, count)| (reason.to_owned(), count))
-    .collect()
 }

@@ -24,8 +24,9 @@ impl Limits {
             let what = format!("must be at least {SESSION_BUFFER_MIN}");
             return Err(document.error_at("limits.session_buffer", what));
         }
-        if self.process_buffer < self.session_buffer {
-            let what = format!("must be at least session_buffer, {}", self.session_buffer);
+        // What is above a session is for the buffers of a client's flows.
+        if self.process_buffer.bytes() / 2 < self.session_buffer.bytes() {
+            let what = format!("must be at least twice session_buffer, {}", self.session_buffer);
             return Err(document.error_at("limits.process_buffer", what));
         }
         Ok(())

@@ -260,11 +260,11 @@ fn says_where_a_client_is_wrong_and_what_to_do() {
         ("[limits]\nsession_buffer = \"1KiB\"", "5:18: limits.session_buffer: must be at least 1MiB"),
         (
             "[limits]\nprocess_buffer = \"1MiB\"",
-            "5:18: limits.process_buffer: must be at least session_buffer, 64MiB",
+            "5:18: limits.process_buffer: must be at least twice session_buffer, 64MiB",
         ),
         (
             "[limits]\nsession_buffer = \"2GiB\"",
-            "4:1: limits.process_buffer: must be at least session_buffer, 2GiB",
+            "4:1: limits.process_buffer: must be at least twice session_buffer, 2GiB",
         ),
         (
             "[metrics]\nlisten = \"9586\"",

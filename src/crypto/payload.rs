@@ -59,6 +59,8 @@ pub struct Message1 {
     pub suites: SuiteSet,
     /// The number of the carrier. One that lives already asks for new keys.
     pub carrier: u32,
+    /// Hours for which the server shall keep the session when it hears nothing; 0 is one.
+    pub keep: u8,
 }
 
 impl Message1 {
@@ -67,6 +69,7 @@ impl Message1 {
         bytes[0] = self.version;
         bytes[1] = self.mode;
         bytes[2] = self.suites.bits();
+        bytes[3] = self.keep;
         bytes[4..8].copy_from_slice(&self.index.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.epoch.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.carrier.to_le_bytes());
@@ -80,13 +83,14 @@ impl Message1 {
         let version = reader.u8()?;
         let mode = reader.u8()?;
         let suites = SuiteSet::from_bits(reader.u8()?).ok_or(PayloadError::Suite)?;
-        let _reserved = reader.u8()?;
+        let keep = reader.u8()?;
         Ok(Self {
             version,
             mode,
             suites,
             index: reader.index()?,
             epoch: reader.u32()?,
+            keep,
             carrier: reader.u32()?,
             session: SessionId(reader.array()?),
             timestamp: reader.timestamp()?,
@@ -454,6 +458,7 @@ pub(crate) mod tests {
             epoch: 0x0807_0605,
             suites: SuiteSet::ALL,
             carrier: 0x0c0b_0a09,
+            keep: 0,
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
-pub(crate) use self::report::{carrier_report, session_report};
+pub(crate) use self::report::{carrier_report, session_drops, session_report, sum_drops, wire_drops};
 pub(crate) use self::signals::EndSignals;
 use crate::control::{
     self, ClientError, InstanceName, Listener, Paths, Request, Responder, Response, State, Tunnel,
@@ -31,7 +31,7 @@ pub(crate) struct Instance {
     journal: Journal,
     listener: Listener,
     signals: EndSignals,
-    /// An earlier run left changes behind.
+    /// An earlier run did not end by itself.
     was_killed: bool,
     started: Instant,
     ending: Option<(State, String)>,
@@ -114,10 +114,7 @@ impl Instance {
                 {
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
-                Err(error) => {
-                    let doing = format!("cannot create the interface {interface}");
-                    return Err(Failure::of_system(doing, &error));
-                }
+                Err(error) => return Err(tun_failure(&error)),
             }
         }
     }
@@ -168,6 +165,17 @@ pub(crate) fn check_not_up(name: &InstanceName, paths: &Paths) -> Result<(), Fai
 
 /// `down`: tells the instance to end; without one, undoes what it left.
 pub(crate) async fn take_down(name: &InstanceName, paths: &Paths) -> Result<(), Failure> {
+    let deadline = io::now() + ANSWER_WITHIN;
+    loop {
+        match try_take_down(name, paths).await {
+            // It held the name but did not listen yet: it is starting.
+            Err(failure) if failure == already_up(name) && io::now() < deadline => {}
+            result => return result,
+        }
+    }
+}
+
+async fn try_take_down(name: &InstanceName, paths: &Paths) -> Result<(), Failure> {
     let socket = paths.control_socket();
     match ask(&socket, Request::Status) {
         Ok(Response::Status { tunnel }) if tunnel.name == name.as_str() => {
@@ -195,7 +203,7 @@ async fn undo_what_is_left(name: &InstanceName, paths: &Paths) -> Result<bool, F
         remove_run_dir(paths);
         return Ok(false);
     }
-    let (journal, _) = open_journal(name, paths, ANSWER_WITHIN).await?;
+    let (journal, _) = open_journal(name, paths, LOCK_PATIENCE).await?;
     remove(&paths.log());
     remove(&paths.control_socket());
     close(journal, paths).await?;
@@ -213,12 +221,13 @@ fn ask(socket: &Path, request: Request) -> Result<Response, ClientError> {
     control::request(socket, request, ANSWER_WITHIN)
 }
 
-/// The journal, with whatever an earlier run left undone; says whether that was anything.
+/// The journal, with whatever an earlier run left undone; says whether there was such a run.
 async fn open_journal(
     name: &InstanceName,
     paths: &Paths,
     patience: Duration,
 ) -> Result<(Journal, bool), Failure> {
+    let was_there = paths.journal().exists();
     let mut opened = Journal::open_within(&paths.journal(), patience).await;
     for _ in 0..FOLDER_ATTEMPTS {
         if !opened.as_ref().is_err_and(|error| error.downcast_ref().is_some_and(is_folder_gone)) {
@@ -233,14 +242,20 @@ async fn open_journal(
         }
         Opened::Locked { elsewhere: false } => Err(already_up(name)),
         Opened::Ours(mut journal) => {
-            let was_killed = !journal.changes().is_empty();
             journal.undo().await.map_err(|error| host_failure(&error))?;
-            Ok((journal, was_killed))
+            Ok((journal, was_there))
         }
     }
 }
 
-/// Whether the rights that every command but `status` needs are there.
+/// The text of such an error says what failed and what to do.
+fn tun_failure(error: &std::io::Error) -> Failure {
+    let forbidden = error.kind() == ErrorKind::PermissionDenied;
+    let class = if forbidden { ExitCode::Rights } else { ExitCode::Failure };
+    Failure::new(class, error.to_string())
+}
+
+/// Whether the rights to change the host are there.
 pub(crate) fn check_rights() -> Result<(), Failure> {
     match io::missing_rights() {
         None => Ok(()),

@@ -1,8 +1,10 @@
 //! The sans-IO status of a session in the words of `status --json`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::control::{Carrier, Session};
+use crate::io::SendStats;
 use crate::session::{CarrierStatus, SessionStatus};
 
 /// What went through a session.
@@ -29,6 +31,33 @@ pub(crate) fn carrier_report(carrier: &CarrierStatus, session: &SessionStatus) -
         loss_in: carrier.loss_in,
         send_path: "raw".to_owned(),
     }
+}
+
+/// What a session dropped, for the `drops` of its tunnel.
+pub(crate) fn session_drops(session: &SessionStatus) -> [(&'static str, u64); 3] {
+    [
+        ("kcp_malformed", session.malformed),
+        ("datagram_full", session.datagrams.dropped_full),
+        ("datagram_late", session.datagrams.dropped_late),
+    ]
+}
+
+/// What the kernel did not take or give, likewise.
+pub(crate) fn wire_drops(send: &SendStats) -> [(&'static str, u64); 3] {
+    [
+        ("send_denied", send.denied),
+        ("send_unreachable", send.unreachable + send.bad_source),
+        ("send_lost", send.no_buffers + send.too_big + send.malformed + send.other),
+    ]
+}
+
+/// Adds up what was dropped, by reason; reasons that never occurred are left out.
+pub(crate) fn sum_drops(counts: impl IntoIterator<Item = (&'static str, u64)>) -> BTreeMap<String, u64> {
+    let mut drops = BTreeMap::new();
+    for (reason, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        *drops.entry(reason.to_owned()).or_default() += count;
+    }
+    drops
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -46,6 +46,24 @@ pub struct SendStats {
     pub other: u64,
 }
 
+impl std::ops::Add for SendStats {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            would_block: self.would_block + other.would_block,
+            no_buffers: self.no_buffers + other.no_buffers,
+            denied: self.denied + other.denied,
+            unreachable: self.unreachable + other.unreachable,
+            bad_source: self.bad_source + other.bad_source,
+            too_big: self.too_big + other.too_big,
+            malformed: self.malformed + other.malformed,
+            other: self.other + other.other,
+        }
+    }
+}
+
 impl RawSocket {
     /// Opens a socket; `mark` goes on every packet (SO_MARK), for policy routing. Non-blocking.
     ///

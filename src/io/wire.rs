@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use super::{Family, PacketSocket, Poller, PortFilter, RawSocket};
+use super::{Family, PacketSocket, Poller, PortFilter, RawSocket, SendStats};
 
 /// Where outer packets come from and go to.
 #[derive(Debug)]
@@ -133,12 +133,9 @@ impl Wire {
         done
     }
 
-    /// Packets that the kernel dropped because we read too slowly.
-    ///
-    /// # Errors
-    /// As [`PacketSocket::drops`].
-    pub fn drops(&mut self) -> io::Result<u64> {
-        self.taps.iter_mut().map(PacketSocket::drops).sum()
+    /// What the raw sockets sent and could not send.
+    pub fn sent(&self) -> SendStats {
+        self.raw.iter().fold(SendStats::default(), |sum, (_, socket)| sum + socket.stats())
     }
 }
 

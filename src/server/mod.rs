@@ -102,7 +102,6 @@ fn settings(config: &ServerConfig) -> ServerSettings {
         ),
         session_buffer: config.limits.session_buffer.bytes(),
         process_buffer: config.limits.process_buffer.bytes(),
-        dead_after: SESSIONS_KEPT,
     }
 }
 
@@ -148,7 +147,7 @@ async fn carry(runner: &mut Runner, config: &ServerConfig, instance: &mut Instan
         runner.flush().map_err(|error| lost(&error))?;
         tokio::select! {
             result = runner.step() => result.map_err(|error| lost(&error))?,
-            _ = refresh.tick() => runner.server.set_own_addresses(io::local_networks()),
+            _ = refresh.tick() => runner.refresh_addresses(),
             order = instance.order() => {
                 if instance.obey(order, |instance| status::tunnel(runner, config, instance)).is_break() {
                     return Ok(());
@@ -165,10 +164,6 @@ fn raise_descriptor_limit() {
         tracing::debug!(%error, "the limit on open files stays");
     }
 }
-
-/// A session ends by its client's word or by a newer one of its peer; a silent one is kept for as long as any client may
-/// hope for it (the upper bound of a client's `dead_after`). Its memory is bounded, and a peer has one.
-const SESSIONS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Our choice: how soon a new address of this host is out of reach for clients.
 const OWN_ADDRESSES_EVERY: Duration = Duration::from_secs(30);

@@ -9,8 +9,8 @@ use std::time::Instant;
 use super::targets::Targets;
 use crate::carrier;
 use crate::io::{
-    self as shell, Family, LocalAddresses, Poller, PortFilter, PortGuard, Readiness, TUN_MTU, Timer,
-    TunDevice, Wire,
+    self as shell, Family, LocalAddresses, Poller, PortFilter, PortGuard, Readiness, SendStats, TUN_MTU,
+    Timer, TunDevice, Wire,
 };
 use crate::session::Server;
 
@@ -61,6 +61,11 @@ impl Runner {
         })
     }
 
+    /// What became of the packets that were sent.
+    pub(crate) fn sent(&self) -> SendStats {
+        self.wire.sent()
+    }
+
     /// Waits for the next input and hands it over. Cancel-safe: what was not taken stays in the sockets.
     pub(crate) async fn step(&mut self) -> io::Result<()> {
         self.poller.wait(&mut self.ready).await?;
@@ -88,7 +93,7 @@ impl Runner {
             self.targets.handle_event(event, &mut self.server, &self.poller, now);
         }
         self.wire.await_room(&self.poller, WIRE)?;
-        let deadline = if more { Some(now) } else { self.server.poll_timeout() };
+        let deadline = if more { Some(now) } else { self.server.poll_timeout(now) };
         self.arm(self.wire.wake_at(deadline, now))
     }
 
@@ -103,6 +108,12 @@ impl Runner {
             _ => self.targets.handle_ready(ready, &mut self.server, now),
         }
         Ok(())
+    }
+
+    /// The addresses of this host may have changed: which packets are ours, and where clients may not go.
+    pub(crate) fn refresh_addresses(&mut self) {
+        self.local.refresh(shell::now());
+        self.server.set_own_addresses(shell::local_networks());
     }
 
     /// Only what is addressed to this host and to an address we listen on is ours: a router's tap shows other hosts'

@@ -1,11 +1,11 @@
 //! A server's answer to `vpn status`.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::runner::Runner;
 use crate::config::ServerConfig;
 use crate::control::{Flows, Injected, Limits, Peer, Role, Session, State, Tunnel};
-use crate::instance::{Instance, carrier_report, session_report};
+use crate::instance::{Instance, carrier_report, session_drops, session_report, sum_drops, wire_drops};
 use crate::io;
 use crate::session::{PeerStatus, ServerDrops};
 
@@ -41,8 +41,13 @@ pub(super) fn tunnel(runner: &Runner, config: &ServerConfig, instance: &Instance
                 .map(|(_, session)| (session.mux.send_buffered + session.mux.receive_buffered) as u64)
                 .sum(),
         },
-        injected: Injected { rst: status.outside.injected_resets, fin: status.outside.injected_fins },
-        drops: drops(&status.drops),
+        injected: Injected { rst: status.injected_resets, fin: status.injected_fins },
+        drops: sum_drops(
+            drops(&status.drops)
+                .into_iter()
+                .chain(sessions().flat_map(|(_, session)| session_drops(session)))
+                .chain(wire_drops(&runner.sent())),
+        ),
         peers: status.peers.iter().map(peer).collect(),
     }
 }
@@ -53,7 +58,7 @@ fn peer(peer: &PeerStatus) -> Peer {
         name: peer.name.clone(),
         public_key: peer.public_key.to_string(),
         addresses: peer.addresses.clone(),
-        state: session.map(|_| State::Up),
+        state: peer.last_heard.map(|silence| if silence < MISSED { State::Up } else { State::Recovering }),
         remote: peer.carriers.first().map(|carrier| carrier.remote.to_string()),
         handshake_age_s: peer.carriers.first().map(|carrier| carrier.age.as_secs_f64()),
         session: session.map_or_else(|| sum([]), session_report),
@@ -83,7 +88,7 @@ fn sum(sessions: impl IntoIterator<Item = Session>) -> Session {
     })
 }
 
-fn drops(drops: &ServerDrops) -> BTreeMap<String, u64> {
+fn drops(drops: &ServerDrops) -> [(&'static str, u64); 13] {
     [
         ("outer", drops.outer),
         ("stranger", drops.stranger),
@@ -99,8 +104,7 @@ fn drops(drops: &ServerDrops) -> BTreeMap<String, u64> {
         ("tun_full", drops.tun_full),
         ("outbox_full", drops.outbox_full),
     ]
-    .into_iter()
-    .filter(|(_, count)| *count > 0)
-    .map(|(reason, count)| (reason.to_owned(), count))
-    .collect()
 }
+
+/// Two of an idle client's pings are missing.
+const MISSED: Duration = Duration::from_secs(45);

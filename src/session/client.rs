@@ -116,6 +116,8 @@ pub struct Client {
     outage: Option<Instant>,
     migrations: u64,
     traffic: Traffic,
+    /// What connections saw that are no more.
+    outside: carrier::Stats,
     tun: VecDeque<Vec<u8>>,
     events: VecDeque<ClientEvent>,
     drops: ClientDrops,
@@ -195,6 +197,7 @@ impl Client {
             outage: None,
             migrations: 0,
             traffic: Traffic::default(),
+            outside: carrier::Stats::default(),
             tun: VecDeque::new(),
             events: VecDeque::from([ClientEvent::Dial]),
             drops: ClientDrops::default(),
@@ -217,6 +220,7 @@ impl Client {
             epoch: self.engine.epoch(),
             suites: self.settings.suites,
             carrier: self.carriers,
+            keep: hours(self.settings.dead_after),
         };
         let initiation = Initiator::new(
             &self.settings.private_key,
@@ -264,7 +268,10 @@ impl Client {
         };
         if self.phase == Phase::Ended {
             // Apps are told at once that there is no tunnel; what has no way to be told is dropped.
-            self.push_tun(flow::reset_for(packet));
+            match flow::reset_for(packet) {
+                Some(reset) => self.push_tun(Some(reset)),
+                None => self.drops.inner += 1,
+            }
         } else if header.protocol == packet::TCP {
             self.splice.flows.handle_packet(packet, now);
             self.splice.pump(&mut self.engine.mux, now);
@@ -382,9 +389,20 @@ impl Client {
             addresses: self.addresses.clone(),
             carriers: carriers.collect(),
             migrations: self.migrations,
+            outside: self.outside(),
             session: SessionStatus::of(&self.engine, self.traffic, self.splice.open(), self.splice.total()),
             drops: self.drops,
         }
+    }
+
+    /// What every connection saw of the outside so far.
+    fn outside(&self) -> carrier::Stats {
+        let mut total = self.outside;
+        let active = self.active.iter().map(|active| active.link.connection());
+        let retired = self.retired.iter().map(|retired| retired.link.connection());
+        let dialing = self.dialing.dial.iter().map(Dial::connection);
+        active.chain(retired).chain(dialing).for_each(|connection| total += connection.stats());
+        total
     }
 
     fn state(&self) -> ClientState {
@@ -402,18 +420,20 @@ impl Client {
             Progress::Pending => {}
             Progress::Accepted { message, keys, rtt } => self.on_accepted(message, *keys, rtt, now),
             Progress::Answered(message) => self.on_answered(&message, now),
+            Progress::Rejected => self.drops.sealed += 1,
         }
     }
 
     fn on_accepted(&mut self, message: Message2, keys: Keys, rtt: Duration, now: Instant) {
         let Some(dial) = self.dialing.dial.take() else { return };
         let link = dial.into_link(keys, now);
-        self.dialing = Dialing::new(now);
+        self.dialing.on_accepted(now);
         if let Message2::Fresh { epoch, addresses, dns, .. } = message {
             self.adopt_epoch(epoch, now);
             let changed = self.addresses != addresses;
             (self.addresses, self.dns) = (addresses, dns);
             if changed && self.phase == Phase::Up {
+                self.retire(link, now);
                 return self.end(Ending::Readdressed, now);
             }
         }
@@ -423,16 +443,9 @@ impl Client {
         if let Some(old) = self.active.replace(Active { link, liveness: Liveness::new(rtt, now) }) {
             self.retire(old.link, now);
         }
-        self.on_recovered(now);
+        // Only what is sealed with the new keys proves that data passes: see `settle`.
+        self.engine.on_path_restored(now);
         self.ping(now);
-    }
-
-    /// Something made the round trip.
-    fn on_recovered(&mut self, now: Instant) {
-        if self.outage.take().is_some() {
-            self.engine.on_path_restored(now);
-            self.events.push_back(ClientEvent::Recovered);
-        }
     }
 
     /// A message 2 without keys: there will be no session, or only with another timestamp.
@@ -477,25 +490,26 @@ impl Client {
         match link.open(segment, header, payload, now) {
             Ok(opened) => {
                 self.traffic.on_received(segment.payload.end);
-                self.handle_frames(opened.plaintext, now);
+                let is_active = self.active.as_ref().is_some_and(|active| active.link.is_from(segment));
+                self.handle_frames(opened.plaintext, is_active, now);
             }
             Err(_) => self.drops.sealed += 1,
         }
     }
 
-    fn handle_frames(&mut self, plaintext: &[u8], now: Instant) {
+    fn handle_frames(&mut self, plaintext: &[u8], is_active: bool, now: Instant) {
         self.engine.on_heard(now);
         for frame in Frames::new(plaintext) {
             match frame {
-                Ok(frame) => self.handle_frame(frame, now),
+                Ok(frame) => self.handle_frame(frame, is_active, now),
                 Err(_) => self.drops.frame += 1,
             }
         }
     }
 
-    fn handle_frame(&mut self, frame: Frame<'_>, now: Instant) {
+    fn handle_frame(&mut self, frame: Frame<'_>, is_active: bool, now: Instant) {
         match frame {
-            Frame::Kcp(body) => self.handle_kcp(body, now),
+            Frame::Kcp(body) => self.handle_kcp(body, is_active, now),
             Frame::Datagram(inner) => self.handle_datagram(inner),
             Frame::Pong { token, .. } => self.on_pong(token, now),
             Frame::Epoch(epoch) => self.adopt_epoch(epoch, now),
@@ -505,14 +519,15 @@ impl Client {
         }
     }
 
-    fn handle_kcp(&mut self, body: &[u8], now: Instant) {
-        let acks = self.engine.kcp_stats().acks_received;
+    fn handle_kcp(&mut self, body: &[u8], is_active: bool, now: Instant) {
+        let acknowledged = self.engine.acknowledged();
         if self.engine.handle_kcp(body, now).is_err() {
             self.restart(self.engine.epoch().saturating_add(1), now);
         }
         let Some(active) = &mut self.active else { return };
         active.liveness.on_traffic();
-        if self.engine.kcp_stats().acks_received != acks {
+        // On an old carrier an answer proves nothing of the one in use.
+        if is_active && self.engine.acknowledged() != acknowledged {
             active.liveness.on_acknowledged(now);
         }
         active.liveness.on_unacked(self.engine.has_unacked(), now);
@@ -546,8 +561,11 @@ impl Client {
 
     /// The carrier in use answers: no other is needed.
     fn settle(&mut self, now: Instant) {
-        if self.outage.is_some() {
-            self.on_recovered(now);
+        if self.outage.take().is_some() {
+            self.engine.on_path_restored(now);
+            self.events.push_back(ClientEvent::Recovered);
+        }
+        if self.dialing.failures() > 0 || self.dialing.dial.is_some() {
             self.drop_dial();
             self.dialing = Dialing::new(now);
         }
@@ -634,6 +652,7 @@ impl Client {
         let is_done = |retired: &Retired| retired.link.is_closed();
         while self.retired.front().is_some_and(is_done) || self.retired.len() > RETIRED_MAX {
             if let Some(retired) = self.retired.pop_front() {
+                self.outside += retired.link.connection().stats();
                 self.events.push_back(ClientEvent::Retired(retired.link.connection().local()));
             }
         }
@@ -683,6 +702,7 @@ impl Client {
     fn drop_dial(&mut self) {
         if let Some(dial) = self.dialing.dial.take() {
             self.dialing.reach = self.dialing.reach.max(dial.reach());
+            self.outside += dial.connection().stats();
             self.events.push_back(ClientEvent::Retired(dial.connection().local()));
         }
     }
@@ -726,6 +746,11 @@ impl Active {
     fn poll_transmit(&mut self, engine: &mut Engine, out: &mut Vec<u8>, now: Instant) -> bool {
         self.link.poll_transmit(Some(engine), out, now) || self.link.poll_ack(out, now)
     }
+}
+
+/// Whole hours that are at least this long, as message 1 says them.
+fn hours(time: Duration) -> u8 {
+    u8::try_from(time.as_secs().div_ceil(3600)).unwrap_or(u8::MAX)
 }
 
 /// As many flows as their buffers allow, so that the bound on bytes holds.

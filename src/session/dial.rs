@@ -48,6 +48,8 @@ pub enum Reach {
 pub(crate) enum Progress {
     /// Nothing to act on.
     Pending,
+    /// A payload that is no message 2 of ours.
+    Rejected,
     /// The server accepts; the round trip of the message is measured.
     Accepted { message: Message2, keys: Box<Keys>, rtt: Duration },
     /// The server answers, but with no keys: refused, or the timestamp is too old.
@@ -130,7 +132,7 @@ impl Dial {
             Err(error) => {
                 // Corruption and forgers look the same: only a suspicion, told if nothing better comes.
                 self.differs |= error == HandshakeError::PresharedKeyDiffers;
-                Progress::Pending
+                Progress::Rejected
             }
         }
     }

@@ -24,6 +24,18 @@ impl Dialing {
         Self { dial: None, wanted: false, next: now, reach: Reach::None, above: None, failures: 0 }
     }
 
+    /// How many came to nothing, or to a carrier that has not proved itself yet.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The dial became a carrier. Where handshakes pass and data does not, the next one still waits its time.
+    pub(crate) fn on_accepted(&mut self, now: Instant) {
+        self.next = now + self.lifetime();
+        self.failures += 1;
+        self.wanted = false;
+    }
+
     /// The dial came to nothing, or could not begin.
     pub(crate) fn on_failure(&mut self, now: Instant) {
         self.wanted = false;

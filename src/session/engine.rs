@@ -137,6 +137,16 @@ impl Engine {
         self.kcp.has_unacked()
     }
 
+    /// Segments that the other end has, up to the first that it lacks: grows by acknowledgements of fresh data only.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        let stats = self.kcp.stats();
+        stats.sent - u64::from(stats.span)
+    }
+
+    pub(crate) fn malformed(&self) -> u64 {
+        self.malformed
+    }
+
     pub(crate) fn kcp_stats(&self) -> kcp::Stats {
         self.kcp.stats()
     }

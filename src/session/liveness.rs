@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Liveness {
     last_round_trip: Instant,
     busy: bool,
+    /// Something was sent or received since the last ping was first asked.
+    busy_since_ping: bool,
     unacked_since: Option<Instant>,
     srtt: Option<Duration>,
     ping: Option<Ping>,
@@ -44,12 +46,20 @@ impl Ping {
 impl Liveness {
     /// A carrier whose handshake was just answered, `rtt` after it was asked.
     pub(crate) fn new(rtt: Duration, now: Instant) -> Self {
-        Self { last_round_trip: now, busy: true, unacked_since: None, srtt: Some(rtt), ping: None }
+        Self {
+            last_round_trip: now,
+            busy: true,
+            busy_since_ping: false,
+            unacked_since: None,
+            srtt: Some(rtt),
+            ping: None,
+        }
     }
 
     /// Data was sent or received: the path is in use.
     pub(crate) fn on_traffic(&mut self) {
         self.busy = true;
+        self.busy_since_ping = true;
     }
 
     /// Whether KCP waits for an acknowledgement.
@@ -57,7 +67,7 @@ impl Liveness {
         if !waiting {
             self.unacked_since = None;
         } else {
-            self.busy = true;
+            self.on_traffic();
             self.unacked_since.get_or_insert(now);
         }
     }
@@ -70,7 +80,7 @@ impl Liveness {
             self.srtt = Some(self.srtt.map_or(sample, |srtt| (srtt * 7 + sample) / 8));
         }
         self.on_round_trip(now);
-        self.busy = false;
+        self.busy = self.busy_since_ping;
         true
     }
 
@@ -102,6 +112,7 @@ impl Liveness {
         }
         let ping =
             self.ping.get_or_insert(Ping { token: fresh_token, first_sent: now, last_sent: now, sent: 0 });
+        self.busy_since_ping &= ping.sent > 0;
         let token = ping.token.wrapping_add(u64::from(ping.sent));
         ping.last_sent = now;
         ping.sent = ping.sent.saturating_add(1);

@@ -14,6 +14,7 @@ use super::engine::{Engine, Settings};
 use super::frame::{self, CloseCode};
 use super::link::Link;
 use super::status::{CarrierStatus, PeerStatus, SessionStatus, Traffic};
+use crate::carrier::Segment;
 use crate::crypto::{Message1, Message2, PresharedKey, PublicKey, Refusal, SessionId, Timestamp, VERSION};
 
 /// A client that the server knows.
@@ -54,7 +55,8 @@ pub(crate) struct Session {
     /// The index of the carrier that packets leave on.
     pub(crate) active: u32,
     pub(crate) use_number: u32,
-    pub(crate) started: Instant,
+    /// How long it is kept when nothing is heard of it.
+    pub(crate) keep: Duration,
     pub(crate) streams_total: u64,
     pub(crate) traffic: Traffic,
 }
@@ -66,6 +68,8 @@ pub(crate) struct Carrier {
     /// The session it was made for, and the epoch both ends then are in.
     pub(crate) session: SessionId,
     pub(crate) epoch: u32,
+    /// As [`Session::keep`].
+    pub(crate) keep: Duration,
     pub(crate) confirmed: bool,
     pub(crate) ephemeral: [u8; 32],
     /// Message 2, to be said again if message 1 comes again.
@@ -128,6 +132,14 @@ impl Peer {
         Some(Message2::Stale { above })
     }
 
+    /// Whether the segment came on the 4-tuple of the carrier in use.
+    pub(crate) fn is_in_use(&self, segment: &Segment) -> bool {
+        let active = self.session.as_ref().map(|session| session.active);
+        self.carriers
+            .iter()
+            .any(|carrier| Some(carrier.link.index()) == active && carrier.link.is_from(segment))
+    }
+
     /// Whether this ephemeral was answered before; remembers it if not.
     pub(crate) fn is_replay(&mut self, ephemeral: [u8; 32]) -> bool {
         let replay = self.seen.contains(&ephemeral);
@@ -163,10 +175,12 @@ impl Peer {
     pub(crate) fn confirm(&mut self, index: u32, settings: Settings, now: Instant) -> bool {
         let Some(carrier) = self.carrier(index) else { return false };
         carrier.confirmed = true;
-        let (id, epoch) = (carrier.session, carrier.epoch);
+        let (id, epoch, keep, number) = (carrier.session, carrier.epoch, carrier.keep, carrier.link.number());
         match &mut self.session {
             Some(session) if session.id == id => {
                 session.active = index;
+                session.use_number = session.use_number.max(number);
+                session.keep = keep;
                 self.migrations += 1;
                 self.advance_epoch(epoch, now)
             }
@@ -179,7 +193,7 @@ impl Peer {
                     engine: Engine::new(id, epoch, settings, now),
                     active: index,
                     use_number: 0,
-                    started: now,
+                    keep,
                     streams_total: 0,
                     traffic: Traffic::default(),
                 });
@@ -236,13 +250,14 @@ impl Peer {
     }
 
     /// Removes carriers that were never confirmed in time, have been silent too long, or are closed.
-    pub(crate) fn expire_carriers(&mut self, dead_after: Duration, now: Instant) {
+    pub(crate) fn expire_carriers(&mut self, now: Instant) {
+        let keep = self.session.as_ref().map_or(OLD_FOR, |session| session.keep);
         let active = self.session.as_ref().map(|session| session.active);
         self.carriers.retain(|carrier| {
             let patience = if !carrier.confirmed {
                 PENDING_FOR
             } else if Some(carrier.link.index()) == active {
-                dead_after
+                keep
             } else {
                 OLD_FOR
             };
@@ -272,7 +287,9 @@ impl Peer {
         let active = session.as_ref().map(|session| session.active);
         for carrier in carriers.iter_mut().filter(|carrier| carrier.confirmed) {
             let is_active = Some(carrier.link.index()) == active;
-            let engine = session.as_mut().filter(|_| is_active).map(|session| &mut session.engine);
+            // A peer that went without a word is not sent to for ever: its address may be somebody else's by now.
+            let is_heard = |session: &&mut Session| is_active && session.engine.silence(now) < QUIET_AFTER;
+            let engine = session.as_mut().filter(is_heard).map(|session| &mut session.engine);
             if carrier.link.poll_transmit(engine, out, now) || carrier.link.poll_ack(out, now) {
                 if let Some(session) = session {
                     session.traffic.on_sent(out);
@@ -303,16 +320,16 @@ impl Peer {
                 let open = session.engine.mux.stats().streams;
                 SessionStatus::of(&session.engine, session.traffic, open, session.streams_total)
             }),
-            age: session.map(|session| now.saturating_duration_since(session.started)),
             last_heard: session.map(|session| session.engine.silence(now)),
         }
     }
 
     /// When [`Self::poll_transmit`] may have something if nothing else happens.
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let session = self.session.as_ref()?;
         let acks = self.carriers.iter().filter(|carrier| carrier.confirmed);
-        acks.filter_map(|carrier| carrier.link.poll_timeout()).chain(session.engine.poll_timeout()).min()
+        let engine = session.engine.poll_timeout().filter(|_| session.engine.silence(now) < QUIET_AFTER);
+        acks.filter_map(|carrier| carrier.link.poll_timeout()).chain(engine).min()
     }
 }
 
@@ -321,6 +338,9 @@ const CARRIERS_MAX: usize = 8;
 
 /// Our choice: handshakes of one peer that are remembered.
 const SEEN_MAX: usize = 256;
+
+/// Our choice: three of an idle client's pings are missing.
+const QUIET_AFTER: Duration = Duration::from_secs(60);
 
 /// Our choice: hosts that share a key, and then some.
 const REPLACED_MAX: usize = 16;

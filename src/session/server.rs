@@ -25,7 +25,7 @@ use super::frame::{self, CloseCode, Frame, Frames};
 use super::link::Link;
 use super::peer::{Carrier, Peer, PeerSettings, Session};
 use super::status::ServerStatus;
-use crate::carrier::{self, Accepted, Connection, Listener, ListenerAction, Mode, Segment};
+use crate::carrier::{self, Accepted, Connection, Kind, Listener, ListenerAction, Mode, Segment};
 use crate::crypto::{
     Header, Mask, Message2, OVERHEAD, PresharedKey, PrivateKey, PublicKey, Received, Refusal, Responder,
     SuiteSet,
@@ -57,8 +57,6 @@ pub struct ServerSettings {
     pub session_buffer: usize,
     /// Bound on what all sessions together buffer, in bytes.
     pub process_buffer: usize,
-    /// How long a silent session is kept.
-    pub dead_after: Duration,
 }
 
 /// A stream of one peer, for the shell: never used twice.
@@ -156,6 +154,8 @@ pub struct Server {
     events: VecDeque<ServerEvent>,
     handshakes: Budget,
     next_sweep: Instant,
+    injected_resets: u64,
+    injected_fins: u64,
     drops: ServerDrops,
 }
 
@@ -191,6 +191,8 @@ impl Server {
             events: VecDeque::new(),
             handshakes: Budget::new(now),
             next_sweep: now + SWEEP_INTERVAL,
+            injected_resets: 0,
+            injected_fins: 0,
             drops: ServerDrops::default(),
             rng,
             settings,
@@ -241,7 +243,7 @@ impl Server {
     /// Runs what is due; call it when [`Self::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         let due: Vec<_> = (0..self.peers.len())
-            .filter(|&id| self.peers[id].poll_timeout().is_some_and(|at| at <= now))
+            .filter(|&id| self.peers[id].poll_timeout(now).is_some_and(|at| at <= now))
             .collect();
         due.into_iter().for_each(|id| self.touch(id));
         if self.next_sweep <= now {
@@ -294,8 +296,8 @@ impl Server {
     }
 
     /// When to call [`Self::handle_timeout`] and [`Self::poll_transmit`] if nothing else happens.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let peers = self.peers.iter().filter_map(Peer::poll_timeout).min();
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let peers = self.peers.iter().filter_map(|peer| peer.poll_timeout(now)).min();
         let sweep = (!self.by_index.is_empty()).then_some(self.next_sweep);
         peers.into_iter().chain(sweep).min()
     }
@@ -344,7 +346,8 @@ impl Server {
     pub fn status(&self, now: Instant) -> ServerStatus {
         ServerStatus {
             peers: self.peers.iter().map(|peer| peer.status(now)).collect(),
-            outside: self.listener.stats(),
+            injected_resets: self.injected_resets,
+            injected_fins: self.injected_fins,
             drops: self.drops,
         }
     }
@@ -355,6 +358,11 @@ impl Server {
     }
 
     fn handle_stranger(&mut self, segment: &Segment, packet: &mut [u8], now: Instant) {
+        match segment.kind() {
+            Kind::Reset => self.injected_resets += u64::from(self.is_in_use(segment)),
+            Kind::Fin => self.injected_fins += u64::from(self.is_in_use(segment)),
+            Kind::Syn | Kind::SynAck | Kind::Data | Kind::Acknowledgement => {}
+        }
         match self.listener.handle_segment(segment, now) {
             ListenerAction::SynAck(answer) => self.push_out(Some(answer)),
             ListenerAction::Cookie(accepted) => {
@@ -362,6 +370,11 @@ impl Server {
             }
             ListenerAction::Drop(_) => self.drops.stranger += 1,
         }
+    }
+
+    /// Whether the 4-tuple is that of a carrier in use, whose client would not end it without a sealed word.
+    fn is_in_use(&self, segment: &Segment) -> bool {
+        self.peers.iter().any(|peer| peer.is_in_use(segment))
     }
 
     fn handle_message1(&mut self, segment: &Segment, accepted: Accepted, packet: &[u8], now: Instant) {
@@ -436,6 +449,7 @@ impl Server {
             link: Link::new(message.carrier, index, connection, pair, now),
             session: message.session,
             epoch,
+            keep: HOUR * u32::from(message.keep.max(1)),
             confirmed: false,
             ephemeral,
             reply,
@@ -458,7 +472,10 @@ impl Server {
             return self.handle_stranger(segment, packet, now);
         };
         let Some(payload) = packet.get_mut(segment.payload.clone()) else { return };
-        let Some(carrier) = self.peers[id].carrier(header.index) else { return };
+        let Some(carrier) = self.peers[id].carrier(header.index) else {
+            self.drops.stranger += 1;
+            return;
+        };
         let Ok(opened) = carrier.link.open(segment, header, payload, now) else {
             self.drops.sealed += 1;
             return;
@@ -597,8 +614,8 @@ impl Server {
     fn sweep(&mut self, now: Instant) {
         for id in 0..self.peers.len() {
             let peer = &mut self.peers[id];
-            peer.expire_carriers(self.settings.dead_after, now);
-            let silent = |session: &Session| session.engine.silence(now) >= self.settings.dead_after;
+            peer.expire_carriers(now);
+            let silent = |session: &Session| session.engine.silence(now) >= session.keep;
             if peer.session.as_ref().is_some_and(silent) {
                 self.end_session(id);
             }
@@ -669,6 +686,9 @@ fn wrap(connection: &mut Connection, sealed: &[u8]) -> Option<Vec<u8>> {
     connection.finish_packet(&mut packet, true).ok()?;
     Some(packet)
 }
+
+/// The unit in which a client says how long its session is kept.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Our choice: how often silent carriers and sessions are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);

@@ -11,6 +11,7 @@ use super::link::Link;
 use super::server::ServerDrops;
 use crate::carrier::{self, Mode};
 use crate::crypto::PublicKey;
+use crate::datagram;
 use crate::kcp;
 use crate::mux;
 
@@ -31,8 +32,6 @@ pub struct CarrierStatus {
     pub rtt: Option<Duration>,
     /// Share of the peer's packets that never came, of 1.
     pub loss_in: f64,
-    /// RSTs, FINs and other things of the outside that were seen and not believed.
-    pub outside: carrier::Stats,
 }
 
 /// What survives every carrier.
@@ -44,6 +43,10 @@ pub struct SessionStatus {
     pub rtt: Option<Duration>,
     /// Bytes on the wire.
     pub traffic: Traffic,
+    /// KCP packets that were none.
+    pub malformed: u64,
+    /// Inner datagrams that waited for the carrier.
+    pub datagrams: datagram::Stats,
     /// Segments and windows.
     pub kcp: kcp::Stats,
     /// Streams and frames.
@@ -97,6 +100,8 @@ pub struct ClientStatus {
     pub carriers: Vec<CarrierStatus>,
     /// How often another carrier took over.
     pub migrations: u64,
+    /// RSTs, FINs and other things of the outside that all carriers saw and did not believe.
+    pub outside: carrier::Stats,
     /// The session.
     pub session: SessionStatus,
     /// Packets not acted on.
@@ -118,8 +123,6 @@ pub struct PeerStatus {
     pub migrations: u64,
     /// Its session, if it has one.
     pub session: Option<SessionStatus>,
-    /// Since the session began.
-    pub age: Option<Duration>,
     /// Since a packet of it last opened.
     pub last_heard: Option<Duration>,
 }
@@ -129,8 +132,10 @@ pub struct PeerStatus {
 pub struct ServerStatus {
     /// Every peer, connected or not.
     pub peers: Vec<PeerStatus>,
-    /// What came for our ports outside any carrier's data: SYNs answered, RSTs and FINs not believed.
-    pub outside: carrier::Stats,
+    /// RSTs on the 4-tuple of a carrier in use, which were not believed.
+    pub injected_resets: u64,
+    /// FINs likewise.
+    pub injected_fins: u64,
     /// Packets not acted on.
     pub drops: ServerDrops,
 }
@@ -139,6 +144,8 @@ impl SessionStatus {
     pub(crate) fn of(engine: &Engine, traffic: Traffic, flows_open: usize, flows_total: u64) -> Self {
         Self {
             traffic,
+            malformed: engine.malformed(),
+            datagrams: engine.datagrams.stats(),
             epoch: engine.epoch(),
             rtt: engine.srtt(),
             kcp: engine.kcp_stats(),
@@ -160,7 +167,6 @@ impl CarrierStatus {
             age: now.saturating_duration_since(link.created()),
             rtt,
             loss_in: link.loss_in(),
-            outside: connection.stats(),
         }
     }
 }

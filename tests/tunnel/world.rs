@@ -88,7 +88,6 @@ impl World {
             egress: EgressPolicy::new(Vec::new(), Vec::new(), []),
             session_buffer: 64 << 20,
             process_buffer: 1 << 30,
-            dead_after: Duration::from_secs(600),
         };
         change(&mut client_settings, &mut server_settings);
         let now = start();
@@ -297,7 +296,7 @@ impl World {
 
     fn next_event(&mut self) -> Option<Instant> {
         let apps = self.apps.poll_timeout(self.now);
-        [self.network.next_arrival(), self.client.poll_timeout(), self.server.poll_timeout(), apps]
+        [self.network.next_arrival(), self.client.poll_timeout(), self.server.poll_timeout(self.now), apps]
             .into_iter()
             .flatten()
             .min()
