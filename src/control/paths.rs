@@ -48,37 +48,28 @@ impl FromStr for InstanceName {
 )]
 pub struct NameError(String);
 
-/// The folders of an instance and the files in them.
+/// The run-time folder of an instance and the files in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     run: PathBuf,
-    state: PathBuf,
 }
 
 impl Paths {
-    /// The folders of an instance: those a service manager gives (`$RUNTIME_DIRECTORY`,
-    /// `$STATE_DIRECTORY`) as they are, else `/run/vpn/NAME` and `/var/lib/vpn`.
+    /// The folder of an instance: the one a service manager gives (`$RUNTIME_DIRECTORY`) as it is, else
+    /// `/run/vpn/NAME`.
     pub fn of(name: &InstanceName) -> Self {
-        let given = |key| env::var_os(key).and_then(first_of);
-        Self {
-            run: given(RUN_VARIABLE).unwrap_or_else(|| Path::new(RUN_FOLDER).join(name.as_str())),
-            state: given(STATE_VARIABLE).unwrap_or_else(|| PathBuf::from(STATE_FOLDER)),
-        }
+        let given = env::var_os(RUN_VARIABLE).and_then(first_of);
+        Self { run: given.unwrap_or_else(|| Path::new(RUN_FOLDER).join(name.as_str())) }
     }
 
-    /// The paths under the given folders.
-    pub fn under(run: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
-        Self { run: run.into(), state: state.into() }
+    /// The paths in a given folder.
+    pub fn under(run: impl Into<PathBuf>) -> Self {
+        Self { run: run.into() }
     }
 
     /// The folder of run-time files, gone after a boot.
     pub fn run_dir(&self) -> &Path {
         &self.run
-    }
-
-    /// The folder of what is remembered over a boot; several instances may share it.
-    pub fn state_dir(&self) -> &Path {
-        &self.state
     }
 
     /// The socket that commands ask.
@@ -96,25 +87,12 @@ impl Paths {
         self.run.join("journal")
     }
 
-    /// The file whose lock says that the instance lives.
-    pub fn lock(&self) -> PathBuf {
-        self.run.join("lock")
-    }
-
     /// Makes the folder of run-time files.
     ///
     /// # Errors
     /// The system's.
     pub fn create_run_dir(&self) -> io::Result<()> {
         fs::create_dir_all(&self.run)
-    }
-
-    /// Makes the folder of what is remembered.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn create_state_dir(&self) -> io::Result<()> {
-        fs::create_dir_all(&self.state)
     }
 }
 
@@ -150,9 +128,7 @@ fn first_of(list: OsString) -> Option<PathBuf> {
 }
 
 const RUN_VARIABLE: &str = "RUNTIME_DIRECTORY";
-const STATE_VARIABLE: &str = "STATE_DIRECTORY";
 const RUN_FOLDER: &str = "/run/vpn";
-const STATE_FOLDER: &str = "/var/lib/vpn";
 const SOCKET: &str = "control.sock";
 
 /// Our choice: leaves the path of the socket far below the kernel's 107 bytes.
@@ -174,10 +150,9 @@ mod tests {
 
     #[test]
     fn keeps_the_files_of_an_instance_in_its_folders() {
-        let paths = Paths::under("/run/vpn/home", "/var/lib/vpn");
+        let paths = Paths::under("/run/vpn/home");
         assert_eq!(paths.control_socket(), Path::new("/run/vpn/home/control.sock"));
         assert_eq!(paths.journal(), Path::new("/run/vpn/home/journal"));
-        assert_eq!(paths.lock(), Path::new("/run/vpn/home/lock"));
         assert_eq!(paths.log(), Path::new("/run/vpn/home/log"));
     }
 

@@ -138,15 +138,6 @@ impl Flows {
         taken
     }
 
-    /// How many bytes [`write`](Self::write) would take now.
-    #[must_use]
-    pub fn write_room(&self, id: FlowId) -> usize {
-        match self.flows.get(id) {
-            Some(Flow::Open(open)) => open.socket.send_room(),
-            Some(Flow::Held(_)) | None => 0,
-        }
-    }
-
     /// Ends our direction: FIN after all bytes written. The program may go on sending.
     pub fn finish(&mut self, id: FlowId, now: Instant) {
         if let Some(Flow::Open(open)) = self.flows.get_mut(id) {
