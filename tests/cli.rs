@@ -149,5 +149,5 @@ fn shows_an_empty_list_when_nothing_runs() {
     assert_eq!(stdout(&json), "{\"tunnels\":[]}\n");
     let text = run_beside(folder.path(), &["status"]);
     assert!(text.status.success());
-    assert_eq!((stdout(&text), stderr(&text)), ("", ""));
+    assert_eq!((stdout(&text), stderr(&text)), ("no tunnel is up\n", ""));
 }

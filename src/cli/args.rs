@@ -64,10 +64,10 @@ pub(super) struct Status {
     #[arg(long)]
     pub(super) json: bool,
     /// Show it again every second
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub(super) watch: bool,
     /// List the flows
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub(super) flows: bool,
 }
 

@@ -24,6 +24,9 @@ pub(super) fn status(args: &Args) -> Result<(), Failure> {
     if args.json {
         return print(&format!("{}\n", to_json(&status)?));
     }
+    if status.tunnels.is_empty() {
+        return print("no tunnel is up\n");
+    }
     print(&control::render(&status))
 }
 

@@ -89,6 +89,9 @@ async fn tunnel(options: &UpOptions, instance: &mut Instance, voice: &mut Voice)
     let number = netcfg::free_number(config.tunnel.interface.as_str()).await;
     let number = number.map_err(|error| instance::host_failure(&error))?;
     let client = Client::new(settings(config), instance::seed()?, io::now());
+    voice
+        .say(&format!("connecting to {}", config.server.first()))
+        .map_err(|error| Failure::of_system("cannot go on in the background", &error))?;
     let Some(remotes) = resolve(&client, config, instance).await? else { return stopped(options) };
     let tun = instance.create_tun(config.tunnel.interface.as_str()).await?;
     let mut runner = Runner::open(client, tun, remotes, number)

@@ -1,6 +1,7 @@
 //! Keys in a configuration: in the file itself, or in a file of their own.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -53,22 +54,25 @@ impl<T: FromStr<Err = KeyError>> Secret<T> {
             }
             (None, Some(file)) => {
                 let path = document.resolve(&file);
-                let wrong = |what| document.error_at(&file_key, what);
-                let secret = read_file(&path).map_err(wrong)?;
+                let text = match fs::read_to_string(&path) {
+                    Ok(text) => Zeroizing::new(text),
+                    // A right is missing, not a key.
+                    Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                        return Err(ConfigError::Unreadable { path, error });
+                    }
+                    Err(error) => {
+                        let why = crate::failure::os_text(&error);
+                        let what = format!("cannot read {}: {why}", path.display());
+                        return Err(document.error_at(&file_key, what));
+                    }
+                };
+                let wrong = |error| document.error_at(&file_key, format!("{}: {error}", path.display()));
+                let secret = text.parse().map_err(wrong)?;
                 warn(&path, warnings);
                 Ok(Some(secret))
             }
         }
     }
-}
-
-fn read_file<T: FromStr<Err = KeyError>>(path: &Path) -> Result<T, String> {
-    let text = fs::read_to_string(path).map_err(|error| {
-        let why = crate::failure::os_text(&error);
-        format!("cannot read {}: {why}", path.display())
-    })?;
-    let text = Zeroizing::new(text);
-    text.parse().map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn warn(path: &Path, warnings: &mut Vec<Warning>) {

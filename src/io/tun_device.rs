@@ -34,7 +34,7 @@ impl TunDevice {
             return Err(explain(
                 io::ErrorKind::AlreadyExists,
                 name,
-                "an interface of this name exists already",
+                "an interface of this name exists already; take that tunnel down, or choose another `interface`",
             ));
         }
         let mut configuration = Configuration::default();

@@ -187,6 +187,7 @@ impl Peer {
             _ => {
                 let had_streams = self.session.is_some();
                 self.replace(id);
+                tracing::info!(peer = %self.settings.name, "has a new session");
                 self.incarnation += 1;
                 self.session = Some(Session {
                     id,

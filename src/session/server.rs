@@ -403,7 +403,10 @@ impl Server {
         };
         match self.by_key.get(&received.remote).copied() {
             Some(peer) => self.answer_peer(peer, received, connection, now),
-            None => self.answer(received, &refused(Refusal::UnknownKey), connection),
+            None => {
+                tracing::debug!(key = %received.remote, "no peer has this key");
+                self.answer(received, &refused(Refusal::UnknownKey), connection);
+            }
         }
     }
 
@@ -571,6 +574,7 @@ impl Server {
         if peer.session.take().is_none() {
             return;
         }
+        tracing::info!(peer = %peer.settings.name, "its session has ended");
         peer.incarnation += 1;
         // Pending carriers that were to resume it have nothing to resume; those in use may still have a goodbye to say.
         peer.carriers.retain(|carrier| carrier.confirmed);
