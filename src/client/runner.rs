@@ -23,7 +23,6 @@ pub(crate) struct Runner {
     wire: Wire,
     poller: Poller,
     timer: Timer,
-    armed: Option<Instant>,
     guards: Vec<Guard>,
     /// The server's addresses.
     pub(crate) remotes: Vec<SocketAddr>,
@@ -61,7 +60,6 @@ impl Runner {
             wire,
             poller,
             timer,
-            armed: None,
             guards: Vec::new(),
             remotes,
             dials: 0,
@@ -103,14 +101,17 @@ impl Runner {
             }
         }
         self.release_guards(now);
-        while let Some(packet) = self.client.poll_tun(now) {
-            self.tun.offer(&packet);
-            self.client.recycle(packet);
-        }
-        let more = self.wire.send(MOST_PACKETS, |packet| self.client.poll_transmit(packet, now));
+        self.fill_tun(now);
+        let more = loop {
+            let more = self.wire.send(MOST_PACKETS, |packet| self.client.poll_transmit(packet, now));
+            // What left made room for apps that had none: they are told at once.
+            if !self.fill_tun(now) || more {
+                break more;
+            }
+        };
         self.wire.await_room(&self.poller, WIRE)?;
         let deadline = if more { Some(now) } else { self.deadline() };
-        self.arm(self.wire.wake_at(deadline, now))
+        self.timer.set(self.wire.wake_at(deadline, now))
     }
 
     fn handle_ready(&mut self, ready: Readiness, now: Instant) -> io::Result<()> {
@@ -119,10 +120,20 @@ impl Runner {
             TUN => self.read_tun(now)?,
             _ => {
                 self.timer.take_expired()?;
-                self.armed = None;
             }
         }
         Ok(())
+    }
+
+    /// Hands the kernel what the client has for it; says whether there was anything.
+    fn fill_tun(&mut self, now: Instant) -> bool {
+        let mut filled = false;
+        while let Some(packet) = self.client.poll_tun(now) {
+            self.tun.offer(&packet);
+            self.client.recycle(packet);
+            filled = true;
+        }
+        filled
     }
 
     fn read_tun(&mut self, now: Instant) -> io::Result<()> {
@@ -186,14 +197,6 @@ impl Runner {
     fn deadline(&self) -> Option<Instant> {
         let guards = self.guards.iter().filter_map(|guard| guard.until);
         self.client.poll_timeout().into_iter().chain(guards).min()
-    }
-
-    fn arm(&mut self, deadline: Option<Instant>) -> io::Result<()> {
-        if self.armed != deadline {
-            self.timer.set(deadline)?;
-            self.armed = deadline;
-        }
-        Ok(())
     }
 }
 

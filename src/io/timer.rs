@@ -14,6 +14,8 @@ use rustix::time::{
 #[derive(Debug)]
 pub struct Timer {
     fd: OwnedFd,
+    /// What it is set for, until it has fired.
+    armed: Option<Instant>,
 }
 
 impl Timer {
@@ -23,14 +25,18 @@ impl Timer {
     /// Too many open files.
     pub fn new() -> io::Result<Self> {
         let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Self { fd })
+        Ok(Self { fd, armed: None })
     }
 
-    /// Arms the timer for `deadline` (at once if that has passed); `None` disarms it. Replaces what was set before.
+    /// Arms the timer for `deadline` (at once if that has passed); `None` disarms it. Replaces what was set before, and
+    /// costs nothing if that was the same.
     ///
     /// # Errors
     /// Whatever timerfd_settime(2) says.
-    pub fn set(&self, deadline: Option<Instant>) -> io::Result<()> {
+    pub fn set(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        if self.armed == deadline {
+            return Ok(());
+        }
         let wait = match deadline {
             Some(deadline) => deadline.saturating_duration_since(now()).max(SOONEST),
             None => Duration::ZERO,
@@ -39,6 +45,7 @@ impl Timer {
         let interval = Timespec { tv_sec: 0, tv_nsec: 0 };
         let new = Itimerspec { it_interval: interval, it_value: value };
         timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &new)?;
+        self.armed = deadline;
         Ok(())
     }
 
@@ -46,7 +53,8 @@ impl Timer {
     ///
     /// # Errors
     /// Whatever read(2) says, but for `WouldBlock`.
-    pub fn take_expired(&self) -> io::Result<bool> {
+    pub fn take_expired(&mut self) -> io::Result<bool> {
+        self.armed = None;
         let mut expirations = [0; size_of::<u64>()];
         match rustix::io::read(&self.fd, &mut expirations) {
             Ok(_) => Ok(true),
@@ -89,7 +97,7 @@ mod tests {
 
     #[test]
     fn fires_at_its_deadline_and_only_once() {
-        let timer = Timer::new().unwrap();
+        let mut timer = Timer::new().unwrap();
         timer.set(Some(now() + Duration::from_millis(2))).unwrap();
         assert!(wait(&timer, Duration::from_secs(10)));
         assert!(timer.take_expired().unwrap());
@@ -98,14 +106,14 @@ mod tests {
 
     #[test]
     fn fires_at_once_for_a_deadline_that_has_passed() {
-        let timer = Timer::new().unwrap();
+        let mut timer = Timer::new().unwrap();
         timer.set(Some(now())).unwrap();
         assert!(wait(&timer, Duration::from_secs(10)));
     }
 
     #[test]
     fn stays_silent_once_disarmed() {
-        let timer = Timer::new().unwrap();
+        let mut timer = Timer::new().unwrap();
         timer.set(Some(now())).unwrap();
         timer.set(None).unwrap();
         assert!(!wait(&timer, Duration::ZERO));

@@ -28,7 +28,6 @@ pub(crate) struct Runner {
     local: LocalAddresses,
     poller: Poller,
     timer: Timer,
-    armed: Option<Instant>,
     ready: Vec<Readiness>,
     buffer: Vec<u8>,
     _guards: Vec<PortGuard>,
@@ -54,7 +53,6 @@ impl Runner {
             local: LocalAddresses::new(),
             poller,
             timer,
-            armed: None,
             ready: Vec::new(),
             buffer: vec![0; usize::from(TUN_MTU)],
             _guards: guards,
@@ -94,7 +92,7 @@ impl Runner {
         }
         self.wire.await_room(&self.poller, WIRE)?;
         let deadline = if more { Some(now) } else { self.server.poll_timeout(now) };
-        self.arm(self.wire.wake_at(deadline, now))
+        self.timer.set(self.wire.wake_at(deadline, now))
     }
 
     fn handle_ready(&mut self, ready: Readiness, now: Instant) -> io::Result<()> {
@@ -103,7 +101,6 @@ impl Runner {
             TUN => self.read_tun(now)?,
             TIMER => {
                 self.timer.take_expired()?;
-                self.armed = None;
             }
             _ => self.targets.handle_ready(ready, &mut self.server, now),
         }
@@ -141,14 +138,6 @@ impl Runner {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
-        }
-        Ok(())
-    }
-
-    fn arm(&mut self, deadline: Option<Instant>) -> io::Result<()> {
-        if self.armed != deadline {
-            self.timer.set(deadline)?;
-            self.armed = deadline;
         }
         Ok(())
     }
