@@ -24,6 +24,7 @@ use super::engine::{DATAGRAM_MAX, DATAGRAM_MTU, Engine, OUTER_HEADERS, PLAINTEXT
 use super::frame::{self, CloseCode, Frame, Frames};
 use super::link::Link;
 use super::liveness::Liveness;
+use super::outbox::Outbox;
 use super::splice::Splice;
 use super::status::{CarrierStatus, ClientState, ClientStatus, SessionStatus, Traffic};
 use crate::carrier::{self, Connection, DropReason, Mode};
@@ -118,7 +119,7 @@ pub struct Client {
     traffic: Traffic,
     /// What connections saw that are no more.
     outside: carrier::Stats,
-    tun: VecDeque<Vec<u8>>,
+    tun: Outbox,
     events: VecDeque<ClientEvent>,
     drops: ClientDrops,
 }
@@ -198,7 +199,7 @@ impl Client {
             migrations: 0,
             traffic: Traffic::default(),
             outside: carrier::Stats::default(),
-            tun: VecDeque::new(),
+            tun: Outbox::new(TUN_QUEUE),
             events: VecDeque::from([ClientEvent::Dial]),
             drops: ClientDrops::default(),
             rng,
@@ -269,7 +270,7 @@ impl Client {
         if self.phase == Phase::Ended {
             // Apps are told at once that there is no tunnel; what has no way to be told is dropped.
             match flow::reset_for(packet) {
-                Some(reset) => self.push_tun(Some(reset)),
+                Some(reset) => self.tun.push(Some(reset)),
                 None => self.drops.inner += 1,
             }
         } else if header.protocol == packet::TCP {
@@ -278,7 +279,7 @@ impl Client {
         } else if !self.is_ours(header.source) {
             self.drops.inner += 1;
         } else if packet.len() > DATAGRAM_MAX {
-            self.push_tun(packet::too_big(packet, DATAGRAM_MTU, header.destination));
+            self.tun.push(packet::too_big(packet, DATAGRAM_MTU, header.destination));
         } else {
             self.engine.datagrams.push(packet.to_vec(), now);
             if let Some(active) = &mut self.active {
@@ -336,7 +337,7 @@ impl Client {
     /// The next IP packet for the TUN.
     pub fn poll_tun(&mut self, now: Instant) -> Option<Vec<u8>> {
         loop {
-            let packet = self.tun.pop_front().or_else(|| self.splice.flows.poll_packet(now));
+            let packet = self.tun.pop().or_else(|| self.splice.flows.poll_packet(now));
             // Making packets is how flows find out what happened to them.
             if packet.is_some() || !self.splice.pump(&mut self.engine.mux, now) {
                 return packet;
@@ -391,7 +392,7 @@ impl Client {
             migrations: self.migrations,
             outside: self.outside(),
             session: SessionStatus::of(&self.engine, self.traffic, self.splice.open(), self.splice.total()),
-            drops: self.drops,
+            drops: ClientDrops { tun_full: self.tun.dropped(), ..self.drops },
         }
     }
 
@@ -541,7 +542,7 @@ impl Client {
             active.liveness.on_traffic();
         }
         match packet::parse(inner) {
-            Ok(header) if self.is_ours(header.destination) => self.push_tun(Some(inner.to_vec())),
+            Ok(header) if self.is_ours(header.destination) => self.tun.push(Some(inner.to_vec())),
             _ => self.drops.inner += 1,
         }
     }
@@ -720,14 +721,6 @@ impl Client {
 
     fn is_ours(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|ours| ours.ip() == address)
-    }
-
-    fn push_tun(&mut self, packet: Option<Vec<u8>>) {
-        if self.tun.len() < TUN_QUEUE {
-            self.tun.extend(packet);
-        } else {
-            self.drops.tun_full += 1;
-        }
     }
 
     fn fresh_index(&mut self) -> u32 {

@@ -11,6 +11,7 @@
 //!    ├ peer, budget      server: sessions, pending and confirmed carriers; what strangers may cost
 //!    ├ splice            client: inner TCP flow ⟷ MUX stream
 //!    ├ engine            KCP + MUX + datagrams: what survives every carrier
+//!    ├ outbox            both: packets that wait for the shell
 //!    ├ status            what both know about themselves
 //!    └ link, frame       one carrier: fake TCP + keys; what a sealed packet says
 //! ```
@@ -23,6 +24,7 @@ mod engine;
 mod frame;
 mod link;
 mod liveness;
+mod outbox;
 mod peer;
 mod server;
 mod splice;

@@ -23,6 +23,7 @@ use super::budget::Budget;
 use super::engine::{DATAGRAM_MAX, DATAGRAM_MTU, OUTER_HEADERS, Settings};
 use super::frame::{self, CloseCode, Frame, Frames};
 use super::link::Link;
+use super::outbox::Outbox;
 use super::peer::{Carrier, Peer, PeerSettings, Session};
 use super::status::ServerStatus;
 use crate::carrier::{self, Accepted, Connection, Kind, Listener, ListenerAction, Mode, Segment};
@@ -149,8 +150,8 @@ pub struct Server {
     ready: VecDeque<usize>,
     /// Peers whose streams may have events; MUX keeps them until they are asked for.
     eventful: VecDeque<usize>,
-    outbox: VecDeque<Vec<u8>>,
-    tun: VecDeque<Vec<u8>>,
+    outbox: Outbox,
+    tun: Outbox,
     events: VecDeque<ServerEvent>,
     handshakes: Budget,
     next_sweep: Instant,
@@ -186,8 +187,8 @@ impl Server {
             by_index: HashMap::new(),
             ready: VecDeque::new(),
             eventful: VecDeque::new(),
-            outbox: VecDeque::new(),
-            tun: VecDeque::new(),
+            outbox: Outbox::new(OUTBOX),
+            tun: Outbox::new(TUN_QUEUE),
             events: VecDeque::new(),
             handshakes: Budget::new(now),
             next_sweep: now + SWEEP_INTERVAL,
@@ -231,9 +232,9 @@ impl Server {
         };
         if header.protocol == packet::TCP {
             // Connections towards a client are not offered yet.
-            self.push_tun(flow::reset_for(inner));
+            self.tun.push(flow::reset_for(inner));
         } else if inner.len() > DATAGRAM_MAX {
-            self.push_tun(packet::too_big(inner, DATAGRAM_MTU, header.destination));
+            self.tun.push(packet::too_big(inner, DATAGRAM_MTU, header.destination));
         } else {
             session.engine.datagrams.push(inner.to_vec(), now);
             self.touch(id);
@@ -262,7 +263,7 @@ impl Server {
 
     /// Writes the next outer IP packet into `out`; `false` when there is none now.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
-        if let Some(packet) = self.outbox.pop_front() {
+        if let Some(packet) = self.outbox.pop() {
             *out = packet;
             return true;
         }
@@ -278,7 +279,7 @@ impl Server {
 
     /// The next IP packet for the TUN.
     pub fn poll_tun(&mut self) -> Option<Vec<u8>> {
-        self.tun.pop_front()
+        self.tun.pop()
     }
 
     /// The next thing the shell must do.
@@ -348,7 +349,11 @@ impl Server {
             peers: self.peers.iter().map(|peer| peer.status(now)).collect(),
             injected_resets: self.injected_resets,
             injected_fins: self.injected_fins,
-            drops: self.drops,
+            drops: ServerDrops {
+                tun_full: self.tun.dropped(),
+                outbox_full: self.outbox.dropped(),
+                ..self.drops
+            },
         }
     }
 
@@ -364,7 +369,7 @@ impl Server {
             Kind::Syn | Kind::SynAck | Kind::Data | Kind::Acknowledgement => {}
         }
         match self.listener.handle_segment(segment, now) {
-            ListenerAction::SynAck(answer) => self.push_out(Some(answer)),
+            ListenerAction::SynAck(answer) => self.outbox.push(Some(answer)),
             ListenerAction::Cookie(accepted) => {
                 self.handle_message1(segment, accepted, packet, now);
             }
@@ -415,7 +420,7 @@ impl Server {
         if let Some(reply) = peer.pending_reply(&received.ephemeral) {
             // Message 2 was lost: the same again, to whoever asks now.
             let packet = wrap(&mut connection, reply);
-            return self.push_out(packet);
+            return self.outbox.push(packet);
         }
         if let Some(message) = peer.judge(&received.payload, &received.ephemeral) {
             return self.answer(received, &message, connection);
@@ -459,14 +464,14 @@ impl Server {
             last_opened: now,
         });
         self.by_index.insert(index, id);
-        self.push_out(packet);
+        self.outbox.push(packet);
     }
 
     /// Answers without keys, and keeps nothing.
     fn answer(&mut self, received: Received, message: &Message2, mut connection: Connection) {
         if let Ok((reply, _)) = received.responder.write(message) {
             let packet = wrap(&mut connection, &reply);
-            self.push_out(packet);
+            self.outbox.push(packet);
         }
     }
 
@@ -556,7 +561,7 @@ impl Server {
         let pings_us = to_us && header.is_echo_request(inner);
         let port = header.destination_port(inner);
         if pings_us || (!to_us && self.settings.egress.allows(header.destination, port)) {
-            self.push_tun(Some(inner.to_vec()));
+            self.tun.push(Some(inner.to_vec()));
         } else {
             self.drops.denied += 1;
         }
@@ -650,22 +655,6 @@ impl Server {
             if !queue.contains(&id) {
                 queue.push_back(id);
             }
-        }
-    }
-
-    fn push_out(&mut self, packet: Option<Vec<u8>>) {
-        if self.outbox.len() < OUTBOX {
-            self.outbox.extend(packet);
-        } else {
-            self.drops.outbox_full += 1;
-        }
-    }
-
-    fn push_tun(&mut self, packet: Option<Vec<u8>>) {
-        if self.tun.len() < TUN_QUEUE {
-            self.tun.extend(packet);
-        } else {
-            self.drops.tun_full += 1;
         }
     }
 
