@@ -14,6 +14,7 @@
 pub mod addresses;
 pub mod cleanup;
 pub mod emulator;
+pub mod expected;
 pub mod frame;
 pub mod host_state;
 pub mod link;

@@ -1,16 +1,21 @@
 //! A scenario: a topology, a body that runs in it, and what is kept when the body fails.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::expected::expected_failure;
 use crate::topology::{Setup, Topology};
 
 /// Builds the network, runs `body` in it and removes it. While the body runs, both sides of the router are captured.
 ///
+/// A scenario on the list in [`crate::expected`] must fail, as it says there.
+///
 /// # Panics
 /// If something fails: without root, in building, or in the body. The logs and captures are kept then, and the panic says where.
+/// If the scenario was expected to fail and does not, or fails in another way.
 pub fn scenario(name: &str, setup: Setup, body: impl FnOnce(&Topology) -> Result<()>) {
     let topology =
         Topology::build(setup).unwrap_or_else(|error| panic!("{name}: building the network: {error:#}"));
@@ -19,14 +24,27 @@ pub fn scenario(name: &str, setup: Setup, body: impl FnOnce(&Topology) -> Result
         body(&topology)?;
         expect_quiet_logs(&topology)
     }));
-    match outcome {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => panic!("{name}: {error:#}\n{}", keep(name, &topology)),
-        Err(panic) => {
-            eprintln!("{name}: {}", keep(name, &topology));
-            resume_unwind(panic);
+    let failure = match outcome {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(format!("{error:#}")),
+        Err(panic) => Some(message_of(panic.as_ref()).to_owned()),
+    };
+    match (expected_failure(name), failure) {
+        (None, None) => {}
+        (Some(expected), None) => {
+            panic!("{name} passes: take it off the list of what fails until {:?}", expected.issue)
         }
+        (Some(expected), Some(failure)) if failure.contains(expected.failure) => {
+            eprintln!("{name}: fails, as expected until {:?}: {failure}", expected.issue);
+        }
+        (_, Some(failure)) => panic!("{name}: {failure}\n{}", keep(name, &topology)),
     }
+}
+
+/// What a panic said.
+fn message_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words")
 }
 
 fn capture(topology: &Topology) -> Result<Vec<crate::node::Capture>> {
