@@ -7,15 +7,13 @@
 //!                                 └── target ───┘
 //! ```
 //!
-//! Each box is a network namespace with a mount namespace of its own; each `[ link ]` is an [`emulator`] that joins two veth
-//! ends in user space. The way from a client to the target leads through the link, beside the server or through its tunnel.
+//! Each box is a network namespace with a mount namespace of its own; each `[ link ]` joins two veth ends in user space, through
+//! the [`emulator`]. The way from a client to the target leads through the link, beside the server or through its tunnel.
 //! A [`scenario`] builds the topology, runs a body against it, keeps logs and a capture if it fails, and removes everything.
 
 pub mod addresses;
 pub mod cleanup;
-pub mod emulator;
 pub mod expected;
-pub mod frame;
 pub mod host_state;
 pub mod link;
 pub mod namespace;
@@ -28,3 +26,5 @@ pub mod table;
 pub mod topology;
 pub mod vpn;
 pub mod wait;
+
+pub use link_emulator as emulator;

@@ -11,8 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::emulator::{Direction, Emulator, Profile, Stats};
-use crate::frame::Flow;
+use crate::emulator::{Direction, Emulator, Flow, Layer, Line, Middlebox, Profile, Stats};
 use crate::{sys, wait};
 
 /// A running link. Dropping it stops the thread; both ends are silent from then on.
@@ -45,7 +44,7 @@ impl Link {
         namespace: &impl AsFd,
         client_side: &str,
         router_side: &str,
-        profiles: [Profile; 2],
+        line: Line,
         seed: u64,
     ) -> Result<Self> {
         let namespace = namespace.as_fd().try_clone_to_owned()?;
@@ -54,7 +53,7 @@ impl Link {
         let woken = Arc::clone(&wake);
         let (commands, queue) = channel();
         let (started, outcome) = sync_channel(1);
-        let emulator = Emulator::new(profiles, seed);
+        let emulator = Emulator::new(line, Layer::Ethernet, seed, wait::now());
         let run = move || run(&namespace, &interfaces, emulator, &queue, &woken, &started);
         let thread = std::thread::Builder::new().name("link".to_owned()).spawn(run)?;
         outcome.recv().context("the link's thread died")??;
@@ -79,7 +78,7 @@ impl Link {
     pub fn set_profiles(&self, profiles: [Profile; 2]) -> Result<()> {
         self.with(move |emulator| {
             for (direction, profile) in Direction::BOTH.into_iter().zip(profiles) {
-                emulator.set_profile(direction, profile);
+                emulator.set_profile(direction, profile, wait::now());
             }
         })
     }
@@ -94,7 +93,31 @@ impl Link {
         })
     }
 
-    /// Kills the TCP flow that sent last, both ways and for good, and says which it was.
+    /// Begins or ends a blackout of one direction.
+    ///
+    /// # Errors
+    /// If the thread has stopped.
+    pub fn set_blackout_of(&self, direction: Direction, blackout: bool) -> Result<()> {
+        self.with(move |emulator| emulator.set_blackout(direction, blackout))
+    }
+
+    /// Puts other boxes on the line, which know nothing of earlier packets.
+    ///
+    /// # Errors
+    /// If the thread has stopped.
+    pub fn set_middleboxes(&self, middleboxes: Vec<Middlebox>) -> Result<()> {
+        self.with(move |emulator| emulator.set_middleboxes(middleboxes, wait::now()))
+    }
+
+    /// Rebinds every flow of the line's NAT.
+    ///
+    /// # Errors
+    /// If the thread has stopped.
+    pub fn rebind(&self) -> Result<()> {
+        self.with(Emulator::rebind)
+    }
+
+    /// Kills the TCP flow that sent last, both ways and until it is revived, and says which it was.
     ///
     /// # Errors
     /// If the thread has stopped or no TCP was seen.

@@ -15,35 +15,54 @@ use anyhow::{Context, Result};
 
 use crate::addresses as at;
 use crate::cleanup::{self, Run, WorkDirectory};
-use crate::emulator::Profile;
+use crate::emulator::{Line, Middlebox, Profile};
 use crate::link::Link;
 use crate::namespace::require_root;
 use crate::node::{Logs, Node};
 
 /// What to build.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Setup {
     /// How many clients, each behind a link of its own.
     pub clients: u8,
-    /// What each link does, out and in; `None` for plain wires without an emulator, with offloads on.
-    pub link: Option<[Profile; 2]>,
+    /// What each client's link does; `None` for plain wires without an emulator, with offloads on.
+    pub line: Option<Line>,
     /// Decides every random choice of the links.
     pub seed: u64,
 }
 
 impl Setup {
     /// One client on a plain wire.
-    pub const PLAIN: Self = Self { clients: 1, link: None, seed: SEED };
+    pub const PLAIN: Self = Self { clients: 1, line: None, seed: SEED };
 
-    /// One client behind a link that does the same in both directions.
+    /// One client behind a link.
+    #[must_use]
+    pub const fn line(line: Line) -> Self {
+        Self { clients: 1, line: Some(line), seed: SEED }
+    }
+
+    /// One client behind a link that does the same in both directions, without boxes on it.
     #[must_use]
     pub const fn link(profile: Profile) -> Self {
-        Self { clients: 1, link: Some([profile; 2]), seed: SEED }
+        Self::line(Line::new(profile))
+    }
+
+    /// The same with one more box on each link, nearer to the router than the others. A plain wire becomes a clear line.
+    #[must_use]
+    pub fn with(self, middlebox: Middlebox) -> Self {
+        let line = self.line.unwrap_or_else(|| Line::new(Profile::CLEAR));
+        Self { line: Some(line.with(middlebox)), ..self }
+    }
+
+    /// The same with links that drop every UDP packet.
+    #[must_use]
+    pub fn without_udp(self) -> Self {
+        self.with(Middlebox::DropUdp)
     }
 
     /// The same with `clients` clients.
     #[must_use]
-    pub const fn clients(self, clients: u8) -> Self {
+    pub fn clients(self, clients: u8) -> Self {
         Self { clients, ..self }
     }
 }
@@ -94,10 +113,10 @@ impl Topology {
         };
         topology.connect_world()?;
         for n in 0..setup.clients {
-            match setup.link {
+            match &setup.line {
                 None => topology.connect_client_plainly(n)?,
-                Some(profiles) => {
-                    topology.connect_client(n, node(&format!("link{n}"))?, profiles, setup.seed)?
+                Some(line) => {
+                    topology.connect_client(n, node(&format!("link{n}"))?, line.clone(), setup.seed)?
                 }
             }
             topology.address_client(n)?;
@@ -200,7 +219,7 @@ impl Topology {
         wire((&self.clients[usize::from(n)], "eth0", PEER_MAC), (&self.router, &router_side, ROUTER_MAC))
     }
 
-    fn connect_client(&mut self, n: u8, middle: Node, profiles: [Profile; 2], seed: u64) -> Result<()> {
+    fn connect_client(&mut self, n: u8, middle: Node, line: Line, seed: u64) -> Result<()> {
         let client = &self.clients[usize::from(n)];
         let router_side = format!("client{n}");
         middle.set_sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
@@ -217,7 +236,7 @@ impl Topology {
             middle.namespace().network(),
             "client",
             "router",
-            profiles,
+            line,
             seed.wrapping_add(u64::from(n)),
         )?;
         self.links.push(link);

@@ -27,8 +27,8 @@ const SOON: Duration = Duration::from_secs(3);
 
 #[test]
 fn real_programs_work_over_a_bad_link() {
-    let profile = Profile::long_line(100_000_000, Duration::from_millis(100), 0.02).without_udp();
-    scenario("real_programs_work_over_a_bad_link", Setup::link(profile), |topology| {
+    let profile = Profile::long_line(100_000_000, Duration::from_millis(100), 0.02);
+    scenario("real_programs_work_over_a_bad_link", Setup::link(profile).without_udp(), |topology| {
         let services = Services::start(topology, SIZE)?;
         let vpn = Vpn::prepare(topology)?;
         let _serve = vpn.serve(topology)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::addresses::{TARGET, TARGET_BACK, TARGET_V6, UNREACHABLE, UNREACHABLE_V6, client, url};
-use netns_tests::emulator::Profile;
+use netns_tests::emulator::{Loss, Profile};
 use netns_tests::scenario::scenario;
 use netns_tests::services::{self, NO_NETWORK, NO_ROUTE, REFUSED, Services, fail_to_connect};
 use netns_tests::topology::{Setup, Topology};
@@ -19,7 +19,7 @@ const MEBI: usize = 1 << 20;
 
 #[test]
 fn delays_and_loses_as_asked() {
-    let profile = Profile { loss: 0.05, ..delayed() };
+    let profile = Profile { loss: Loss::Random(0.05), ..delayed() };
     scenario("delays_and_loses_as_asked", Setup::link(profile), |topology| {
         let (answered, mean) = services::ping(topology.client(), TARGET, 200)?;
         let mean = mean.context("no answer")?;
@@ -49,7 +49,7 @@ fn carries_tcp_at_the_rate_it_was_given() {
 fn drops_every_udp_packet_and_nothing_else() {
     scenario(
         "drops_every_udp_packet_and_nothing_else",
-        Setup::link(Profile::CLEAR.without_udp()),
+        Setup::link(Profile::CLEAR).without_udp(),
         |topology| {
             let services = Services::start(topology, MEBI)?;
             ensure!(services::dig(topology.client(), 1).is_err(), "a name was resolved over UDP");

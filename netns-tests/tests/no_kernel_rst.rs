@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use netns_tests::addresses::TARGET;
-use netns_tests::emulator::Profile;
+use netns_tests::emulator::{Loss, Profile};
 use netns_tests::scenario::scenario;
 use netns_tests::services::Services;
 use netns_tests::topology::Setup;
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn no_reset_is_on_the_wire_while_both_ends_live() {
-    let profile = Profile { delay: Duration::from_millis(20), loss: 0.01, ..Profile::CLEAR };
+    let profile = Profile { delay: Duration::from_millis(20), loss: Loss::Random(0.01), ..Profile::CLEAR };
     scenario("no_reset_is_on_the_wire_while_both_ends_live", Setup::link(profile), |topology| {
         let services = Services::start(topology, 20 << 20)?;
         let vpn = Vpn::prepare(topology)?;

@@ -43,8 +43,8 @@ fn main() -> ExitCode {
 fn demonstrate() -> Result<usize> {
     vpn::binary()?;
     println!("{INTRODUCTION}\n");
-    let profile = Profile::long_line(RATE, ROUND_TRIP, LOSS).without_udp();
-    let topology = Topology::build(Setup::link(profile)).context("building the network")?;
+    let profile = Profile::long_line(RATE, ROUND_TRIP, LOSS);
+    let topology = Topology::build(Setup::link(profile).without_udp()).context("building the network")?;
     let services = Services::start(&topology, FILE_SIZE)?;
 
     println!("Direct:");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use netns_tests::addresses::TARGET;
-use netns_tests::emulator::{Direction, Profile};
+use netns_tests::emulator::{Direction, Loss, Profile};
 use netns_tests::node::Node;
 use netns_tests::services;
 use netns_tests::table::Table;
@@ -17,7 +17,7 @@ use crate::usage::cpu_seconds;
 pub(crate) fn emulator() -> Result<()> {
     println!("The link emulator in real time:\n");
     let mut table = Table::new(&["", "asked", "measured"]);
-    let lossy = Profile { delay: ROUND_TRIP / 2, loss: 0.05, ..Profile::CLEAR };
+    let lossy = Profile { delay: ROUND_TRIP / 2, loss: Loss::Random(0.05), ..Profile::CLEAR };
     let topology = Topology::build(Setup::link(lossy))?;
     let (answered, mean) = services::ping(topology.client(), TARGET, 300)?;
     let [out, inward] = topology.link().stats()?;
