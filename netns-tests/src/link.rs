@@ -106,7 +106,7 @@ impl Link {
     /// # Errors
     /// If the thread has stopped.
     pub fn set_middleboxes(&self, middleboxes: Vec<Middlebox>) -> Result<()> {
-        self.with(move |emulator| emulator.set_middleboxes(middleboxes, wait::now()))
+        self.with(move |emulator| emulator.set_middleboxes(&middleboxes, wait::now()))
     }
 
     /// Rebinds every flow of the line's NAT.
@@ -114,7 +114,7 @@ impl Link {
     /// # Errors
     /// If the thread has stopped.
     pub fn rebind(&self) -> Result<()> {
-        self.with(Emulator::rebind)
+        self.with(|emulator| emulator.rebind(wait::now()))
     }
 
     /// Kills the TCP flow that sent last, both ways and until it is revived, and says which it was.

@@ -3,13 +3,16 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::ip::{Flow, Layer};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
 use crate::lane::Lane;
 use crate::line::{Direction, End, Line};
 use crate::middlebox::{Chain, Frame, Middlebox};
-use crate::packet::{Flow, Layer};
 use crate::pool::Pool;
 use crate::profile::Profile;
-use crate::stats::Stats;
+use crate::stats::{Cause, Stats};
 
 /// Both directions of one line and its boxes; the head of the crate says how it is used.
 #[derive(Debug)]
@@ -28,52 +31,43 @@ impl Emulator {
     #[must_use]
     pub fn new(line: Line, layer: Layer, seed: u64, now: Instant) -> Self {
         // Each lane draws from a generator of its own, so the losses of one do not depend on the traffic of the other.
-        let [out, inward] = line.profiles;
-        let seed_of = |n| seed.wrapping_mul(SEEDS).wrapping_add(n);
+        let mut seeds = StdRng::seed_from_u64(seed);
+        let lanes = line.profiles.map(|profile| Lane::new(layer, profile, seeds.random(), now));
         Self {
             layer,
-            lanes: [Lane::new(layer, out, seed_of(0), now), Lane::new(layer, inward, seed_of(1), now)],
+            lanes,
             place: line.place,
-            chain: Chain::new(layer, line.middleboxes),
+            chain: Chain::new(layer, &line.middleboxes, seeds, now),
             passed: VecDeque::new(),
             pool: Pool::default(),
         }
     }
 
-    /// Takes a frame that arrives at the line.
+    /// Takes a frame that arrives at the line. Times must not run backwards from call to call.
     pub fn handle_frame(&mut self, direction: Direction, bytes: &[u8], now: Instant) {
+        self.advance(now);
         let lane = &mut self.lanes[direction.index()];
         lane.stats.received += 1;
         lane.stats.received_bytes += self.layer.wire_bytes(bytes) as u64;
-        let frame = Frame { bytes: self.pool.copy(bytes) };
+        let frame = Frame { bytes: self.pool.copy(bytes), is_forged: false };
         if lane.is_dark(now) {
-            lane.drop(frame, crate::stats::Cause::Blackout, &mut self.pool);
-        } else if !self.place.is_first_for(direction) {
-            lane.enqueue(frame, now, &mut self.pool);
+            lane.drop(frame, Cause::Blackout, &mut self.pool);
+        } else if self.place.is_first_for(direction) {
+            self.pass_boxes(direction, frame, now);
         } else {
-            match self.chain.handle(&frame) {
-                Ok(()) => lane.enqueue(frame, now, &mut self.pool),
-                Err(cause) => lane.drop(frame, cause, &mut self.pool),
-            }
+            lane.enqueue(frame, now, &mut self.pool);
         }
     }
 
     /// The next frame that is due, in the order of its time; `None` when nothing is.
     pub fn poll_frame(&mut self, now: Instant) -> Option<(Direction, Vec<u8>)> {
-        loop {
-            let direction = self.next_lane()?;
-            let lane = &mut self.lanes[direction.index()];
-            let (_, frame) = lane.poll(now)?;
-            if !self.place.is_first_for(direction)
-                && let Err(cause) = self.chain.handle(&frame)
-            {
-                lane.drop(frame, cause, &mut self.pool);
-                continue;
-            }
-            lane.stats.forwarded += 1;
-            lane.stats.forwarded_bytes += self.layer.wire_bytes(&frame.bytes) as u64;
-            return Some((direction, frame.bytes));
-        }
+        self.advance(now);
+        let (_, direction, frame) = self.passed.pop_front()?;
+        let lane = &mut self.lanes[direction.index()];
+        lane.waiting -= 1;
+        lane.stats.forwarded += 1;
+        lane.stats.forwarded_bytes += self.layer.wire_bytes(&frame.bytes) as u64;
+        Some((direction, frame.bytes))
     }
 
     /// Gives a buffer of [`Emulator::poll_frame`] back to be used again; nothing is lost if it is not.
@@ -84,7 +78,8 @@ impl Emulator {
     /// When the next frame is due; `None` when none is under way.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.lanes.iter().filter_map(Lane::due).min()
+        let passed = self.passed.front().map(|(at, ..)| *at);
+        passed.or_else(|| self.lanes.iter().filter_map(Lane::due).min())
     }
 
     /// Changes what a direction does from now on; frames under way keep their time.
@@ -111,9 +106,8 @@ impl Emulator {
     }
 
     /// Puts other boxes on the line, which know nothing of earlier packets.
-    pub fn set_middleboxes(&mut self, middleboxes: Vec<Middlebox>, now: Instant) {
-        let _ = now;
-        self.chain.set_boxes(middleboxes);
+    pub fn set_middleboxes(&mut self, middleboxes: &[Middlebox], now: Instant) {
+        self.chain.set_boxes(middleboxes, now);
     }
 
     /// Drops every packet of `flow`, both ways and until it is revived, in front of the boxes: the flow is the client's.
@@ -133,11 +127,13 @@ impl Emulator {
     }
 
     /// Rebinds every flow of each [`Middlebox::Nat`]: the next packet from the client gets a new mapping, the old one is gone.
-    pub fn rebind(&mut self) {}
+    pub fn rebind(&mut self, now: Instant) {
+        self.chain.rebind(now);
+    }
 
     /// Rebinds one flow, given as the client sees it.
     pub fn rebind_flow(&mut self, flow: &Flow) {
-        let _ = flow;
+        self.chain.rebind_flow(flow);
     }
 
     /// What happened to the frames of a direction so far.
@@ -149,8 +145,50 @@ impl Emulator {
     /// The frames of a direction that have entered and neither come out nor been dropped.
     #[must_use]
     pub fn in_flight(&self, direction: Direction) -> usize {
-        let passed = self.passed.iter().filter(|(_, other, _)| *other == direction).count();
-        self.lanes[direction.index()].in_flight() + passed
+        self.lanes[direction.index()].in_flight()
+    }
+
+    /// Moves what is due out of the lanes, in the order of time: what a box sees does not depend on how late somebody asks.
+    fn advance(&mut self, now: Instant) {
+        while let Some(direction) = self.next_lane() {
+            let lane = &mut self.lanes[direction.index()];
+            let Some((due, frame)) = lane.poll(now) else {
+                return;
+            };
+            if self.place.is_first_for(direction) {
+                self.arrive(direction, frame, due);
+            } else {
+                self.pass_boxes(direction, frame, due);
+            }
+        }
+    }
+
+    /// Leads a frame through the boxes, and whatever they have made up because of it.
+    fn pass_boxes(&mut self, direction: Direction, mut frame: Frame, now: Instant) {
+        let stats = &mut self.lanes[direction.index()].stats;
+        let verdict = self.chain.handle(direction, &mut frame, now, stats);
+        self.leave_boxes(direction, frame, verdict, now);
+        while let Some((direction, next, mut frame)) = self.chain.next_forged() {
+            let stats = &mut self.lanes[direction.index()].stats;
+            stats.forged += 1;
+            let verdict = self.chain.handle_from(direction, next, &mut frame, now, stats);
+            self.leave_boxes(direction, frame, verdict, now);
+        }
+    }
+
+    fn leave_boxes(&mut self, direction: Direction, frame: Frame, verdict: Result<(), Cause>, now: Instant) {
+        let lane = &mut self.lanes[direction.index()];
+        match verdict {
+            Err(cause) => lane.drop(frame, cause, &mut self.pool),
+            Ok(()) if self.place.is_first_for(direction) => lane.enqueue(frame, now, &mut self.pool),
+            Ok(()) if lane.is_full() => lane.drop(frame, Cause::Overflow, &mut self.pool),
+            Ok(()) => self.arrive(direction, frame, now),
+        }
+    }
+
+    fn arrive(&mut self, direction: Direction, frame: Frame, now: Instant) {
+        self.lanes[direction.index()].waiting += 1;
+        self.passed.push_back((now, direction, frame));
     }
 
     fn next_lane(&self) -> Option<Direction> {
@@ -159,5 +197,117 @@ impl Emulator {
     }
 }
 
-/// Generators drawn from one seed: one for each lane and one for the boxes.
-const SEEDS: u64 = 3;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::{TCP, UDP};
+    use crate::loss::Loss;
+    use crate::tcp::{ACK, SYN};
+    use crate::testing::{CLIENT, MILLISECOND, Rig, SERVER, Tcp, ethernet, flow, numbered, udp};
+
+    #[test]
+    fn a_killed_flow_stays_dead_both_ways_while_others_pass() {
+        let mut rig = Rig::new(Line::new(Profile::CLEAR));
+        let packet = |direction, port: u16| {
+            Tcp::between(&format!("10.0.0.2:{port}"), SERVER, direction, ACK).payload(10).packet()
+        };
+        assert_eq!(rig.emulator.newest_tcp_flow(), None);
+        assert!(rig.passes(Direction::Out, &packet(Direction::Out, 40000)));
+        assert!(rig.passes(Direction::Out, &udp("10.0.0.2:9", SERVER, 60)));
+        assert_eq!(rig.emulator.newest_tcp_flow(), Some(flow(TCP)));
+        rig.emulator.kill_flow(flow(TCP));
+        assert_eq!(rig.emulator.newest_tcp_flow(), None);
+        for direction in Direction::BOTH {
+            assert!(rig.pass(direction, &packet(direction, 40000)).is_empty());
+            assert_eq!(rig.stats(direction).killed, 1);
+            assert!(rig.passes(direction, &packet(direction, 40001)));
+        }
+        assert_ne!(rig.emulator.newest_tcp_flow(), Some(flow(TCP)));
+        rig.emulator.revive_flow(&flow(TCP));
+        assert!(rig.passes(Direction::In, &packet(Direction::In, 40000)));
+    }
+
+    #[test]
+    fn boxes_see_what_the_line_has_left_over_only_on_the_far_side() {
+        let lossy = Profile { loss: Loss::Random(1.0), ..Profile::CLEAR };
+        for (place, [out, inward]) in [(End::Router, [0, 1]), (End::Client, [1, 0])] {
+            let mut rig = Rig::new(Line::new(lossy).with(Middlebox::DropUdp).at(place));
+            for direction in Direction::BOTH {
+                rig.send(direction, &udp(CLIENT, SERVER, 60));
+            }
+            assert_eq!(rig.stats(Direction::Out).udp, out, "{place:?}");
+            assert_eq!(rig.stats(Direction::In).udp, inward, "{place:?}");
+        }
+    }
+
+    #[test]
+    fn a_box_behind_the_line_sees_packets_when_they_arrive_there() {
+        let slow = Profile { delay: MILLISECOND * 100, ..Profile::CLEAR };
+        let kill = Middlebox::KillFlow { after_bytes: None, after_time: Some(MILLISECOND * 10) };
+        let mut rig = Rig::new(Line::new(slow).with(kill));
+        rig.send(Direction::Out, &Tcp::new(Direction::Out, SYN).packet());
+        rig.wait(MILLISECOND * 105);
+        // Nobody has asked for the first packet yet, but it was at the box 5 ms ago.
+        rig.send(Direction::In, &Tcp::new(Direction::In, ACK).packet());
+        rig.wait(MILLISECOND * 6);
+        rig.send(Direction::In, &Tcp::new(Direction::In, ACK).packet());
+        assert_eq!(rig.stats(Direction::In).killed, 1);
+        assert_eq!(rig.take().len(), 1);
+        rig.wait(MILLISECOND * 100);
+        assert_eq!(rig.take().len(), 1);
+    }
+
+    #[test]
+    fn packets_meet_the_boxes_in_the_order_of_their_way() {
+        let line = Line::new(Profile::CLEAR)
+            .with(Middlebox::Mtu { size: 100, icmp: false })
+            .with(Middlebox::DropUdp);
+        let mut rig = Rig::new(line);
+        for direction in Direction::BOTH {
+            rig.send(direction, &udp(CLIENT, SERVER, 200));
+        }
+        assert_eq!((rig.stats(Direction::Out).too_big, rig.stats(Direction::In).too_big), (1, 0));
+        assert_eq!((rig.stats(Direction::Out).udp, rig.stats(Direction::In).udp), (0, 1));
+    }
+
+    #[test]
+    fn what_a_box_makes_up_meets_the_boxes_on_its_way_and_the_line() {
+        let line = Line::new(Profile { delay: MILLISECOND * 7, ..Profile::CLEAR })
+            .with(Middlebox::Mtu { size: 60, icmp: false })
+            .with(Middlebox::Mtu { size: 50, icmp: true });
+        let mut rig = Rig::new(line);
+        rig.send(Direction::In, &udp(SERVER, CLIENT, 55));
+        assert_eq!(rig.take()[0].0, Direction::Out, "the sender is at the near end");
+        rig.send(Direction::Out, &udp(CLIENT, SERVER, 55));
+        rig.wait(MILLISECOND * 7);
+        assert!(rig.take().is_empty());
+        assert_eq!(
+            (rig.stats(Direction::In).forged, rig.stats(Direction::In).too_big),
+            (1, 2),
+            "too big itself"
+        );
+    }
+
+    #[test]
+    fn what_is_no_ip_passes_every_box() {
+        let line = Line::new(Profile::CLEAR)
+            .with(Middlebox::DropUdp)
+            .with(Middlebox::RequireHandshake)
+            .with(Middlebox::Mtu { size: 10, icmp: true });
+        let mut rig = Rig::seeded(line, Layer::Ethernet, 1);
+        let mut arp = ethernet(&numbered(1, 60));
+        arp[12..14].copy_from_slice(&[8, 6]);
+        assert!(rig.passes(Direction::Out, &arp));
+        assert!(rig.passes(Direction::In, &[0; 13]));
+    }
+
+    #[test]
+    fn a_recycled_buffer_shows_nothing_of_what_was_in_it() {
+        let mut rig = Rig::new(Line::new(Profile::CLEAR));
+        let (_, buffer) = rig.pass(Direction::Out, &numbered(1, 1500)).pop().unwrap();
+        rig.emulator.recycle(buffer);
+        assert!(rig.passes(Direction::Out, &udp(CLIENT, SERVER, 40)));
+        assert_eq!(rig.emulator.newest_tcp_flow(), None);
+        assert_eq!(flow(UDP).protocol, UDP);
+    }
+}

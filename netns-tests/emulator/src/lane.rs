@@ -1,19 +1,18 @@
 //! One direction of a line: queue, loss, corruption, duplication, delay and order.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::ip::{Flow, Layer};
 use crate::loss::Dice;
 use crate::middlebox::Frame;
-use crate::packet::{Flow, Layer};
 use crate::pool::Pool;
 use crate::profile::Profile;
 use crate::stats::{Cause, Stats};
 use crate::table::Table;
+use crate::travelling::Travelling;
 
 /// One direction.
 #[derive(Debug)]
@@ -32,6 +31,8 @@ pub(crate) struct Lane {
     last_due: Option<Instant>,
     slow: Table<Flow, SlowFlow>,
     travelling: Travelling,
+    /// Frames that have left the lane and wait to be taken, or have not reached it yet.
+    pub(crate) waiting: usize,
 }
 
 impl Lane {
@@ -48,6 +49,7 @@ impl Lane {
             last_due: None,
             slow: Table::new(MAX_SLOW_FLOWS),
             travelling: Travelling::default(),
+            waiting: 0,
         }
     }
 
@@ -93,7 +95,7 @@ impl Lane {
 
     /// When the next frame is due; `None` when none is under way.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.travelling.next().map(|(due, _)| due)
+        self.travelling.due()
     }
 
     /// The next frame if it is due.
@@ -102,7 +104,11 @@ impl Lane {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.travelling.len()
+        self.travelling.len() + self.waiting
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.in_flight() >= MAX_IN_FLIGHT
     }
 
     pub(crate) fn drop(&mut self, frame: Frame, cause: Cause, pool: &mut Pool) {
@@ -119,14 +125,14 @@ impl Lane {
         if start - now > self.profile.queue {
             return None;
         }
-        let departure = start + transmission_time(bytes, rate);
+        let departure = start + transmission_time(bytes as u64, rate);
         self.busy_until = Some(departure);
         Some(departure)
     }
 
     /// What happens behind the bottleneck to a frame that is not lost.
     fn propagate(&mut self, mut frame: Frame, departure: Instant, pool: &mut Pool) {
-        if self.travelling.len() >= MAX_IN_FLIGHT {
+        if self.is_full() {
             self.drop(frame, Cause::Overflow, pool);
             return;
         }
@@ -136,21 +142,20 @@ impl Lane {
             self.flip_bits(&mut frame.bytes);
         }
         let jitter = self.profile.jitter.most.mul_f64(self.random.random_range(0.0..1.0));
-        let due = departure + self.profile.delay + jitter;
+        let slow = flow.and_then(|flow| self.slow.get_mut(&flow));
+        let (extra, last_due) =
+            slow.map_or((Duration::ZERO, &mut self.last_due), |slow| (slow.extra, &mut slow.last_due));
+        let due = departure + self.profile.delay + extra + jitter;
         let reorder = self.profile.reorder;
         if self.random.random_bool(reorder.share) && reorder.distance > 0 {
             self.stats.reordered += 1;
             self.travelling.hold(frame, due + reorder.longest, reorder.distance);
             return;
         }
-        let slow = flow.and_then(|flow| self.slow.get_mut(&flow));
-        let (extra, last_due) =
-            slow.map_or((Duration::ZERO, &mut self.last_due), |slow| (slow.extra, &mut slow.last_due));
-        let keeps_order = self.profile.jitter.keeps_order;
-        let due = due + extra;
-        let earliest = if keeps_order { last_due.map_or(due, |last| due.max(last)) } else { due };
-        *last_due = Some(last_due.map_or(earliest, |last| last.max(earliest)));
-        self.travelling.push(frame, earliest);
+        let last = last_due.unwrap_or(due);
+        let due = if self.profile.jitter.keeps_order { due.max(last) } else { due };
+        *last_due = Some(last.max(due));
+        self.travelling.push(frame, due);
     }
 
     /// The frame's flow if it has a delay of its own.
@@ -180,129 +185,10 @@ struct SlowFlow {
     last_due: Option<Instant>,
 }
 
-/// The frames under way, in the order in which they are due; those due at the same time in the order in which they came.
-///
-/// Most frames come in that order and stand in a queue; a heap is there for those that overtake.
-#[derive(Debug, Default)]
-struct Travelling {
-    ordered: VecDeque<Entry>,
-    overtaking: BinaryHeap<Reverse<Entry>>,
-    held: Vec<Held>,
-    count: u64,
-}
-
-impl Travelling {
-    fn len(&self) -> usize {
-        self.ordered.len() + self.overtaking.len() + self.held.len()
-    }
-
-    /// Adds a frame, and behind it the held frames that it is the last to overtake.
-    fn push(&mut self, frame: Frame, due: Instant) {
-        self.insert(frame, due);
-        for held in &mut self.held {
-            held.distance -= 1;
-        }
-        let mut n = 0;
-        while n < self.held.len() {
-            if self.held[n].distance == 0 {
-                let frame = self.held.remove(n).entry.frame;
-                self.insert(frame, due);
-            } else {
-                n += 1;
-            }
-        }
-    }
-
-    /// Keeps a frame until `distance` others have come, or until `due`.
-    fn hold(&mut self, frame: Frame, due: Instant, distance: u32) {
-        let entry = self.entry(frame, due);
-        self.held.push(Held { distance, entry });
-    }
-
-    fn insert(&mut self, frame: Frame, due: Instant) {
-        let entry = self.entry(frame, due);
-        if self.ordered.back().is_none_or(|last| last.due <= due) {
-            self.ordered.push_back(entry);
-        } else {
-            self.overtaking.push(Reverse(entry));
-        }
-    }
-
-    fn entry(&mut self, frame: Frame, due: Instant) -> Entry {
-        self.count += 1;
-        Entry { due, number: self.count, frame }
-    }
-
-    /// When the next frame is due, and where it stands.
-    fn next(&self) -> Option<(Instant, Place)> {
-        let ordered = self.ordered.front().map(|entry| (entry.key(), Place::Ordered));
-        let overtaking = self.overtaking.peek().map(|Reverse(entry)| (entry.key(), Place::Overtaking));
-        let held = self.held.iter().enumerate().map(|(n, held)| (held.entry.key(), Place::Held(n)));
-        let first = ordered.into_iter().chain(overtaking).chain(held).min_by_key(|(key, _)| *key);
-        first.map(|((due, _), place)| (due, place))
-    }
-
-    fn pop(&mut self, now: Instant) -> Option<(Instant, Frame)> {
-        let (due, place) = self.next().filter(|(due, _)| *due <= now)?;
-        let entry = match place {
-            Place::Ordered => self.ordered.pop_front()?,
-            Place::Overtaking => self.overtaking.pop()?.0,
-            Place::Held(n) => self.held.remove(n).entry,
-        };
-        Some((due, entry.frame))
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    Ordered,
-    Overtaking,
-    Held(usize),
-}
-
-/// A frame that waits to be overtaken; its time is the latest at which it goes on.
-#[derive(Debug)]
-struct Held {
-    distance: u32,
-    entry: Entry,
-}
-
-#[derive(Debug)]
-struct Entry {
-    due: Instant,
-    number: u64,
-    frame: Frame,
-}
-
-impl Entry {
-    const fn key(&self) -> (Instant, u64) {
-        (self.due, self.number)
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.key().cmp(&other.key())
-    }
-}
-
 /// How long `bytes` take at `rate` bit/s.
-fn transmission_time(bytes: usize, rate: u64) -> Duration {
-    Duration::from_nanos((bytes as u64 * 8).saturating_mul(NANOSECONDS) / rate.max(1))
+pub(crate) fn transmission_time(bytes: u64, rate: u64) -> Duration {
+    let nanoseconds = u128::from(bytes) * BITS_TIMES_NANOSECONDS / u128::from(rate.max(1));
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }
 
 /// Bound on the frames under way in one direction: one second of full packets at 786 Mbit/s, 100 MB.
@@ -314,4 +200,304 @@ const MAX_SLOW_FLOWS: usize = 1024;
 /// A corrupted frame has one to so many bits flipped: our choice; a single one is what checksums find best.
 const MOST_FLIPS: u32 = 4;
 
-const NANOSECONDS: u64 = 1_000_000_000;
+const BITS_TIMES_NANOSECONDS: u128 = 8 * 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::Loss;
+    use crate::profile::{Blackouts, Jitter, Reorder};
+    use crate::testing::{CLIENT, FULL, MILLISECOND, Rig, SERVER, ethernet, flow, number_of, numbered, udp};
+    use crate::{Direction, Line, UDP};
+
+    const FRAMES: u32 = 50_000;
+
+    fn rig(profile: Profile) -> Rig {
+        Rig::new(Line::new(profile))
+    }
+
+    /// The numbers of the packets, in the order in which they came out.
+    fn order(arrivals: &[(Duration, Vec<u8>)]) -> Vec<u32> {
+        arrivals.iter().map(|(_, packet)| number_of(packet)).collect()
+    }
+
+    /// How long each packet took, if one was sent each millisecond.
+    fn delays(arrivals: &[(Duration, Vec<u8>)]) -> Vec<Duration> {
+        arrivals.iter().map(|(at, packet)| *at - MILLISECOND * number_of(packet)).collect()
+    }
+
+    fn mean(delays: &[Duration]) -> f64 {
+        delays.iter().map(Duration::as_secs_f64).sum::<f64>() / delays.len() as f64
+    }
+
+    #[test]
+    fn gives_fifty_milliseconds_when_asked_for_fifty() {
+        let profile = Profile { delay: MILLISECOND * 50, ..Profile::CLEAR };
+        for layer in [Layer::Ip, Layer::Ethernet] {
+            let mut rig = Rig::seeded(Line::new(profile), layer, 1);
+            let frame = |n| if layer == Layer::Ip { numbered(n, FULL) } else { ethernet(&numbered(n, FULL)) };
+            let arrivals = rig.run(Direction::Out, 1000, MILLISECOND, frame);
+            assert_eq!(order(&arrivals), Vec::from_iter(0..1000));
+            assert!(delays(&arrivals).iter().all(|delay| *delay == MILLISECOND * 50), "{layer:?}");
+            assert_eq!(rig.stats(Direction::Out).forwarded_bytes, 1000 * FULL as u64);
+        }
+    }
+
+    #[test]
+    fn loses_five_percent_when_asked_for_five_in_each_direction_and_whatever_the_seed() {
+        let profile = Profile { loss: Loss::Random(0.05), ..Profile::CLEAR };
+        let packet = numbered(0, 100);
+        for seed in 0..4 {
+            for direction in Direction::BOTH {
+                let mut rig = Rig::seeded(Line::new(profile), Layer::Ip, seed);
+                rig.run(direction, FRAMES, Duration::from_micros(10), |_| packet.clone());
+                let stats = rig.stats(direction);
+                // Four standard deviations of a binomial of 50,000 at 5 %.
+                assert!((2305..=2695).contains(&stats.lost), "seed {seed}: {stats:?}");
+                assert_eq!(stats.lost + stats.forwarded, u64::from(FRAMES), "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn loses_in_bursts_as_long_as_asked() {
+        let profile = Profile { loss: Loss::bursts(0.05, 8.0), ..Profile::CLEAR };
+        let mut rig = rig(profile);
+        let arrivals = rig.run(Direction::Out, FRAMES, Duration::from_micros(10), |n| numbered(n, 100));
+        let bursts = order(&arrivals).windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
+        let lost = f64::from(FRAMES) - arrivals.len() as f64;
+        assert!((0.042..0.058).contains(&(lost / f64::from(FRAMES))), "{lost}");
+        assert!((7.0..9.0).contains(&(lost / bursts as f64)), "{lost} in {bursts}");
+        assert!((lost - rig.stats(Direction::Out).lost as f64).abs() < 0.5);
+    }
+
+    #[test]
+    fn loses_the_same_frames_again_with_the_same_seed_whatever_the_other_lane_carries() {
+        let profile = Profile { loss: Loss::Random(0.2), ..Profile::CLEAR };
+        let outcome = |seed, others| {
+            let mut rig = Rig::seeded(Line::new(profile), Layer::Ip, seed);
+            rig.run(Direction::Out, others, MILLISECOND, |n| numbered(n, 100));
+            order(&rig.run(Direction::In, 1000, MILLISECOND, |n| numbered(n, 100)))
+        };
+        assert_eq!(outcome(7, 0), outcome(7, 0));
+        assert_eq!(outcome(7, 0), outcome(7, 100));
+        assert_ne!(outcome(7, 0), outcome(8, 0));
+    }
+
+    #[test]
+    fn the_two_lanes_do_not_lose_the_same() {
+        let mut rig = rig(Profile { loss: Loss::Random(0.2), ..Profile::CLEAR });
+        let [out, inward] = Direction::BOTH
+            .map(|direction| order(&rig.run(direction, 1000, MILLISECOND, |n| numbered(n, 100))));
+        assert_ne!(out, inward);
+    }
+
+    #[test]
+    fn sends_at_the_rate_and_drops_what_the_queue_cannot_hold() {
+        // 12 Mbit/s = one full packet a millisecond, offered at twice that for 1 s.
+        let profile = Profile { rate: Some(12_000_000), queue: MILLISECOND * 100, ..Profile::CLEAR };
+        let mut rig = rig(profile);
+        let arrivals = rig.run(Direction::Out, 2000, MILLISECOND / 2, |n| numbered(n, FULL));
+        for pair in arrivals.windows(2) {
+            assert_eq!(pair[1].0 - pair[0].0, MILLISECOND);
+        }
+        // What was sent in the second, and what the queue held at its end.
+        assert!((1098..=1102).contains(&arrivals.len()), "{}", arrivals.len());
+        assert_eq!(rig.stats(Direction::Out).queue_full, 2000 - arrivals.len() as u64);
+        let waits = arrivals.iter().map(|(at, packet)| *at - MILLISECOND / 2 * number_of(packet));
+        assert_eq!(waits.max(), Some(MILLISECOND * 101), "the queue, and the packet's own time");
+    }
+
+    #[test]
+    fn a_lost_frame_uses_its_share_of_the_rate() {
+        let loss = Loss::Random(0.5);
+        let profile = Profile { rate: Some(12_000_000), queue: MILLISECOND * 50, loss, ..Profile::CLEAR };
+        let mut rig = rig(profile);
+        rig.run(Direction::Out, 4000, MILLISECOND / 2, |n| numbered(n, FULL));
+        let stats = rig.stats(Direction::Out);
+        assert!((2048..=2052).contains(&(stats.lost + stats.forwarded)), "{stats:?}");
+        assert!((900..=1150).contains(&stats.forwarded), "{stats:?}");
+    }
+
+    #[test]
+    fn a_blackout_drops_its_direction_until_it_ends() {
+        let mut rig = rig(Profile::CLEAR);
+        rig.emulator.set_blackout(Direction::In, true);
+        assert!(!rig.passes(Direction::In, &numbered(1, 60)));
+        assert!(rig.passes(Direction::Out, &numbered(2, 60)));
+        rig.emulator.set_blackout(Direction::In, false);
+        assert!(rig.passes(Direction::In, &numbered(3, 60)));
+        assert_eq!(rig.stats(Direction::In).blackout, 1);
+    }
+
+    #[test]
+    fn blackouts_come_as_scheduled_and_only_their_own_way() {
+        let blackouts = Blackouts::every(MILLISECOND * 1000, MILLISECOND * 500, MILLISECOND * 100);
+        let mut rig = rig(Profile::CLEAR);
+        rig.wait(MILLISECOND * 300);
+        let profile = Profile { blackouts: Some(blackouts), ..Profile::CLEAR };
+        let now = rig.now();
+        rig.emulator.set_profile(Direction::Out, profile, now);
+        let arrivals = rig.run(Direction::Out, 3000, MILLISECOND, |n| numbered(n, 60));
+        let dark = |n: u32| (500..600).contains(&(n % 1000));
+        assert_eq!(order(&arrivals), Vec::from_iter((0..3000).filter(|n| !dark(*n))));
+        assert_eq!(rig.stats(Direction::Out).blackout, 300);
+        assert_eq!(rig.run(Direction::In, 1000, MILLISECOND, |n| numbered(n, 60)).len(), 1000);
+    }
+
+    #[test]
+    fn what_is_under_way_survives_a_blackout() {
+        let mut rig = rig(Profile { delay: MILLISECOND * 10, ..Profile::CLEAR });
+        rig.send(Direction::Out, &numbered(1, 60));
+        rig.emulator.set_blackout(Direction::Out, true);
+        rig.wait(MILLISECOND * 10);
+        assert_eq!(rig.take().len(), 1);
+    }
+
+    #[test]
+    fn ordered_jitter_keeps_the_order_and_stays_within_its_bound() {
+        let jitter = Jitter::ordered(MILLISECOND * 20);
+        let mut rig = rig(Profile { delay: MILLISECOND * 50, jitter, ..Profile::CLEAR });
+        let arrivals = rig.run(Direction::Out, 10_000, MILLISECOND, |n| numbered(n, 60));
+        assert_eq!(order(&arrivals), Vec::from_iter(0..10_000));
+        assert!(delays(&arrivals).iter().all(|delay| (50..=70).contains(&delay.as_millis())));
+        // Far apart, no frame waits for another.
+        let gap = MILLISECOND * 30;
+        let arrivals = rig.run(Direction::Out, 10_000, gap, |n| numbered(n, 60));
+        let delays: Vec<_> = arrivals.iter().map(|(at, packet)| *at - gap * number_of(packet)).collect();
+        assert!((0.0597..0.0603).contains(&mean(&delays)), "{}", mean(&delays));
+    }
+
+    #[test]
+    fn unordered_jitter_is_even_and_lets_frames_overtake() {
+        let jitter = Jitter::unordered(MILLISECOND * 20);
+        let mut rig = rig(Profile { delay: MILLISECOND * 50, jitter, ..Profile::CLEAR });
+        let arrivals = rig.run(Direction::Out, 10_000, MILLISECOND, |n| numbered(n, 60));
+        assert_eq!(arrivals.len(), 10_000);
+        assert!(!order(&arrivals).is_sorted());
+        assert!(arrivals.iter().map(|(at, _)| at).is_sorted());
+        let delays = delays(&arrivals);
+        assert!(delays.iter().all(|delay| (50..=70).contains(&delay.as_millis())));
+        assert!((0.0597..0.0603).contains(&mean(&delays)), "{}", mean(&delays));
+        let early = delays.iter().filter(|delay| **delay < MILLISECOND * 55).count();
+        assert!((2300..2700).contains(&early), "a quarter in the first quarter: {early}");
+    }
+
+    #[test]
+    fn reordered_frames_are_overtaken_by_as_many_as_asked() {
+        let mut rig = rig(Profile { reorder: Reorder::new(0.02, 5), ..Profile::CLEAR });
+        let arrivals = rig.run(Direction::Out, 50_000, MILLISECOND, |n| numbered(n, 60));
+        let (mut held, mut highest) = (Vec::new(), None);
+        for (place, n) in order(&arrivals).into_iter().enumerate() {
+            if highest.is_some_and(|highest| n < highest) {
+                held.push((place, n));
+            }
+            highest = highest.max(Some(n));
+        }
+        // 2 % of 50,000, four standard deviations of 31.
+        assert!((875..=1125).contains(&held.len()), "{}", held.len());
+        // A held frame may itself be overtaken by one that was held later; what overtakes it in all is five that went on.
+        let five = held.iter().filter(|(place, n)| *place == *n as usize + 5).count();
+        assert!(five * 10 > held.len() * 8, "{five} of {}", held.len());
+        assert!(held.iter().all(|(place, n)| (4..=8).contains(&(*place - *n as usize))), "{held:?}");
+        assert_eq!(rig.stats(Direction::Out).forwarded, 50_000);
+        assert!(rig.stats(Direction::Out).reordered >= held.len() as u64);
+    }
+
+    #[test]
+    fn a_held_frame_that_nothing_follows_comes_late() {
+        let reorder = Reorder { longest: MILLISECOND * 30, ..Reorder::new(1.0, 3) };
+        let mut rig = rig(Profile { delay: MILLISECOND * 10, reorder, ..Profile::CLEAR });
+        let arrivals = rig.run(Direction::Out, 2, MILLISECOND, |n| numbered(n, 60));
+        assert_eq!(delays(&arrivals), [MILLISECOND * 40; 2]);
+    }
+
+    #[test]
+    fn duplicates_as_many_as_asked() {
+        let mut rig = rig(Profile { duplicate: 0.1, ..Profile::CLEAR });
+        let arrivals = rig.run(Direction::Out, 20_000, MILLISECOND, |n| numbered(n, 60));
+        let order = order(&arrivals);
+        let twice = order.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
+        // 10 % of 20,000, four standard deviations of 42.
+        assert!((1830..=2170).contains(&twice), "{twice}");
+        assert_eq!(rig.stats(Direction::Out).duplicated, twice);
+        assert_eq!(rig.stats(Direction::Out).forwarded, 20_000 + twice);
+        assert!(order.is_sorted());
+    }
+
+    #[test]
+    fn corrupts_as_many_as_asked_and_never_the_ethernet_header() {
+        let line = Line::new(Profile { corrupt: 0.1, ..Profile::CLEAR });
+        let mut rig = Rig::seeded(line, Layer::Ethernet, 4);
+        let sent = ethernet(&udp(CLIENT, SERVER, 100));
+        let arrivals = rig.run(Direction::In, 20_000, MILLISECOND, |_| sent.clone());
+        let flips = |frame: &[u8]| -> u32 {
+            frame.iter().zip(&sent).map(|(one, other)| (one ^ other).count_ones()).sum()
+        };
+        let bad: Vec<_> = arrivals.iter().filter(|(_, frame)| *frame != sent).collect();
+        let count = rig.stats(Direction::In).corrupted;
+        assert!((1830..=2170).contains(&count), "{count}");
+        // Two flips may undo each other.
+        assert!((count - 5..=count).contains(&(bad.len() as u64)), "{count} and {}", bad.len());
+        assert!(bad.iter().all(|(_, frame)| (1..=4).contains(&flips(frame)) && frame.len() == sent.len()));
+        assert!(arrivals.iter().all(|(_, frame)| frame[..14] == sent[..14]));
+        for at in 14..sent.len() {
+            assert!(bad.iter().any(|(_, frame)| frame[at] != sent[at]), "byte {at} is never hit");
+        }
+    }
+
+    #[test]
+    fn one_flow_can_be_slower_than_the_others() {
+        let mut rig = rig(Profile { delay: MILLISECOND * 10, ..Profile::CLEAR });
+        rig.emulator.set_flow_delay(flow(UDP), MILLISECOND * 25);
+        let other = udp("10.0.0.2:40001", SERVER, 60);
+        let arrivals = rig.run(Direction::Out, 1000, MILLISECOND, |n| {
+            if n % 2 == 0 { numbered(n, 60) } else { [&other[..56], &n.to_be_bytes()].concat() }
+        });
+        for (at, packet) in &arrivals {
+            let n = number_of(packet);
+            let expected = if n.is_multiple_of(2) { 35 } else { 10 };
+            assert_eq!(*at - MILLISECOND * n, MILLISECOND * expected, "{n}");
+        }
+        rig.emulator.set_flow_delay(flow(UDP), Duration::ZERO);
+        assert_eq!(delays(&rig.run(Direction::In, 1, MILLISECOND, |n| numbered(n, 60))), [MILLISECOND * 10]);
+    }
+
+    #[test]
+    fn a_flow_that_is_no_longer_slow_does_not_overtake_itself() {
+        let mut rig = rig(Profile::CLEAR);
+        rig.emulator.set_flow_delay(flow(UDP), MILLISECOND * 25);
+        rig.send(Direction::Out, &numbered(0, 60));
+        rig.emulator.set_flow_delay(flow(UDP), Duration::ZERO);
+        rig.send(Direction::Out, &numbered(1, 60));
+        assert!(rig.take().is_empty());
+        rig.wait(MILLISECOND * 25);
+        let order: Vec<u32> = rig.take().iter().map(|(_, packet)| number_of(packet)).collect();
+        assert_eq!(order, [0, 1]);
+    }
+
+    #[test]
+    fn keeps_the_order_when_the_delay_shrinks() {
+        let mut rig = rig(Profile { delay: MILLISECOND * 50, ..Profile::CLEAR });
+        rig.send(Direction::Out, &numbered(0, 60));
+        let now = rig.now();
+        rig.emulator.set_profile(Direction::Out, Profile::CLEAR, now);
+        rig.send(Direction::Out, &numbered(1, 60));
+        assert!(rig.take().is_empty());
+        rig.wait(MILLISECOND * 50);
+        let order: Vec<u32> = rig.take().iter().map(|(_, packet)| number_of(packet)).collect();
+        assert_eq!(order, [0, 1]);
+    }
+
+    #[test]
+    fn holds_a_bounded_number_of_frames() {
+        for delay in [MILLISECOND * 1000, Duration::ZERO] {
+            let mut rig = rig(Profile { delay, ..Profile::CLEAR });
+            for _ in 0..=MAX_IN_FLIGHT {
+                rig.send(Direction::Out, &[0; 20]);
+            }
+            assert_eq!(rig.stats(Direction::Out).overflow, 1, "{delay:?}");
+            assert_eq!(rig.emulator.in_flight(Direction::Out), MAX_IN_FLIGHT, "{delay:?}");
+        }
+    }
+}

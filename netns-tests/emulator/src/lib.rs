@@ -23,22 +23,30 @@
 //!   received + duplicated + forged = forwarded + dropped() + in flight
 //! ```
 
+#[cfg(test)]
+mod accounting;
+mod checksum;
+mod craft;
 mod emulator;
+mod ip;
 mod lane;
 mod line;
 mod loss;
 mod middlebox;
-mod packet;
 mod pool;
 mod profile;
 mod stats;
 mod table;
+mod tcp;
+#[cfg(test)]
+mod testing;
+mod travelling;
 
 pub use emulator::Emulator;
+pub use ip::{Flow, Layer, TCP, UDP};
 pub use lane::MAX_IN_FLIGHT;
 pub use line::{Direction, End, Line};
 pub use loss::Loss;
 pub use middlebox::{MAX_FLOWS, Middlebox, Segment, Towards};
-pub use packet::{Flow, Layer, TCP, UDP};
 pub use profile::{Blackouts, Jitter, Profile, Reorder};
 pub use stats::Stats;

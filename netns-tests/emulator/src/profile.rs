@@ -136,13 +136,9 @@ impl Blackouts {
         let Some(since) = elapsed.checked_sub(self.start) else {
             return false;
         };
-        let since = match self.period {
-            Some(period) if !period.is_zero() => {
-                Duration::from_nanos_u128(since.as_nanos() % period.as_nanos())
-            }
-            _ => since,
-        };
-        since < self.length
+        let period = self.period.filter(|period| !period.is_zero());
+        let since = period.map_or(since.as_nanos(), |period| since.as_nanos() % period.as_nanos());
+        since < self.length.as_nanos()
     }
 }
 

@@ -7,22 +7,24 @@ use std::hash::Hash;
 /// show.
 #[derive(Debug)]
 pub(crate) struct Table<K, V> {
-    entries: HashMap<K, V>,
-    order: VecDeque<K>,
+    entries: HashMap<K, (u64, V)>,
+    /// The keys with the number of their insertion, oldest first; those removed since then still stand here for a while.
+    order: VecDeque<(K, u64)>,
     bound: usize,
+    insertions: u64,
 }
 
-impl<K: Hash + Eq + Clone, V> Table<K, V> {
+impl<K: Hash + Eq + Copy, V> Table<K, V> {
     pub(crate) fn new(bound: usize) -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), bound }
+        Self { entries: HashMap::new(), order: VecDeque::new(), bound, insertions: 0 }
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        self.entries.get(key)
+        self.entries.get(key).map(|(_, value)| value)
     }
 
     pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.entries.get_mut(key)
+        self.entries.get_mut(key).map(|(_, value)| value)
     }
 
     pub(crate) fn contains(&self, key: &K) -> bool {
@@ -33,23 +35,54 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
         self.entries.is_empty()
     }
 
-    /// Sets the value of `key`; gives back the entry that had to go.
+    /// The value of `key`, made by `default` if there is none.
+    pub(crate) fn entry(&mut self, key: K, default: impl FnOnce() -> V) -> &mut V {
+        if !self.contains(&key) {
+            self.make_room_for(key);
+        }
+        let number = self.insertions;
+        &mut self.entries.entry(key).or_insert_with(|| (number, default())).1
+    }
+
+    /// Sets the value of `key`, which keeps its age; gives back the entry that had to go.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
-        if self.entries.insert(key.clone(), value).is_some() {
+        if let Some(present) = self.get_mut(&key) {
+            *present = value;
             return None;
         }
-        self.order.push_back(key);
-        if self.entries.len() <= self.bound {
-            return None;
-        }
-        let oldest = self.order.pop_front()?;
-        self.entries.remove_entry(&oldest)
+        let gone = self.make_room_for(key);
+        self.entries.insert(key, (self.insertions, value));
+        gone
     }
 
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        let value = self.entries.remove(key)?;
-        self.order.retain(|other| other != key);
-        Some(value)
+        self.entries.remove(key).map(|(_, value)| value)
+    }
+
+    /// Gives `key` the next number; the oldest entry goes if there are as many as there may be.
+    fn make_room_for(&mut self, key: K) -> Option<(K, V)> {
+        let gone = if self.entries.len() < self.bound { None } else { self.remove_oldest() };
+        self.forget_removed();
+        self.insertions += 1;
+        self.order.push_back((key, self.insertions));
+        gone
+    }
+
+    fn remove_oldest(&mut self) -> Option<(K, V)> {
+        while let Some((key, number)) = self.order.pop_front() {
+            if self.entries.get(&key).is_some_and(|(present, _)| *present == number) {
+                return Some((key, self.remove(&key)?));
+            }
+        }
+        None
+    }
+
+    /// Keeps the list of keys within twice the bound.
+    fn forget_removed(&mut self) {
+        if self.order.len() > 2 * self.bound.max(1) {
+            let entries = &self.entries;
+            self.order.retain(|(key, number)| entries.get(key).is_some_and(|(present, _)| present == number));
+        }
     }
 }
 
@@ -69,14 +102,28 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_entry_leaves_room() {
+    fn a_removed_entry_leaves_room_and_is_new_when_it_comes_again() {
         let mut table = Table::new(2);
         table.insert('a', 1);
         table.insert('b', 2);
         assert_eq!(table.remove(&'a'), Some(1));
         assert_eq!(table.remove(&'a'), None);
-        assert_eq!(table.insert('c', 3), None);
-        assert_eq!(table.insert('d', 4), Some(('b', 2)));
+        assert_eq!(table.insert('a', 3), None);
+        assert_eq!(table.insert('c', 4), Some(('b', 2)));
+        assert_eq!(table.insert('d', 5), Some(('a', 3)));
         assert!(!table.is_empty());
+    }
+
+    #[test]
+    fn holds_its_bound_whatever_comes_and_goes() {
+        let mut table = Table::new(8);
+        for n in 0..10_000_u32 {
+            table.insert(n, n);
+            if n % 3 == 0 {
+                table.remove(&(n / 2));
+                table.remove(&n);
+            }
+            assert!(table.entries.len() <= 8 && table.order.len() <= 17, "{n}");
+        }
     }
 }

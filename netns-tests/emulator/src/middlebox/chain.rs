@@ -1,40 +1,77 @@
 //! The boxes of a line in their order, and the way of a packet through them.
 
-use crate::Layer;
-use crate::middlebox::{MAX_FLOWS, Middlebox};
-use crate::packet::{Flow, TCP, UDP};
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::ip::{Flow, Layer, TCP};
+use crate::line::Direction;
+use crate::middlebox::packet::Packet;
+use crate::middlebox::{MAX_FLOWS, Middlebox, Station};
 use crate::pool::Pool;
-use crate::stats::Cause;
+use crate::stats::{Cause, Stats};
 use crate::table::Table;
 
 /// A frame on its way.
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) bytes: Vec<u8>,
+    /// Whether a box has made it up; nothing is forged in answer to what is forged.
+    pub(crate) is_forged: bool,
 }
 
 impl Frame {
     pub(crate) fn copy(&self, pool: &mut Pool) -> Self {
-        Self { bytes: pool.copy(&self.bytes) }
+        Self { bytes: pool.copy(&self.bytes), is_forged: self.is_forged }
     }
 }
 
-/// All boxes of a line, and before them the list of flows that were killed by command.
+/// All boxes of a line, and on the client's side of them the list of flows that were killed by command.
 #[derive(Debug)]
 pub(crate) struct Chain {
     layer: Layer,
-    boxes: Vec<Middlebox>,
+    seeds: StdRng,
+    stations: Vec<Box<dyn Station>>,
     killed: Table<Flow, ()>,
     newest_tcp: Option<Flow>,
+    forged: VecDeque<Forged>,
+}
+
+/// What a box has made up: where it goes, and the place in the chain of the box it meets next.
+#[derive(Debug)]
+struct Forged {
+    direction: Direction,
+    next: usize,
+    frame: Frame,
 }
 
 impl Chain {
-    pub(crate) fn new(layer: Layer, boxes: Vec<Middlebox>) -> Self {
-        Self { layer, boxes, killed: Table::new(MAX_FLOWS), newest_tcp: None }
+    pub(crate) fn new(layer: Layer, boxes: &[Middlebox], seeds: StdRng, now: Instant) -> Self {
+        let mut chain = Self {
+            layer,
+            seeds,
+            stations: Vec::new(),
+            killed: Table::new(MAX_FLOWS),
+            newest_tcp: None,
+            forged: VecDeque::new(),
+        };
+        chain.set_boxes(boxes, now);
+        chain
     }
 
-    pub(crate) fn set_boxes(&mut self, boxes: Vec<Middlebox>) {
-        self.boxes = boxes;
+    pub(crate) fn set_boxes(&mut self, boxes: &[Middlebox], now: Instant) {
+        let stations = boxes.iter().map(|middlebox| middlebox.station(self.seeds.random(), now));
+        self.stations = stations.collect();
+    }
+
+    pub(crate) fn rebind(&mut self, now: Instant) {
+        self.stations.iter_mut().for_each(|station| station.rebind(now));
+    }
+
+    pub(crate) fn rebind_flow(&mut self, flow: &Flow) {
+        self.stations.iter_mut().for_each(|station| station.rebind_flow(flow));
     }
 
     pub(crate) fn kill(&mut self, flow: Flow) {
@@ -50,22 +87,79 @@ impl Chain {
         self.newest_tcp
     }
 
-    /// Lets a frame through, or says why not.
-    pub(crate) fn handle(&mut self, frame: &Frame) -> Result<(), Cause> {
-        let Some(header) = self.layer.parse(&frame.bytes) else {
+    /// Lets a frame past all boxes, or says which cause stopped it. Then ask for [`Chain::next_forged`].
+    pub(crate) fn handle(
+        &mut self,
+        direction: Direction,
+        frame: &mut Frame,
+        now: Instant,
+        stats: &mut Stats,
+    ) -> Result<(), Cause> {
+        let first = match direction {
+            Direction::Out => 0,
+            Direction::In => self.stations.len(),
+        };
+        self.handle_from(direction, first, frame, now, stats)
+    }
+
+    /// The next packet that a box has made up: its direction, where it is in the chain, and itself.
+    pub(crate) fn next_forged(&mut self) -> Option<(Direction, usize, Frame)> {
+        self.forged.pop_front().map(|forged| (forged.direction, forged.next, forged.frame))
+    }
+
+    /// As [`Chain::handle`] for a frame that is between two boxes: `next` of them are on the client's side of it.
+    pub(crate) fn handle_from(
+        &mut self,
+        direction: Direction,
+        next: usize,
+        frame: &mut Frame,
+        now: Instant,
+        stats: &mut Stats,
+    ) -> Result<(), Cause> {
+        let Some(mut packet) = Packet::new(self.layer, direction, frame, now, stats) else {
             return Ok(());
         };
-        if let Some(flow) = header.flow(&frame.bytes) {
-            if self.killed.contains(&flow) {
-                return Err(Cause::Killed);
+        match direction {
+            Direction::Out => {
+                if next == 0 {
+                    self.pass_client_side(&packet)?;
+                }
+                (next..self.stations.len()).try_for_each(|n| self.visit(n, &mut packet))
             }
-            if flow.protocol == TCP {
-                self.newest_tcp = Some(flow);
+            Direction::In => {
+                (0..next).rev().try_for_each(|n| self.visit(n, &mut packet))?;
+                self.pass_client_side(&packet)
             }
         }
-        if header.protocol == UDP && self.boxes.contains(&Middlebox::DropUdp) {
-            return Err(Cause::Udp);
+    }
+
+    fn visit(&mut self, station: usize, packet: &mut Packet<'_>) -> Result<(), Cause> {
+        let verdict = self.stations[station].handle(packet);
+        let forged = packet.take_forged().into_iter();
+        self.forged.extend(forged.map(|(direction, bytes)| Forged::leaving(station, direction, bytes)));
+        verdict
+    }
+
+    fn pass_client_side(&mut self, packet: &Packet<'_>) -> Result<(), Cause> {
+        let Some(flow) = packet.flow() else {
+            return Ok(());
+        };
+        if self.killed.contains(&flow) {
+            return Err(Cause::Killed);
+        }
+        if flow.protocol == TCP {
+            self.newest_tcp = Some(flow);
         }
         Ok(())
+    }
+}
+
+impl Forged {
+    fn leaving(station: usize, direction: Direction, bytes: Vec<u8>) -> Self {
+        let next = match direction {
+            Direction::Out => station + 1,
+            Direction::In => station,
+        };
+        Self { direction, next, frame: Frame { bytes, is_forged: true } }
     }
 }

@@ -1,11 +1,27 @@
 //! The boxes on a line, and the chain of them that packets pass.
 
+mod bucket;
 mod chain;
+mod forge;
+mod handshake;
+mod kill;
+mod mtu;
+mod nat;
+mod packet;
+mod police;
+mod rewrite;
+mod udp;
+mod window;
 
+use std::fmt::Debug;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) use chain::{Chain, Frame};
+use packet::Packet;
+
+use crate::ip::Flow;
+use crate::stats::Cause;
 
 /// A box on the line. Each looks at both directions; the tables of each are bounded by [`MAX_FLOWS`], the oldest flow is forgotten.
 ///
@@ -69,6 +85,44 @@ pub enum Middlebox {
         /// The addresses of the outside to take in turn, those of the packet's family; none leaves every flow its address.
         addresses: Vec<IpAddr>,
     },
+}
+
+impl Middlebox {
+    /// A NAT that is rebound by command only and leaves every flow its address.
+    pub const NAT: Self = Self::Nat { every: None, addresses: Vec::new() };
+
+    /// The box itself, which has seen nothing yet.
+    fn station(&self, seed: u64, now: Instant) -> Box<dyn Station> {
+        match self.clone() {
+            Self::DropUdp => Box::new(udp::DropUdp),
+            Self::LimitUdp { rate, burst } => {
+                Box::new(udp::LimitUdp { rate, burst, buckets: bucket::Bucket::PAIR })
+            }
+            Self::KillFlow { after_bytes, after_time } => {
+                Box::new(kill::KillFlow::new(after_bytes, after_time))
+            }
+            Self::Police { rate, burst } => Box::new(police::Police::new(rate, burst)),
+            Self::RequireHandshake => Box::new(handshake::RequireHandshake::new()),
+            Self::RequireWindow => Box::new(window::RequireWindow::new()),
+            Self::Forge { segment, towards, after, every } => {
+                Box::new(forge::Forge::new(segment, towards, after, every))
+            }
+            Self::Mtu { size, icmp } => Box::new(mtu::Mtu { size, icmp }),
+            Self::Nat { every, addresses } => Box::new(nat::Nat::new(every, addresses, seed, now)),
+        }
+    }
+}
+
+/// What every box does.
+trait Station: Debug + Send {
+    /// Lets a packet pass, perhaps changed, or says why not.
+    fn handle(&mut self, packet: &mut Packet<'_>) -> Result<(), Cause>;
+
+    /// Forgets every mapping, if it has some.
+    fn rebind(&mut self, _now: Instant) {}
+
+    /// Forgets the mapping of one flow, if it has one.
+    fn rebind_flow(&mut self, _flow: &Flow) {}
 }
 
 /// What a box forges.
