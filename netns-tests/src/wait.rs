@@ -14,6 +14,18 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// The machine's monotonic clock, the same in every process.
+#[must_use]
+pub fn uptime() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Lets `time` pass, where a measurement lasts that long and nothing can be asked.
+pub fn pass(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Asks `probe` until it gives a value.
 ///
 /// # Errors

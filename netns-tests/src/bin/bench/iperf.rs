@@ -1,11 +1,12 @@
 //! iperf3 between a client and the target.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::addresses::TARGET;
 use netns_tests::node::Node;
-use netns_tests::process::Process;
+use netns_tests::process::{Process, Program};
 use netns_tests::topology::Topology;
 
 /// Which way the bulk of a flow goes.
@@ -13,15 +14,6 @@ use netns_tests::topology::Topology;
 pub(crate) enum Way {
     Down,
     Up,
-}
-
-impl Way {
-    pub(crate) const fn label(self) -> &'static str {
-        match self {
-            Self::Down => "down",
-            Self::Up => "up",
-        }
-    }
 }
 
 /// Starts the server on the target.
@@ -33,7 +25,19 @@ pub(crate) fn start_iperf(topology: &Topology) -> Result<Process> {
 
 /// What the receiver of one TCP flow got, in bit/s, after `warm_up`.
 pub(crate) fn iperf(client: &Node, way: Way, time: Duration, warm_up: Duration) -> Result<f64> {
-    let words = format!("-c {TARGET} -J -t {} -O {}", time.as_secs(), warm_up.as_secs());
+    iperf_to(client, SocketAddr::new(IpAddr::V4(TARGET), IPERF_PORT), way, time, warm_up)
+}
+
+/// The same by another way to the server.
+pub(crate) fn iperf_to(
+    client: &Node,
+    server: SocketAddr,
+    way: Way,
+    time: Duration,
+    warm_up: Duration,
+) -> Result<f64> {
+    let (host, port) = (server.ip(), server.port());
+    let words = format!("-c {host} -p {port} -J -t {} -O {}", time.as_secs(), warm_up.as_secs());
     let program = client.program("iperf3")?.words(&words);
     let program = if way == Way::Down { program.arg("-R") } else { program };
     let report = report(program, time + warm_up)?;
@@ -41,7 +45,7 @@ pub(crate) fn iperf(client: &Node, way: Way, time: Duration, warm_up: Duration) 
 }
 
 /// Runs an iperf3 client for `time` and gives back its report.
-pub(crate) fn report(program: netns_tests::process::Program, time: Duration) -> Result<serde_json::Value> {
+pub(crate) fn report(program: Program, time: Duration) -> Result<serde_json::Value> {
     let finished = program.run(time + Duration::from_secs(60))?;
     let report: serde_json::Value = serde_json::from_str(&finished.stdout).context("iperf3's report")?;
     ensure!(report["error"].is_null(), "iperf3: {}", report["error"]);
@@ -49,4 +53,4 @@ pub(crate) fn report(program: netns_tests::process::Program, time: Duration) -> 
 }
 
 /// iperf3's own port.
-const IPERF_PORT: u16 = 5201;
+pub(crate) const IPERF_PORT: u16 = 5201;

@@ -1,30 +1,44 @@
-//! Measures the whole tunnel between real kernels, beside the direct path, and prints tables. `scripts/bench` runs this.
+//! Measures the whole tunnel between real kernels, beside the direct path and other tunnels, and prints tables.
+//! `scripts/bench` runs this; `scripts/bench --help` says how.
 //!
-//! Parts: `bulk` (one TCP flow on plain wires), `loss` (one TCP flow over a long line), `emulator` (the link itself, without a VPN).
+//! ```text
+//!   client ──[ line ]── router ── server          client ─ eth0 ─ router ── server
+//!                         └────── target ──┘         plain wires: no emulator, offloads on
+//! ```
+//!
+//! Every measurement has a network of its own; repeats are interleaved between the systems.
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
+mod blackout;
+mod bulk;
 mod emulator;
+mod flows;
+mod idle;
 mod iperf;
+mod killed;
+mod load;
+mod loss;
+mod newconn;
+mod plan;
+mod report;
+mod small;
+mod systems;
 mod usage;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
-use netns_tests::emulator::Profile;
-use netns_tests::node::Node;
-use netns_tests::table::Table;
-use netns_tests::topology::{Setup, Topology};
-use netns_tests::vpn::{PROGRAM, Vpn};
+use anyhow::{Context, Result, bail, ensure};
+use netns_tests::vpn;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::iperf::{Way, iperf, start_iperf};
-use crate::usage::cpu_seconds;
+use crate::plan::Plan;
+use crate::systems::System;
 
 fn main() -> ExitCode {
-    let parts: Vec<String> = std::env::args().skip(1).collect();
-    let parts = if parts.is_empty() { PARTS.map(str::to_owned).to_vec() } else { parts };
-    match parts.iter().try_for_each(|part| measure(part)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("bench: {error:#}");
             ExitCode::FAILURE
@@ -32,106 +46,140 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(part: &str) -> Result<()> {
-    match part {
-        "bulk" => bulk(),
-        "loss" => loss(),
-        "emulator" => emulator::emulator(),
-        _ => bail!("no part {part}; there are {}", PARTS.join(", ")),
-    }
-}
-
-/// One TCP flow on plain wires, each way, direct and through the tunnel.
-fn bulk() -> Result<()> {
-    println!(
-        "One TCP flow on plain wires, {} s each (CPU seconds of each vpn process):\n",
-        BULK_TIME.as_secs()
-    );
-    let topology = Topology::build(Setup::PLAIN)?;
-    let _iperf = start_iperf(&topology)?;
-    let direct = [Way::Down, Way::Up].map(|way| iperf(topology.client(), way, BULK_TIME, Duration::ZERO));
-    let vpn = Vpn::prepare(&topology)?;
-    let _serve = vpn.serve(&topology)?;
-    vpn.up(&topology, 0, "")?;
-    let mut table = Table::new(&[
-        "",
-        "direct Gbit/s",
-        "VPN Gbit/s",
-        "client CPU s",
-        "server CPU s",
-        "client s/GB",
-        "server s/GB",
-    ]);
-    for (way, direct) in [Way::Down, Way::Up].into_iter().zip(direct) {
-        let before = cpu_of_both(&topology)?;
-        let rate = iperf(topology.client(), way, BULK_TIME, Duration::ZERO)?;
-        let after = cpu_of_both(&topology)?;
-        let gigabytes = rate * BULK_TIME.as_secs_f64() / 8e9;
-        let cpu = [after[0] - before[0], after[1] - before[1]];
-        let mut row =
-            vec![way.label().to_owned(), format!("{:.2}", direct? / 1e9), format!("{:.2}", rate / 1e9)];
-        row.extend(cpu.map(|seconds| format!("{seconds:.1}")));
-        row.extend(cpu.map(|seconds| format!("{:.1}", seconds / gigabytes)));
-        table.row(row);
-    }
-    vpn.down(&topology, 0)?.expect_code(0)?;
-    println!("{table}");
-    Ok(())
-}
-
-/// One TCP flow over a long line, as a share of what the line can carry.
-fn loss() -> Result<()> {
-    println!(
-        "One TCP flow at {} Mbit/s and {:?}; goodput as a share of rate × (1 − loss):\n",
-        RATE / 1_000_000,
-        ROUND_TRIP
-    );
-    let mut table = Table::new(&["loss each way", "way", "direct", "VPN", "VPN Mbit/s"]);
-    for loss in [0.0, 0.05] {
-        let topology = Topology::build(Setup::link(Profile::long_line(RATE, ROUND_TRIP, loss)))?;
-        let _iperf = start_iperf(&topology)?;
-        let direct = [Way::Down, Way::Up].map(|way| iperf(topology.client(), way, LOSS_TIME, WARM_UP));
-        let vpn = Vpn::prepare(&topology)?;
-        let _serve = vpn.serve(&topology)?;
-        vpn.up(&topology, 0, "")?;
-        for (way, direct) in [Way::Down, Way::Up].into_iter().zip(direct) {
-            let limit = RATE as f64 * (1.0 - loss);
-            let rate = iperf(topology.client(), way, LOSS_TIME, WARM_UP)?;
-            let percent = format!("{:.0} %", loss * 100.0);
-            let share = |rate: f64| format!("{:.2}", rate / limit);
-            table.row(vec![
-                percent,
-                way.label().to_owned(),
-                share(direct?),
-                share(rate),
-                format!("{:.1}", rate / 1e6),
-            ]);
+/// Measures what the arguments ask for; false if a part failed as a whole.
+fn run() -> Result<bool> {
+    let Some((parts, plan)) = parse(std::env::args().skip(1))? else {
+        print!("{}", usage());
+        return Ok(true);
+    };
+    vpn::binary()?;
+    raise_limit_of_open_files()?;
+    let plan = Plan { systems: measurable(&plan.systems), ..plan };
+    announce(&parts, &plan);
+    let mut fine = true;
+    for part in parts {
+        println!("── {} ──\n", part.name);
+        if let Err(error) = (part.run)(&plan) {
+            eprintln!("bench: {}: {error:#}", part.name);
+            fine = false;
         }
-        vpn.down(&topology, 0)?.expect_code(0)?;
-        expect_carried_by_the_shell(&topology)?;
     }
-    println!("{table}");
-    Ok(())
+    Ok(fine)
 }
 
-fn expect_carried_by_the_shell(topology: &Topology) -> Result<()> {
-    let shell = topology.link().shell_stats()?;
-    ensure!(shell.overruns == 0 && shell.unsent == 0, "the machine was too slow for the link: {shell:?}");
-    Ok(())
+/// For this process and every program that it starts.
+fn raise_limit_of_open_files() -> Result<()> {
+    let raised = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };
+    // In a container, root may have to do with the limit that is there.
+    setrlimit(Resource::Nofile, raised)
+        .or_else(|_| {
+            let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+            setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        })
+        .context("raising the limit of open files")
 }
 
-/// The CPU seconds of every vpn on the client and on the server so far.
-fn cpu_of_both(topology: &Topology) -> Result<[f64; 2]> {
-    let of = |node: &Node| -> Result<f64> { node.pids_of(PROGRAM)?.into_iter().map(cpu_seconds).sum() };
-    Ok([of(topology.client())?, of(&topology.server)?])
+/// Those of `systems` that can be measured here; says why the others cannot.
+fn measurable(systems: &[System]) -> Vec<System> {
+    let obstacles: Vec<(System, String)> =
+        systems.iter().filter_map(|system| Some((*system, system.obstacle()?))).collect();
+    for (system, obstacle) in &obstacles {
+        println!("Without {system}: {obstacle}.");
+    }
+    if obstacles.iter().any(|(system, _)| system.is_tunnel()) {
+        println!("scripts/bench --install installs the Debian packages of the rivals.");
+    }
+    systems.iter().copied().filter(|system| obstacles.iter().all(|(without, _)| without != system)).collect()
 }
 
-const PARTS: [&str; 3] = ["emulator", "bulk", "loss"];
+fn announce(parts: &[Part], plan: &Plan) {
+    let minutes = |part: &Part| (part.takes)(plan).as_secs_f64() / 60.0;
+    let each: Vec<String> = parts.iter().map(|part| format!("{} {:.1}", part.name, minutes(part))).collect();
+    println!(
+        "About {:.0} minutes ({}). ↑: more is better, ↓: less is better; (least–most) of repeats.\n",
+        parts.iter().map(minutes).sum::<f64>().ceil(),
+        each.join(", ")
+    );
+}
 
-/// The long line of the table.
-const RATE: u64 = 100_000_000;
-const ROUND_TRIP: Duration = Duration::from_millis(100);
+/// One or two tables.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Plan) -> Result<()>,
+    takes: fn(&Plan) -> Duration,
+}
 
-const BULK_TIME: Duration = Duration::from_secs(5);
-const LOSS_TIME: Duration = Duration::from_secs(10);
-const WARM_UP: Duration = Duration::from_secs(3);
+const PARTS: [Part; 9] = [
+    Part {
+        name: "emulator",
+        about: "the link emulator itself, without a tunnel",
+        run: |_| emulator::emulator(),
+        takes: |_| Duration::from_secs(60),
+    },
+    Part { name: "bulk", about: "one TCP flow on plain wires", run: bulk::run, takes: bulk::takes },
+    Part { name: "loss", about: "goodput over round trip and loss", run: loss::run, takes: loss::takes },
+    Part {
+        name: "newconn",
+        about: "new connections beside a download",
+        run: newconn::run,
+        takes: newconn::takes,
+    },
+    Part { name: "small", about: "small requests under loss", run: small::run, takes: small::takes },
+    Part {
+        name: "blackout",
+        about: "a blackout in mid-download",
+        run: blackout::run,
+        takes: blackout::takes,
+    },
+    Part { name: "killed", about: "the outer flow killed for good", run: killed::run, takes: killed::takes },
+    Part { name: "idle", about: "packets and memory of what is idle", run: idle::run, takes: idle::takes },
+    Part { name: "flows", about: "CPU over 10 to 10,000 open flows", run: flows::run, takes: flows::takes },
+];
+
+/// The parts and the plan that the arguments ask for; `None` if they ask for help.
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<(Vec<Part>, Plan)>> {
+    let mut parts = Vec::new();
+    let (mut systems, mut long, mut repeats) = (System::ALL.to_vec(), false, None);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().with_context(|| format!("{argument} needs a value; see --help"));
+        match argument.as_str() {
+            "--help" | "-h" => return Ok(None),
+            "--long" => long = true,
+            "--repeats" => repeats = Some(value()?.parse().context("--repeats needs a number")?),
+            "--systems" => systems = value()?.split(',').map(system).collect::<Result<_>>()?,
+            name => parts.push(part(name)?),
+        }
+    }
+    ensure!(repeats != Some(0), "--repeats needs 1 or more");
+    let parts = if parts.is_empty() { PARTS.to_vec() } else { parts };
+    Ok(Some((parts, Plan { systems, long, repeats })))
+}
+
+fn part(name: &str) -> Result<Part> {
+    let Some(part) = PARTS.into_iter().find(|part| part.name == name) else {
+        bail!("no part {name}; there are {}", PARTS.map(|part| part.name).join(", "));
+    };
+    Ok(part)
+}
+
+fn system(name: &str) -> Result<System> {
+    let Some(system) = System::ALL.into_iter().find(|system| system.name() == name) else {
+        bail!("no system {name}; there are {}", System::ALL.map(System::name).join(", "));
+    };
+    Ok(system)
+}
+
+fn usage() -> String {
+    let parts: String = PARTS.iter().map(|part| format!("  {:<10} {}\n", part.name, part.about)).collect();
+    format!(
+        "usage: scripts/bench [--long] [--repeats N] [--systems NAME,…] [PART]…\n       scripts/bench --install\n\n\
+         Parts, all of them without an argument:\n{parts}\nSystems: {}\n\n\
+         --long measures more cells and repeats; --install installs the Debian packages of the rivals.\n",
+        System::ALL.map(System::name).join(", ")
+    )
+}
+
+/// The most connections at once, on each end of a program, and room for what else it holds open.
+const OPEN_FILES: u64 = 65_536;

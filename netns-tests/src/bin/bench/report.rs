@@ -1,0 +1,224 @@
+//! Measuring every system in turn, and the table of it: a row for each, medians with what they varied between, and our ratio to
+//! the best rival.
+
+use anyhow::Result;
+use netns_tests::table::Table;
+
+use crate::systems::System;
+
+/// A quantity that is measured.
+#[derive(Debug, Clone)]
+pub(crate) struct Column {
+    heading: String,
+    better: Better,
+    show: fn(f64) -> String,
+}
+
+/// Which of two values is the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Better {
+    More,
+    Less,
+}
+
+impl Column {
+    /// More is better.
+    pub(crate) fn more(heading: impl Into<String>, show: fn(f64) -> String) -> Self {
+        Self { heading: heading.into() + " ↑", better: Better::More, show }
+    }
+
+    /// Less is better.
+    pub(crate) fn less(heading: impl Into<String>, show: fn(f64) -> String) -> Self {
+        Self { heading: heading.into() + " ↓", better: Better::Less, show }
+    }
+
+    fn cell(&self, values: &Values) -> String {
+        let Some(median) = values.median() else {
+            return "–".to_owned();
+        };
+        let show = |value: f64| if value.is_infinite() { "never".to_owned() } else { (self.show)(value) };
+        match (values.0.first(), values.0.last()) {
+            (Some(least), Some(most)) if values.0.len() > 1 => {
+                format!("{} ({}–{})", show(median), show(*least), show(*most))
+            }
+            _ => show(median),
+        }
+    }
+}
+
+/// What was measured of one quantity of one system, in order; what does not exist is not in it.
+#[derive(Debug)]
+struct Values(Vec<f64>);
+
+impl Values {
+    fn new(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
+        values.sort_by(f64::total_cmp);
+        Self(values)
+    }
+
+    fn median(&self) -> Option<f64> {
+        percentile(&self.0, 0.5)
+    }
+}
+
+/// The value below which `share` of the ordered `values` are, 0 to 1; `None` if there are none.
+pub(crate) fn percentile(values: &[f64], share: f64) -> Option<f64> {
+    let last = values.len().checked_sub(1)?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rounded index")]
+    let index = (last as f64 * share).round() as usize;
+    values.get(index).copied()
+}
+
+/// What every system reached in every repeat.
+#[derive(Debug)]
+pub(crate) struct Report {
+    columns: Vec<Column>,
+    rows: Vec<(System, Vec<Result<Vec<f64>>>)>,
+    tunnels_only: bool,
+}
+
+impl Report {
+    /// Measures all `systems`, one after another, `repeats` times; [`f64::NAN`] stands for what a system does not have,
+    /// [`f64::INFINITY`] for what never came.
+    pub(crate) fn measure(
+        columns: Vec<Column>,
+        systems: &[System],
+        repeats: u32,
+        mut measure: impl FnMut(System) -> Result<Vec<f64>>,
+    ) -> Self {
+        let mut report = Self::new(columns, systems);
+        for _ in 0..repeats {
+            for (system, runs) in &mut report.rows {
+                runs.push(told(*system, measure(*system)));
+            }
+        }
+        report
+    }
+
+    /// Measures all `systems` at once, each in a network of its own, `repeats` times.
+    pub(crate) fn measure_at_once(
+        columns: Vec<Column>,
+        systems: &[System],
+        repeats: u32,
+        measure: impl Fn(System) -> Result<Vec<f64>> + Sync,
+    ) -> Self {
+        let mut report = Self::new(columns, systems);
+        let measure = &measure;
+        for _ in 0..repeats {
+            std::thread::scope(|scope| {
+                let begun: Vec<_> = report
+                    .rows
+                    .iter_mut()
+                    .map(|(system, runs)| scope.spawn(|| runs.push(told(*system, measure(*system)))))
+                    .collect();
+                drop(begun);
+            });
+        }
+        report
+    }
+
+    fn new(columns: Vec<Column>, systems: &[System]) -> Self {
+        let rows = systems.iter().map(|system| (*system, Vec::new())).collect();
+        Self { columns, rows, tunnels_only: false }
+    }
+
+    /// Leaves the ways without a tunnel out of the ratios.
+    pub(crate) const fn compare_tunnels_only(&mut self) {
+        self.tunnels_only = true;
+    }
+
+    fn is_rival(&self, system: System) -> bool {
+        system != System::Vpn && (system.is_tunnel() || !self.tunnels_only)
+    }
+
+    fn values(&self, runs: &[Result<Vec<f64>>], column: usize) -> Values {
+        Values::new(runs.iter().filter_map(|run| run.as_ref().ok()?.get(column).copied()))
+    }
+
+    /// What a column shows of a row; `room` is for the reason of a failure.
+    fn cell(&self, runs: &[Result<Vec<f64>>], column: usize, room: usize) -> String {
+        match runs.iter().find_map(|run| run.as_ref().err()) {
+            Some(error) if runs.iter().all(Result::is_err) => format!("failed{}", brief(error, room)),
+            _ => self.columns[column].cell(&self.values(runs, column)),
+        }
+    }
+
+    /// Our median by the best rival's, and whose that is.
+    fn ratio(&self, column: usize) -> Option<String> {
+        let median = |system: System| {
+            let (_, runs) = self.rows.iter().find(|(of, _)| *of == system)?;
+            self.values(runs, column).median()
+        };
+        let ours = median(System::Vpn)?;
+        let rivals = self.rows.iter().map(|(system, _)| *system).filter(|system| self.is_rival(*system));
+        let better = self.columns[column].better;
+        let (rival, best) =
+            rivals.filter_map(|rival| Some((rival, median(rival)?))).min_by(|(_, one), (_, other)| {
+                match better {
+                    Better::Less => one.total_cmp(other),
+                    Better::More => other.total_cmp(one),
+                }
+            })?;
+        Some(match (ours.is_infinite(), best.is_infinite()) {
+            (true, true) => "none ever".to_owned(),
+            (false, true) => "only ours".to_owned(),
+            (true, false) => format!("only {rival}"),
+            (false, false) if best == 0.0 => format!("– ({rival})"),
+            (false, false) => format!("{:.2} × {rival}", ours / best),
+        })
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let columns: Vec<_> = (0..self.columns.len()).map(|column| (self, column)).collect();
+        table(&columns).fmt(formatter)
+    }
+}
+
+/// The table of one column of each of these reports, which measured the same systems.
+pub(crate) fn side_by_side(reports: &[Report], column: usize) -> Table {
+    table(&reports.iter().map(|report| (report, column)).collect::<Vec<_>>())
+}
+
+fn table(columns: &[(&Report, usize)]) -> Table {
+    let headings = columns.iter().map(|(report, column)| report.columns[*column].heading.as_str());
+    let mut table = Table::new(&std::iter::once("").chain(headings).collect::<Vec<_>>());
+    let rows = columns.first().map_or(0, |(report, _)| report.rows.len());
+    for row in 0..rows {
+        let cells = columns.iter().enumerate().map(|(n, (report, column))| {
+            report.cell(&report.rows[row].1, *column, if n == 0 { REASON } else { 0 })
+        });
+        let name = columns[0].0.rows[row].0.to_string();
+        table.row(std::iter::once(name).chain(cells).collect());
+    }
+    let ratios: Vec<_> = columns.iter().map(|(report, column)| report.ratio(*column)).collect();
+    if ratios.iter().any(Option::is_some) {
+        let ratios = ratios.into_iter().map(|ratio| ratio.unwrap_or_else(|| "–".to_owned()));
+        table.row(std::iter::once("ours / best rival".to_owned()).chain(ratios).collect());
+    }
+    table
+}
+
+/// Says on standard error what failed: the table has no room for it.
+fn told(system: System, outcome: Result<Vec<f64>>) -> Result<Vec<f64>> {
+    outcome.inspect_err(|error| eprintln!("bench: {system}: {error:#}"))
+}
+
+/// ": REASON" as far as there is room for it.
+fn brief(error: &anyhow::Error, room: usize) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    let mut short: String = line.chars().take(room).collect();
+    if short.is_empty() {
+        return short;
+    }
+    if short.len() < line.len() {
+        short.push('…');
+    }
+    format!(": {short}")
+}
+
+/// The characters of a failure's reason in the first column.
+const REASON: usize = 40;

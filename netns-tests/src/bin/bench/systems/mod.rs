@@ -1,0 +1,276 @@
+//! Who is measured: ways from the client to a port of the target.
+//!
+//! Each is set up as its manual recommends for the line; its file says how. A TCP connection that crosses the line from kernel to
+//! kernel is cubic, Linux's default, unless the way's name says otherwise.
+
+mod direct;
+mod kcptun;
+mod openvpn;
+mod ours;
+mod wireguard;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::addresses::TARGET;
+use netns_tests::emulator::Profile;
+use netns_tests::frame::{Flow, UDP};
+use netns_tests::node::Node;
+use netns_tests::process::Process;
+use netns_tests::topology::{Setup, Topology};
+use netns_tests::wait;
+
+use crate::load;
+
+/// A way from the client to the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum System {
+    Direct,
+    DirectBbr,
+    Vpn,
+    WireGuard,
+    OpenVpn,
+    Kcptun,
+    KcptunFec,
+}
+
+impl System {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Vpn,
+        Self::Direct,
+        Self::DirectBbr,
+        Self::WireGuard,
+        Self::OpenVpn,
+        Self::Kcptun,
+        Self::KcptunFec,
+    ];
+
+    /// How it is named in tables and by `--systems`.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct-cubic",
+            Self::DirectBbr => "direct-bbr",
+            Self::Vpn => "vpn",
+            Self::WireGuard => "wireguard-go",
+            Self::OpenVpn => "openvpn",
+            Self::Kcptun => "kcptun",
+            Self::KcptunFec => "kcptun-fec",
+        }
+    }
+
+    /// Whether packets go through a process of its own on each end.
+    pub(crate) const fn is_tunnel(self) -> bool {
+        !matches!(self, Self::Direct | Self::DirectBbr)
+    }
+
+    /// Why it cannot be measured here; `None` if it can.
+    pub(crate) fn obstacle(self) -> Option<String> {
+        let missing = |programs: &[&str]| {
+            let missing: Vec<&str> =
+                programs.iter().copied().filter(|program| !is_installed(program)).collect();
+            (!missing.is_empty()).then(|| format!("{} not installed", missing.join(" and ")))
+        };
+        match self {
+            Self::Direct | Self::Vpn => None,
+            Self::DirectBbr => direct::obstacle_to_bbr(),
+            Self::WireGuard => missing(&["wireguard-go", "wg"]),
+            Self::OpenVpn => missing(&["openvpn", "openssl"]),
+            Self::Kcptun | Self::KcptunFec => missing(&["kcptun-client", "kcptun-server"]),
+        }
+    }
+
+    /// Sets it up between the first client and a port of the target; `config` is more lines for both configs of our own.
+    fn start<'t>(self, topology: &'t Topology, port: u16, line: Line, config: &str) -> Result<Running<'t>> {
+        let server = SocketAddr::new(IpAddr::V4(TARGET), port);
+        let mut running = Running { system: self, topology, server, processes: Vec::new() };
+        match self {
+            Self::Direct => {}
+            Self::DirectBbr => direct::use_congestion_control(topology, "bbr")?,
+            Self::Vpn => running.processes.push(ours::start(topology, config)?),
+            Self::WireGuard => running.processes.extend(wireguard::start(topology)?),
+            Self::OpenVpn => running.processes.extend(openvpn::start(topology)?),
+            Self::Kcptun | Self::KcptunFec => {
+                let fec = self == Self::KcptunFec;
+                running.processes.extend(kcptun::start(topology, running.server, line, fec)?);
+                running.server = kcptun::LOCAL;
+            }
+        }
+        Ok(running)
+    }
+
+    /// The names of its programs on the client and on the server.
+    const fn programs(self) -> [&'static str; 2] {
+        match self {
+            Self::Direct | Self::DirectBbr => ["", ""],
+            Self::Vpn => [netns_tests::vpn::PROGRAM; 2],
+            Self::WireGuard => ["wireguard-go"; 2],
+            Self::OpenVpn => ["openvpn"; 2],
+            Self::Kcptun | Self::KcptunFec => ["kcptun-client", "kcptun-server"],
+        }
+    }
+
+    /// The UDP port of its server; `None` if it is seen as TCP.
+    const fn udp_port(self) -> Option<u16> {
+        match self {
+            Self::Direct | Self::DirectBbr | Self::Vpn => None,
+            Self::WireGuard => Some(wireguard::PORT),
+            Self::OpenVpn => Some(openvpn::PORT),
+            Self::Kcptun | Self::KcptunFec => Some(kcptun::PORT),
+        }
+    }
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+/// What the systems may know of the line: those that must be tuned are tuned to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line {
+    /// bit/s.
+    pub(crate) rate: u64,
+    pub(crate) round_trip: Duration,
+}
+
+impl Line {
+    /// No line: a rate that nobody here reaches, over what a packet may wait for a processor.
+    const WIRES: Self = Self { rate: 10_000_000_000, round_trip: Duration::from_millis(5) };
+
+    /// What fits into a round trip, in bytes.
+    fn bandwidth_delay_product(self) -> f64 {
+        self.rate as f64 / 8.0 * self.round_trip.as_secs_f64()
+    }
+}
+
+/// Builds a network of plain wires with `system` in it and the load server on the target, and runs `body`; `config` is more
+/// lines for both configs of our own.
+pub(crate) fn on_wires<T>(
+    system: System,
+    config: &str,
+    body: impl FnOnce(&Running<'_>) -> Result<T>,
+) -> Result<T> {
+    let topology = Topology::build(Setup::PLAIN)?;
+    let _serve = load::serve(&topology)?;
+    let running = system.start(&topology, load::PORT, Line::WIRES, config)?;
+    running.wait_until_it_carries()?;
+    body(&running)
+}
+
+/// The same over a long line of which each direction loses `loss`; it loses nothing until the system has carried something.
+pub(crate) fn over_line<T>(
+    system: System,
+    line: Line,
+    loss: f64,
+    body: impl FnOnce(&Running<'_>) -> Result<T>,
+) -> Result<T> {
+    let profile = |loss| Profile::long_line(line.rate, line.round_trip, loss);
+    let topology = Topology::build(Setup::link(profile(0.0)))?;
+    let _serve = load::serve(&topology)?;
+    let running = system.start(&topology, load::PORT, line, "")?;
+    running.wait_until_it_carries()?;
+    topology.link().set_profiles([profile(loss); 2])?;
+    let outcome = body(&running)?;
+    let shell = topology.link().shell_stats()?;
+    if shell.overruns + shell.unsent > 0 {
+        eprintln!("bench: {system}: the machine was too slow for the link: {shell:?}");
+    }
+    Ok(outcome)
+}
+
+/// The same on plain wires, to `port` of the target, where somebody else listens.
+pub(crate) fn start_on_wires(system: System, topology: &Topology, port: u16) -> Result<Running<'_>> {
+    system.start(topology, port, Line::WIRES, "")
+}
+
+/// A system that is up; it ends with its network.
+#[derive(Debug)]
+pub(crate) struct Running<'t> {
+    system: System,
+    pub(crate) topology: &'t Topology,
+    /// Where the client connects to.
+    pub(crate) server: SocketAddr,
+    processes: Vec<Process>,
+}
+
+impl Running<'_> {
+    /// Waits until a connection through it is answered by the load server.
+    pub(crate) fn wait_until_it_carries(&self) -> Result<()> {
+        wait::until("a first answer through it", CARRY_LIMIT, || {
+            let outcome = load::requests(self.topology.client(), self.server, 1, Duration::ZERO);
+            Ok(outcome.is_ok_and(|times| times.iter().all(|time| time.is_finite())).then_some(()))
+        })
+    }
+
+    /// Its processes on the client and on the server.
+    pub(crate) fn pids(&self) -> Result<[Vec<u32>; 2]> {
+        let [client, server] = self.system.programs();
+        Ok([self.topology.client().pids_of(client)?, self.topology.server.pids_of(server)?])
+    }
+
+    /// Kills the outer flow it uses now, both ways and for good.
+    pub(crate) fn kill_flow(&self) -> Result<()> {
+        let Some(port) = self.system.udp_port() else {
+            self.topology.link().kill_newest_tcp_flow()?;
+            return Ok(());
+        };
+        let client = self.topology.client();
+        let server = SocketAddr::new(IpAddr::V4(netns_tests::addresses::SERVER), port);
+        let address = IpAddr::V4(netns_tests::addresses::client(0));
+        let ports = udp_ports(client)?;
+        ensure!(!ports.is_empty(), "the client has no UDP port");
+        let flows: Vec<Flow> =
+            ports.into_iter().map(|port| Flow::new(UDP, SocketAddr::new(address, port), server)).collect();
+        self.topology.link().with(|emulator| flows.into_iter().for_each(|flow| emulator.kill_flow(flow)))
+    }
+}
+
+/// A tunnel of the kernel's TCP: what leads into it on the client, and back on the target.
+fn route_through(topology: &Topology, device: &str, network: &str) -> Result<()> {
+    topology.server.set_sysctl("net/ipv4/ip_forward", "1")?;
+    // A route back instead of a masquerade, which would cost the rival a lookup for each packet.
+    let back = netns_tests::addresses::SERVER_BACK;
+    topology.target.ip(&format!("route replace {network} via {back} congctl cubic"))?;
+    topology.client().ip(&format!("route replace {TARGET} dev {device} congctl cubic"))?;
+    Ok(())
+}
+
+/// The ports of every UDP socket of a host.
+fn udp_ports(node: &Node) -> Result<Vec<u16>> {
+    let sockets = node.run("ss -Hun -a -4")?;
+    let port = |line: &str| line.split_whitespace().nth(3)?.rsplit_once(':')?.1.parse().ok();
+    Ok(sockets.lines().filter_map(port).collect())
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).exists())
+}
+
+/// A directory of a system's files, for root only: keys lie in it.
+fn directory(topology: &Topology, name: &str) -> Result<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = topology.work().join(name);
+    std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o700))?;
+    Ok(directory)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| path.display().to_string())
+}
+
+/// What a system may take to carry its first connection.
+const CARRY_LIMIT: Duration = Duration::from_secs(40);
+
+/// What a program may take to start.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Nobody's address in the tunnels of the rivals.
+const fn tunnel_address(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 78, 0, last)
+}
