@@ -74,4 +74,4 @@ const BETWEEN: Duration = Duration::from_secs(3);
 const NEW_DATA: f64 = 1_000_000.0;
 
 /// What has not come back by then is said never to.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(150);

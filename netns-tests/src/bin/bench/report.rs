@@ -58,14 +58,19 @@ impl Values {
     }
 
     fn median(&self) -> Option<f64> {
-        percentile(&self.0, 0.5)
+        let middle = self.0.len() / 2;
+        match self.0.len() % 2 {
+            _ if self.0.is_empty() => None,
+            0 => Some(f64::midpoint(self.0[middle - 1], self.0[middle])),
+            _ => Some(self.0[middle]),
+        }
     }
 }
 
 /// The value below which `share` of the ordered `values` are, 0 to 1; `None` if there are none.
 pub(crate) fn percentile(values: &[f64], share: f64) -> Option<f64> {
     let last = values.len().checked_sub(1)?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rounded index")]
+    #[expect(clippy::cast_possible_truncation, reason = "a rounded index")]
     let index = (last as f64 * share).round() as usize;
     values.get(index).copied()
 }
@@ -222,3 +227,97 @@ fn brief(error: &anyhow::Error, room: usize) -> String {
 
 /// The characters of a failure's reason in the first column.
 const REASON: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    const SYSTEMS: [System; 3] = [System::Vpn, System::Direct, System::WireGuard];
+
+    fn columns() -> Vec<Column> {
+        let show = |value: f64| format!("{value:.1}");
+        vec![Column::more("rate", show), Column::less("time", show)]
+    }
+
+    /// One run of each system in which it reached these.
+    fn report(ours: [f64; 2], direct: [f64; 2], wireguard: [f64; 2]) -> Report {
+        let mut values = [ours, direct, wireguard].into_iter();
+        Report::measure(columns(), &SYSTEMS, 1, |_| Ok(values.next().unwrap().to_vec()))
+    }
+
+    #[test]
+    fn compares_with_the_rival_that_is_best_in_the_column() {
+        let report = report([2.0, 3.0], [4.0, 2.0], [1.0, 1.0]);
+        assert_eq!(report.ratio(0).as_deref(), Some("0.50 × direct-cubic"));
+        assert_eq!(report.ratio(1).as_deref(), Some("3.00 × wireguard-go"));
+    }
+
+    #[test]
+    fn compares_with_tunnels_only_when_told_to() {
+        let mut report = report([2.0, 3.0], [4.0, 2.0], [1.0, 1.0]);
+        report.compare_tunnels_only();
+        assert_eq!(report.ratio(0).as_deref(), Some("2.00 × wireguard-go"));
+    }
+
+    #[test]
+    fn says_who_came_back_when_others_never_did() {
+        let never = f64::INFINITY;
+        assert_eq!(report([1.0, 1.0], [1.0, never], [1.0, never]).ratio(1).as_deref(), Some("only ours"));
+        assert_eq!(
+            report([1.0, never], [1.0, 2.0], [1.0, never]).ratio(1).as_deref(),
+            Some("only direct-cubic")
+        );
+        assert_eq!(report([1.0, never], [1.0, never], [1.0, never]).ratio(1).as_deref(), Some("none ever"));
+    }
+
+    #[test]
+    fn shows_the_median_between_the_least_and_the_most() {
+        let mut runs = [3.0, 1.0, 2.0].into_iter();
+        let report = Report::measure(columns(), &[System::Vpn], 3, |_| Ok(vec![runs.next().unwrap(), 1.0]));
+        assert_eq!(report.cell(&report.rows[0].1, 0, 0), "2.0 (1.0–3.0)");
+    }
+
+    #[test]
+    fn takes_the_median_of_two_between_them() {
+        assert_eq!(Values::new([4.0, 1.0].into_iter()).median(), Some(2.5));
+        assert_eq!(Values::new([f64::INFINITY, 1.0].into_iter()).median(), Some(f64::INFINITY));
+    }
+
+    #[test]
+    fn shows_a_failure_only_where_nothing_was_measured() {
+        let mut runs = [false, true].into_iter();
+        let report = Report::measure(columns(), &[System::Vpn], 2, |_| {
+            if runs.next().unwrap() { Ok(vec![5.0, 1.0]) } else { bail!("no answer") }
+        });
+        assert_eq!(report.cell(&report.rows[0].1, 0, 20), "5.0");
+        let report = Report::measure(columns(), &[System::Vpn], 2, |_| bail!("no answer from it"));
+        assert_eq!(report.cell(&report.rows[0].1, 0, 9), "failed: no answer…");
+        assert_eq!(report.cell(&report.rows[0].1, 1, 0), "failed");
+    }
+
+    #[test]
+    fn shows_what_a_system_does_not_have_as_a_dash_and_compares_with_others() {
+        let report = report([2.0, 3.0], [f64::NAN, 2.0], [1.0, f64::NAN]);
+        assert_eq!(report.cell(&report.rows[1].1, 0, 0), "–");
+        assert_eq!(report.ratio(0).as_deref(), Some("2.00 × wireguard-go"));
+    }
+
+    #[test]
+    fn finds_percentiles_of_ordered_values() {
+        let values: Vec<f64> = (1..=101).map(f64::from).collect();
+        assert_eq!(percentile(&values, 0.5), Some(51.0));
+        assert_eq!(percentile(&values, 0.99), Some(100.0));
+        assert_eq!(percentile(&values, 1.0), Some(101.0));
+        assert_eq!(percentile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn measures_at_once_what_it_measures_in_turn() {
+        let report = Report::measure_at_once(columns(), &SYSTEMS, 3, |_| Ok(vec![1.0, 2.0]));
+        for (_, runs) in &report.rows {
+            assert_eq!(runs.len(), 3);
+        }
+    }
+}

@@ -141,9 +141,14 @@ impl Line {
     /// No line: a rate that nobody here reaches, over what a packet may wait for a processor.
     const WIRES: Self = Self { rate: 10_000_000_000, round_trip: Duration::from_millis(5) };
 
-    /// What fits into a round trip, in bytes.
-    fn bandwidth_delay_product(self) -> f64 {
-        self.rate as f64 / 8.0 * self.round_trip.as_secs_f64()
+    /// The bytes on their way when the queue is full.
+    fn held_bytes(self) -> f64 {
+        let held = self.round_trip + self.profile(0.0).queue;
+        self.rate as f64 / 8.0 * held.as_secs_f64()
+    }
+
+    fn profile(self, loss: f64) -> Profile {
+        Profile::long_line(self.rate, self.round_trip, loss)
     }
 }
 
@@ -168,12 +173,11 @@ pub(crate) fn over_line<T>(
     loss: f64,
     body: impl FnOnce(&Running<'_>) -> Result<T>,
 ) -> Result<T> {
-    let profile = |loss| Profile::long_line(line.rate, line.round_trip, loss);
-    let topology = Topology::build(Setup::link(profile(0.0)))?;
+    let topology = Topology::build(Setup::link(line.profile(0.0)))?;
     let _serve = load::serve(&topology)?;
     let running = system.start(&topology, load::PORT, line, "")?;
     running.wait_until_it_carries()?;
-    topology.link().set_profiles([profile(loss); 2])?;
+    topology.link().set_profiles([line.profile(loss); 2])?;
     let outcome = body(&running)?;
     let shell = topology.link().shell_stats()?;
     if shell.overruns + shell.unsent > 0 {
