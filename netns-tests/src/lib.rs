@@ -14,16 +14,20 @@
 pub mod addresses;
 pub mod cleanup;
 pub mod expected;
+pub mod firewall;
 pub mod host_state;
 pub mod link;
+pub mod logs;
 pub mod namespace;
 pub mod node;
 pub mod process;
 pub mod scenario;
 pub mod services;
+pub mod ssh;
 mod sys;
 pub mod table;
 pub mod topology;
+pub mod tunnel;
 pub mod vpn;
 pub mod wait;
 

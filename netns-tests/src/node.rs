@@ -4,14 +4,14 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::cleanup::Run;
+pub use crate::logs::Logs;
 use crate::namespace::Namespace;
 use crate::process::{Process, Program};
 use crate::{sys, wait};
@@ -50,6 +50,12 @@ impl Node {
     #[must_use]
     pub const fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// Where the output of its programs goes.
+    #[must_use]
+    pub fn logs(&self) -> &Logs {
+        &self.logs
     }
 
     /// A program that will run on this host.
@@ -207,36 +213,6 @@ impl Capture {
         let program = node.program("tcpdump")?.words("-n -r").arg(&self.file);
         let program = if filter.is_empty() { program } else { program.arg(filter) };
         Ok(program.output()?.lines().map(str::to_owned).collect())
-    }
-}
-
-/// The directory of a topology's logs.
-#[derive(Debug)]
-pub struct Logs {
-    directory: PathBuf,
-    next: AtomicU32,
-}
-
-impl Logs {
-    /// Makes the directory.
-    ///
-    /// # Errors
-    /// If it cannot be made.
-    pub fn create(directory: PathBuf) -> Result<Self> {
-        std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        Ok(Self { directory, next: AtomicU32::new(0) })
-    }
-
-    /// Where they are.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// A path for the next log, so that they sort as they were begun.
-    fn next(&self, role: &str, label: &str) -> PathBuf {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.directory.join(format!("{number:03}-{role}-{label}"))
     }
 }
 

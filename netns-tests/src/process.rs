@@ -19,12 +19,21 @@ pub struct Program {
     command: Command,
     /// Where its output goes, without the endings `.stdout` and `.stderr`.
     log: PathBuf,
-    input: Option<String>,
+    input: Input,
+}
+
+/// What a program reads.
+#[derive(Debug)]
+enum Input {
+    Nothing,
+    Text(String),
+    /// What [`Process::say`] gives it, until it ends.
+    Spoken,
 }
 
 impl Program {
     pub(crate) const fn new(command: Command, log: PathBuf) -> Self {
-        Self { command, log, input: None }
+        Self { command, log, input: Input::Nothing }
     }
 
     /// Adds one argument.
@@ -46,7 +55,13 @@ impl Program {
 
     /// Gives the program `text` as its standard input, which is empty otherwise.
     pub fn input(mut self, text: impl Into<String>) -> Self {
-        self.input = Some(text.into());
+        self.input = Input::Text(text.into());
+        self
+    }
+
+    /// Lets [`Process::say`] talk to the program while it runs.
+    pub fn spoken_to(mut self) -> Self {
+        self.input = Input::Spoken;
         self
     }
 
@@ -58,10 +73,13 @@ impl Program {
         let name = format!("{} {}", self.command.get_program().display(), arguments(&self.command));
         let [stdout, stderr] = ["stdout", "stderr"].map(|ending| self.log.with_added(ending));
         self.command.stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
-        self.command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
+        let nothing = matches!(self.input, Input::Nothing);
+        self.command.stdin(if nothing { Stdio::null() } else { Stdio::piped() });
         let started = wait::now();
         let mut child = self.command.spawn().with_context(|| format!("starting {name}"))?;
-        if let (Some(text), Some(mut stdin)) = (self.input, child.stdin.take()) {
+        if let Input::Text(text) = self.input
+            && let Some(mut stdin) = child.stdin.take()
+        {
             stdin.write_all(text.as_bytes()).with_context(|| format!("writing to {name}"))?;
         }
         Ok(Process { name, child, started, stdout, stderr })
@@ -95,6 +113,12 @@ pub struct Process {
 }
 
 impl Process {
+    /// Since its start.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -107,6 +131,15 @@ impl Process {
     /// If a log file cannot be read.
     pub fn logs(&self) -> Result<(String, String)> {
         Ok((read(&self.stdout)?, read(&self.stderr)?))
+    }
+
+    /// Writes `text` to its standard input.
+    ///
+    /// # Errors
+    /// If it does not read, or was not started to be [spoken to](Program::spoken_to).
+    pub fn say(&mut self, text: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("a program that nobody speaks to")?;
+        stdin.write_all(text.as_bytes()).with_context(|| format!("writing to {}", self.name))
     }
 
     /// Waits until one of its outputs holds `text`.

@@ -4,10 +4,11 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::expected::expected_failure;
 use crate::topology::{Setup, Topology};
+use crate::vpn::PROGRAM;
 
 /// Builds the network, runs `body` in it and removes it. While the body runs, both sides of the router are captured.
 ///
@@ -22,7 +23,7 @@ pub fn scenario(name: &str, setup: Setup, body: impl FnOnce(&Topology) -> Result
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let _captures = capture(&topology)?;
         body(&topology)?;
-        expect_quiet_logs(&topology)
+        topology.logs().expect_quiet(PROGRAM)
     }));
     let failure = match outcome {
         Ok(Ok(())) => None,
@@ -35,7 +36,8 @@ pub fn scenario(name: &str, setup: Setup, body: impl FnOnce(&Topology) -> Result
             panic!("{name} passes: take it off the list of what fails until {:?}", expected.issue)
         }
         (Some(expected), Some(failure)) if failure.contains(expected.failure) => {
-            eprintln!("{name}: fails, as expected until {:?}: {failure}", expected.issue);
+            // `scripts/test` looks for this line.
+            eprintln!("expected failure: {name} (until {:?})\nit failed so: {failure}", expected.issue);
         }
         (_, Some(failure)) => panic!("{name}: {failure}\n{}", keep(name, &topology)),
     }
@@ -51,28 +53,14 @@ fn capture(topology: &Topology) -> Result<Vec<crate::node::Capture>> {
     (0..topology.clients.len()).map(|n| topology.router.capture(&format!("client{n}"), "")).collect()
 }
 
-/// No warning and no error in the log of a `vpn` that a passing scenario has started.
-fn expect_quiet_logs(topology: &Topology) -> Result<()> {
-    for entry in std::fs::read_dir(topology.logs().directory())? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !name.ends_with("-vpn.stderr") {
-            continue;
-        }
-        let log = std::fs::read_to_string(&path)?;
-        let loud = log.lines().find(|line| LOUD.iter().any(|level| line.contains(level)));
-        ensure!(loud.is_none(), "a warning or error in the log {name}: {}", loud.unwrap_or_default());
-    }
-    Ok(())
-}
-
 /// Copies the logs and captures to where they outlive the run, and says where that is.
 fn keep(name: &str, topology: &Topology) -> String {
     for node in topology.nodes() {
-        // A `vpn` in the background writes into its run-time folder; what `sh` prints becomes a log like any other.
+        // A `vpn` that never came up wrote into its run-time folder; what `sh` prints becomes a log like any other.
         node.program("sh").and_then(|sh| sh.args(["-c", "cat /run/vpn/*/log"]).output()).ok();
     }
-    match copy_logs(name, topology.logs().directory()) {
+    let collected = topology.logs().collect();
+    match collected.and_then(|()| copy_logs(name, topology.logs().directory())) {
         Ok(directory) => format!("logs and captures are in {}", directory.display()),
         Err(error) => format!("the logs could not be kept: {error:#}"),
     }
@@ -112,6 +100,3 @@ fn give_to_invoking_user(path: &Path) -> Result<()> {
     }
     Ok(())
 }
-
-/// The levels that a passing run does not reach, as `tracing` writes them.
-const LOUD: [&str; 2] = [" WARN ", "ERROR "];

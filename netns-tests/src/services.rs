@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde_json::Value;
 
 use crate::addresses::{TARGET, TARGET_V6, url};
 use crate::node::Node;
 use crate::process::{Finished, Process};
 use crate::topology::Topology;
+use crate::wait;
 
 /// The running services. Dropping them ends them.
 #[derive(Debug)]
@@ -95,6 +97,15 @@ impl Services {
         Ok(finished)
     }
 
+    /// Waits until `size` bytes of a started download have arrived.
+    ///
+    /// # Errors
+    /// If they have not after `limit`.
+    pub fn wait_for_download(&self, client: &Node, size: u64, limit: Duration) -> Result<()> {
+        let what = format!("{size} bytes of the download");
+        wait::until(&what, limit, || Ok((self.downloaded(client) >= size).then_some(())))
+    }
+
     fn copy_path(&self, client: &Node) -> PathBuf {
         self.root.join(format!("copy-{}", client.role()))
     }
@@ -140,9 +151,37 @@ pub fn fail_to_connect(client: &Node, url: &str, reason: &str, limit: Duration) 
 /// # Errors
 /// If there is none, or another.
 pub fn dig(client: &Node, tries: u32) -> Result<Finished> {
-    let words = format!("@{TARGET} {NAME} A +short +notcp +time=2 +tries={tries}");
-    let answer = client.program("dig")?.words(&words).run(Duration::from_secs(30))?.expect_code(0)?;
-    answer.expect_text(&TARGET.to_string())
+    let options = format!("+notcp +time=2 +tries={tries}");
+    dig_with(client, TARGET, &format!("{NAME} A {options}"))?.expect_text(&TARGET.to_string())
+}
+
+/// Asks the DNS server on `host` with dig, `words` being the question and more options; the answer is what it wrote.
+///
+/// # Errors
+/// If there is none.
+pub fn dig_with(client: &Node, host: impl Into<IpAddr>, words: &str) -> Result<Finished> {
+    let words = format!("@{} +short {words}", host.into());
+    client.program("dig")?.words(&words).run(Duration::from_secs(30))?.expect_code(0)
+}
+
+/// Starts iperf3 as a server on `node`, for test after test.
+///
+/// # Errors
+/// If it does not start.
+pub fn serve_iperf(node: &Node) -> Result<Process> {
+    let iperf = node.program("iperf3")?.words(&format!("-s -p {IPERF_PORT}")).start()?;
+    node.wait_for_listener(IPERF_PORT, START_LIMIT)?;
+    Ok(iperf)
+}
+
+/// Runs a test of iperf3 from `client` to `host`, `words` being its kind and length, and gives back its report.
+///
+/// # Errors
+/// If iperf3 fails, or takes longer than `limit`.
+pub fn iperf(client: &Node, host: impl Into<IpAddr>, words: &str, limit: Duration) -> Result<Value> {
+    let words = format!("-J -p {IPERF_PORT} {words} -c {}", host.into());
+    let report = client.program("iperf3")?.words(&words).run(limit)?.expect_code(0)?;
+    Ok(serde_json::from_str(&report.stdout)?)
 }
 
 /// Pings `host` `count` times and gives back the share of answers, 0 to 1, and the mean round trip in milliseconds.
@@ -229,7 +268,12 @@ fn nginx_config(root: &Path, scratch: &Path) -> String {
 
 fn start_dnsmasq(target: &Node) -> Result<Process> {
     let options = "--keep-in-foreground --conf-file=/dev/null --user=root --pid-file= --log-facility=- --no-resolv --no-hosts --port=53";
-    let records = [format!("--address=/{NAME}/{TARGET}"), format!("--address=/{NAME}/{TARGET_V6}")];
+    let records = [
+        format!("--address=/{NAME}/{TARGET}"),
+        format!("--address=/{NAME}/{TARGET_V6}"),
+        format!("--edns-packet-max={BIG_ANSWER}"),
+        format!("--txt-record={BIG_NAME},{}", vec!["x".repeat(200); BIG_ANSWER / 250].join(",")),
+    ];
     let dnsmasq = target.program("dnsmasq")?.words(options).args(records).start()?;
     target.wait_for_listener(53, START_LIMIT)?;
     Ok(dnsmasq)
@@ -237,10 +281,18 @@ fn start_dnsmasq(target: &Node) -> Result<Process> {
 
 /// Where nginx listens.
 pub const HTTP_PORT: u16 = 80;
+/// Where iperf3 listens.
+pub const IPERF_PORT: u16 = 5201;
 /// The path of the file to fetch.
 pub const FILE: &str = "/file";
 /// The name that dnsmasq knows.
 pub const NAME: &str = "target.test";
+
+/// The name whose TXT record is larger than an ordinary packet.
+pub const BIG_NAME: &str = "big.test";
+
+/// What dnsmasq sends by UDP at most; the record of [`BIG_NAME`] is a little smaller.
+const BIG_ANSWER: usize = 4096;
 
 /// What the kernel says of a port where nobody listens, `ECONNREFUSED`.
 pub const REFUSED: &str = "Connection refused";

@@ -147,7 +147,9 @@ impl Vpn {
     /// # Errors
     /// If it takes longer than half a minute.
     pub fn try_up(&self, node: &Node, config: &Path, arguments: &str) -> Result<Finished> {
-        self.program(node)?.arg("up").arg(config).words(arguments).run(UP_LIMIT)
+        let finished = self.program(node)?.arg("up").arg(config).words(arguments).run(UP_LIMIT)?;
+        watch_background_logs(node)?;
+        Ok(finished)
     }
 
     /// Runs `vpn down` on client `n`, whatever comes of it.
@@ -199,6 +201,21 @@ impl Keys {
     pub fn of_a_stranger(vpn: &Vpn, node: &Node) -> Result<Self> {
         Self::generate(&vpn.binary, node)
     }
+}
+
+/// What goes on in the background writes into a file of its own, which goes with it: it is kept open from its start.
+fn watch_background_logs(node: &Node) -> Result<()> {
+    for pid in node.pids_of(PROGRAM)? {
+        let stderr = PathBuf::from(format!("/proc/{pid}/fd/2"));
+        // One that has just ended has no output to look at any more.
+        let (Ok(path), Ok(file)) = (std::fs::read_link(&stderr), std::fs::File::open(&stderr)) else {
+            continue;
+        };
+        if path.ends_with("log") {
+            node.logs().watch(node.role(), PROGRAM, file)?;
+        }
+    }
+    Ok(())
 }
 
 /// The binary under test: `$VPN_BIN`, else the one built beside this program, the release build first.

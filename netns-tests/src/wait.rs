@@ -43,5 +43,10 @@ pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<O
     }
 }
 
+/// Lets `time` pass, where a length of time is itself what is tested: that of a blackout.
+pub fn pass(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Between two questions: short beside what programs take to start, long beside what a question costs.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
