@@ -208,9 +208,21 @@ impl Capture {
     /// # Errors
     /// If tcpdump fails, or says that packets escaped it.
     pub fn finish(self, node: &Node, filter: &str) -> Result<Vec<String>> {
+        self.finish_with("-n -r", node, filter)
+    }
+
+    /// The same with the lines that `tcpdump -vv` prints: several for each packet, checksums looked at.
+    ///
+    /// # Errors
+    /// As [`Capture::finish`].
+    pub fn finish_verbosely(self, node: &Node, filter: &str) -> Result<Vec<String>> {
+        self.finish_with("-n -vv -r", node, filter)
+    }
+
+    fn finish_with(self, options: &str, node: &Node, filter: &str) -> Result<Vec<String>> {
         self.process.signal(Signal::INT)?;
         self.process.finish(START_LIMIT)?.expect_code(0)?.expect_text("0 packets dropped by kernel")?;
-        let program = node.program("tcpdump")?.words("-n -r").arg(&self.file);
+        let program = node.program("tcpdump")?.words(options).arg(&self.file);
         let program = if filter.is_empty() { program } else { program.arg(filter) };
         Ok(program.output()?.lines().map(str::to_owned).collect())
     }

@@ -81,6 +81,15 @@ impl Services {
         curl(client, &url(host, HTTP_PORT, FILE), limit)?.arg("-o").arg(self.copy_path(client)).start()
     }
 
+    /// Starts to put the file to `host`; nobody ends it but curl.
+    ///
+    /// # Errors
+    /// If curl does not start.
+    pub fn start_upload(&self, client: &Node, host: impl Into<IpAddr>, limit: Duration) -> Result<Process> {
+        let path = format!("/upload/{}", client.role());
+        curl(client, &url(host, HTTP_PORT, &path), limit)?.arg("-T").arg(self.file()).start()
+    }
+
     /// How much of a started download has arrived.
     #[must_use]
     pub fn downloaded(&self, client: &Node) -> u64 {
@@ -164,12 +173,14 @@ pub fn dig_with(client: &Node, host: impl Into<IpAddr>, words: &str) -> Result<F
     client.program("dig")?.words(&words).run(Duration::from_secs(30))?.expect_code(0)
 }
 
-/// Starts iperf3 as a server on `node`, for test after test.
+/// Starts iperf3 as a server on `address` of `node`, for test after test. It must be told the address: of a host with several it
+/// answers datagrams from another than they were sent to.
 ///
 /// # Errors
 /// If it does not start.
-pub fn serve_iperf(node: &Node) -> Result<Process> {
-    let iperf = node.program("iperf3")?.words(&format!("-s -p {IPERF_PORT}")).start()?;
+pub fn serve_iperf(node: &Node, address: impl Into<IpAddr>) -> Result<Process> {
+    let iperf =
+        node.program("iperf3")?.words(&format!("-s -p {IPERF_PORT} -B {}", address.into())).start()?;
     node.wait_for_listener(IPERF_PORT, START_LIMIT)?;
     Ok(iperf)
 }

@@ -21,8 +21,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 fn names_pings_and_bulk_udp_pass_over_both_families() {
     let profile = Profile::long_line(50_000_000, Duration::from_millis(40), 0.0);
     tunnel_scenario("names_pings_and_bulk_udp_pass_over_both_families", Setup::link(profile), 1, |tunnel| {
-        let _iperf = services::serve_iperf(&tunnel.topology.target)?;
         for host in [IpAddr::from(TARGET), IpAddr::from(TARGET_V6)] {
+            let _iperf = services::serve_iperf(&tunnel.topology.target, host)?;
             names(tunnel, host)?;
             let (answered, round_trip) = services::ping(tunnel.client(), host, 10)?;
             ensure!(answered > 0.8, "{host} answered {answered} of the pings");
