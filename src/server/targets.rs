@@ -228,6 +228,8 @@ impl Target {
 fn open_socket(target: SocketAddr, poller: &Poller, token: u64) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    // An urgent byte stays in its place: without this, the kernel takes it out of the stream.
+    socket.set_out_of_band_inline(true)?;
     match socket.connect(&target.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => return Err(error),
         _ => poller.watch_edges(&socket, token)?,
@@ -252,3 +254,26 @@ fn code_of(error: &io::Error) -> ResetCode {
 
 /// Our choice: what one read takes from a target at most.
 const READ_SIZE: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_urgent_byte_of_the_target_stays_in_its_place() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let poller = Poller::new().unwrap();
+        let mut socket = open_socket(listener.local_addr().unwrap(), &poller, 1).unwrap();
+        let target = Socket::from(listener.accept().unwrap().0);
+        target.send(b"before ").unwrap();
+        assert_eq!(target.send_out_of_band(b"!").unwrap(), 1);
+        target.send(b" after").unwrap();
+        drop(target);
+        socket.set_nonblocking(false).unwrap();
+        let mut read = String::new();
+        socket.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "before ! after");
+    }
+}
