@@ -23,6 +23,7 @@ pub mod node;
 pub mod process;
 pub mod scenario;
 pub mod services;
+pub mod sockets;
 pub mod ssh;
 mod sys;
 pub mod table;

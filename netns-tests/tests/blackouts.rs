@@ -12,7 +12,7 @@ use netns_tests::topology::Setup;
 use netns_tests::tunnel::tunnel_scenario;
 use netns_tests::wait;
 
-const SIZE: usize = 16 << 20;
+const SIZE: usize = 8 << 20;
 
 /// A quarter of the file.
 const UNDER_WAY: u64 = SIZE as u64 / 4;

@@ -19,7 +19,7 @@ use netns_tests::wait;
 use rustix::process::Signal;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const SIZE: usize = 20 << 20;
+const SIZE: usize = 8 << 20;
 
 /// A fifth of the file.
 const UNDER_WAY: u64 = SIZE as u64 / 5;

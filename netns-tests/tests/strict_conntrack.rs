@@ -20,7 +20,7 @@ use netns_tests::vpn::{PORT, Vpn};
 use netns_tests::wait;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const SIZE: usize = 20 << 20;
+const SIZE: usize = 8 << 20;
 
 #[test]
 fn a_strict_router_finds_one_sound_connection_without_loss() {

@@ -1,0 +1,302 @@
+//! What the documentation promises and later issues build; each is on the list of expected failures until then.
+//!
+//! ```text
+//!   client ──[ 40 ms ]── router ── server ── target
+//!     other modes, prefaces, several carriers, fast connects, large datagrams, connections from the server's side
+//! ```
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::addresses::{
+    SERVER, SERVER_BACK, TARGET, TARGET_V6, TUNNEL_SERVER, UNREACHABLE, tunnel_client,
+};
+use netns_tests::emulator::Profile;
+use netns_tests::process::Finished;
+use netns_tests::services::{self, BIG_NAME, Services};
+use netns_tests::sockets::{self, accept, expect};
+use netns_tests::topology::{Setup, Topology};
+use netns_tests::tunnel::tunnel_scenario;
+use netns_tests::vpn::{PORT, Vpn};
+use netns_tests::{firewall, scenario::scenario};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const SIZE: usize = 1 << 20;
+
+#[test]
+fn a_bare_carrier_passes_a_router_that_picks_up_connections() {
+    let name = "a_bare_carrier_passes_a_router_that_picks_up_connections";
+    configured(
+        name,
+        "[carrier]\nmode = \"bare+advance\"",
+        |server| server,
+        |topology, vpn| carries(topology, vpn, "bare+advance"),
+    );
+}
+
+#[test]
+fn a_carrier_with_fixed_numbers_carries_files() {
+    let name = "a_carrier_with_fixed_numbers_carries_files";
+    configured(
+        name,
+        "[carrier]\nmode = \"handshake+fixed\"",
+        |server| server,
+        |topology, vpn| carries(topology, vpn, "handshake+fixed"),
+    );
+}
+
+#[test]
+fn a_bare_carrier_with_fixed_numbers_carries_files() {
+    let name = "a_bare_carrier_with_fixed_numbers_carries_files";
+    configured(
+        name,
+        "[carrier]\nmode = \"bare+fixed\"",
+        |server| server,
+        |topology, vpn| carries(topology, vpn, "bare+fixed"),
+    );
+}
+
+#[test]
+fn a_preface_is_the_first_thing_on_the_wire() {
+    let config = "[carrier]\npreface = \"http\"\npreface_host = \"example.org\"";
+    configured(
+        "a_preface_is_the_first_thing_on_the_wire",
+        config,
+        |server| server,
+        |topology, vpn| {
+            let capture = topology.router.capture("client0", &format!("tcp dst port {PORT}"))?;
+            vpn.up(topology, 0, "")?;
+            ensure!(services::seen_from(topology.client(), TARGET, LIMIT)? == SERVER_BACK);
+            let packets = capture.finish_verbosely(&topology.router, "")?;
+            ensure!(packets.iter().any(|line| line.contains("Host: example.org")), "no request was seen");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn two_carriers_carry_at_once() {
+    configured(
+        "two_carriers_carry_at_once",
+        "[carrier]\ncarriers = 2",
+        |server| server,
+        |topology, vpn| {
+            vpn.up(topology, 0, "")?;
+            let carriers = vpn.tunnel(topology.client())?["carriers"].clone();
+            ensure!(carriers.as_array().is_some_and(|carriers| carriers.len() == 2), "{carriers}");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn a_server_listens_on_a_range_of_ports() {
+    let range = |server: String| server.replace("0.0.0.0:443", "0.0.0.0:4000-4003");
+    configured("a_server_listens_on_a_range_of_ports", "", range, |topology, vpn| {
+        for port in ["4000", "4003", "4000-4003"] {
+            let config =
+                vpn.client_config(0, "").replace(&format!("{SERVER}:{PORT}"), &format!("{SERVER}:{port}"));
+            vpn.write("client0/client.toml", &config)?;
+            vpn.up(topology, 0, "")?;
+            vpn.down(topology, 0)?.expect_code(0)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_client_takes_the_next_server_of_its_list() {
+    configured(
+        "a_client_takes_the_next_server_of_its_list",
+        "",
+        |server| server,
+        |topology, vpn| {
+            let one = format!("\"{SERVER}:{PORT}\"");
+            let config =
+                vpn.client_config(0, "").replace(&one, &format!("[\"{UNREACHABLE}:{PORT}\", {one}]"));
+            vpn.write("client0/client.toml", &config)?;
+            vpn.up(topology, 0, "")?;
+            ensure!(services::seen_from(topology.client(), TARGET, LIMIT)? == SERVER_BACK);
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn probe_says_what_the_network_lets_through() {
+    configured(
+        "probe_says_what_the_network_lets_through",
+        "",
+        |server| server,
+        |topology, vpn| {
+            let probe = vpn.program(topology.client())?.arg("probe").arg(vpn.client_path(0)).run(LIMIT)?;
+            let probe = probe.expect_code(0)?;
+            for mode in ["handshake+advance", "handshake+fixed", "bare+advance", "bare+fixed"] {
+                ensure!(probe.stdout.contains(mode), "nothing about {mode}: {}", probe.stdout);
+            }
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn a_tunnel_that_is_taken_down_ends_its_connection_as_tcp_does() {
+    configured(
+        "a_tunnel_that_is_taken_down_ends_its_connection_as_tcp_does",
+        "",
+        |server| server,
+        |topology, vpn| {
+            let capture = topology.router.capture("client0", &format!("tcp port {PORT}"))?;
+            vpn.up(topology, 0, "")?;
+            vpn.down(topology, 0)?.expect_code(0)?;
+            let packets = capture.finish(&topology.router, "tcp[tcpflags] & tcp-fin != 0")?;
+            ensure!(!packets.is_empty(), "no FIN was seen");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn a_fast_connect_does_not_wait_for_the_target() {
+    let config = "connect = \"fast\"";
+    configured(
+        "a_fast_connect_does_not_wait_for_the_target",
+        config,
+        |server| server,
+        |topology, vpn| {
+            vpn.up(topology, 0, "")?;
+            let slow = Profile { delay: Duration::from_millis(500), ..Profile::CLEAR };
+            topology.link().set_profiles([slow; 2])?;
+            let begun = netns_tests::wait::now();
+            sockets::connect(topology.client(), TARGET, services::HTTP_PORT, LIMIT)?;
+            ensure!(begun.elapsed() < Duration::from_millis(500), "connected after {:?}", begun.elapsed());
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn status_lists_the_flows() {
+    configured(
+        "status_lists_the_flows",
+        "",
+        |server| server,
+        |topology, vpn| {
+            vpn.up(topology, 0, "")?;
+            let _flow = sockets::connect(topology.client(), TARGET, services::HTTP_PORT, LIMIT)?;
+            let status =
+                vpn.program(topology.client())?.args(["status", "--flows"]).run(LIMIT)?.expect_code(0)?;
+            status.expect_text(&format!("{TARGET}:{}", services::HTTP_PORT))?;
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn a_service_of_the_client_is_reached_from_the_servers_side() {
+    let config = format!("[inbound]\nallow = [\"tcp/{INBOUND}\"]");
+    let name = "a_service_of_the_client_is_reached_from_the_servers_side";
+    configured(
+        name,
+        &config,
+        |server| server,
+        |topology, vpn| {
+            vpn.up(topology, 0, "")?;
+            let (address, _) = tunnel_client(0);
+            let listener = sockets::listen(topology.client(), address, INBOUND)?;
+            let outside = sockets::connect(&topology.server, address, INBOUND, LIMIT)?;
+            let inside = accept(&listener, LIMIT)?;
+            std::io::Write::write_all(&mut &outside, b"hello")?;
+            expect(&inside, b"hello")
+        },
+    );
+}
+
+#[test]
+fn a_ping_larger_than_the_path_is_answered() {
+    datagrams("a_ping_larger_than_the_path_is_answered", |topology| {
+        for host in [IpAddr::from(TARGET), IpAddr::from(TARGET_V6)] {
+            ping(topology, &format!("-M dont -s 3000 {host}"))?.expect_code(0)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_name_with_a_large_answer_is_resolved_by_udp() {
+    datagrams("a_name_with_a_large_answer_is_resolved_by_udp", |topology| {
+        let words = format!("{BIG_NAME} TXT +notcp +ignore +bufsize=4096 +time=2 +tries=1");
+        let answer = services::dig_with(topology.client(), TARGET, &words)?;
+        ensure!(answer.stdout.matches('x').count() > 3000, "{} bytes", answer.stdout.len());
+        Ok(())
+    });
+}
+
+#[test]
+fn an_app_that_finds_the_path_mtu_itself_is_told() {
+    datagrams("an_app_that_finds_the_path_mtu_itself_is_told", |topology| {
+        ping(topology, &format!("-M do -s 1100 {TARGET}"))?.expect_code(0)?;
+        ping(topology, &format!("-M do -s 1400 {TARGET}"))?
+            .expect_code(1)?
+            .expect_text("message too long")?;
+        Ok(())
+    });
+}
+
+#[test]
+fn traceroute_sees_the_server_and_the_target() {
+    datagrams("traceroute_sees_the_server_and_the_target", |topology| {
+        let words = format!("-n -q 2 -w 2 -m 4 {TARGET}");
+        let hops = topology.client().program("traceroute")?.words(&words).run(LIMIT)?.expect_code(0)?;
+        let hop = |number: usize| hops.stdout.lines().nth(number).context("too few hops").map(str::to_owned);
+        ensure!(hop(1)?.contains(&TUNNEL_SERVER.to_string()), "{}", hops.stdout);
+        ensure!(hop(2)?.contains(&TARGET.to_string()), "{}", hops.stdout);
+        Ok(())
+    });
+}
+
+/// Runs `body` with a client that has more lines in its config and a server whose config was changed; a router between them picks
+/// up connections in their middle, but passes nothing invalid.
+fn configured(
+    name: &str,
+    client: &str,
+    server: impl FnOnce(String) -> String,
+    body: impl FnOnce(&Topology, &Vpn) -> Result<()>,
+) {
+    scenario(name, line(), |topology| {
+        firewall::raise(&topology.router, true)?;
+        let _services = Services::start(topology, SIZE)?;
+        let vpn = Vpn::prepare(topology)?;
+        vpn.write("client0/client.toml", &vpn.client_config(0, client))?;
+        vpn.write("server.toml", &server(vpn.server_config()))?;
+        let _serve = vpn.serve(topology)?;
+        body(topology, &vpn)
+    });
+}
+
+/// Files both ways through a carrier that looks as was asked for.
+fn carries(topology: &Topology, vpn: &Vpn, mode: &str) -> Result<()> {
+    vpn.up(topology, 0, "")?;
+    let status = vpn.tunnel(topology.client())?;
+    ensure!(status["carriers"][0]["mode"] == mode, "{status}");
+    ensure!(services::seen_from(topology.client(), TARGET, LIMIT)? == SERVER_BACK);
+    let words = format!("-sS --fail --max-time 10 -o /dev/null http://{TARGET}/file");
+    topology.client().program("curl")?.words(&words).run(LIMIT)?.expect_code(0)?;
+    Ok(())
+}
+
+fn datagrams(name: &str, body: impl FnOnce(&Topology) -> Result<()>) {
+    tunnel_scenario(name, line(), 1, |tunnel| body(tunnel.topology));
+}
+
+fn ping(topology: &Topology, words: &str) -> Result<Finished> {
+    topology.client().program("ping")?.words("-n -c 3 -i 0.2 -W 2").words(words).run(LIMIT)
+}
+
+fn line() -> Setup {
+    Setup::link(Profile { delay: Duration::from_millis(20), ..Profile::CLEAR })
+}
+
+/// Where the client serves.
+const INBOUND: u16 = 8080;
