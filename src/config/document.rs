@@ -2,6 +2,7 @@
 //! them.
 
 use std::fs;
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -22,13 +23,17 @@ impl Document {
     /// Reads a file.
     ///
     /// # Errors
-    /// When the file cannot be read or is not UTF-8.
+    /// When the file cannot be read, is not UTF-8 or has no end.
     pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let path = path.to_path_buf();
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Self { path, text }),
-            Err(error) => Err(ConfigError::Unreadable { path, error }),
+        match read_text(path) {
+            Ok(text) => Ok(Self::new(path, text)),
+            Err(error) => Err(ConfigError::Unreadable { path: path.to_path_buf(), error }),
         }
+    }
+
+    /// A text that stands, or might stand, in the file.
+    pub(super) fn new(path: &Path, text: String) -> Self {
+        Self { path: path.to_path_buf(), text }
     }
 
     /// The file.
@@ -157,9 +162,22 @@ fn find_in_value(value: &Spanned<DeValue<'_>>, span: &Range<usize>, name: String
     (value.span() == *span).then_some(name)
 }
 
+/// Reads a file to its end, which a device may not have.
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(FILE_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is longer than 1 MiB"));
+    }
+    Ok(text)
+}
+
 fn one_line(message: &str) -> String {
     message.trim().replace('\n', "; ")
 }
+
+/// Our choice: a thousand peers take a fifth of it.
+const FILE_MAX: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -183,6 +201,12 @@ mod tests {
         ] {
             assert_eq!(document.error_at(key, "bad").to_string(), place);
         }
+    }
+
+    #[test]
+    fn gives_up_on_a_file_without_an_end() {
+        let error = Document::read(Path::new("/dev/zero")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read /dev/zero: it is longer than 1 MiB");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Keys in a configuration: in the file itself, or in a file of their own.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -8,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-use super::document::Document;
+use super::document::{Document, read_text};
 use super::{ConfigError, Warning, text};
 use crate::crypto::KeyError;
 
@@ -54,7 +53,7 @@ impl<T: FromStr<Err = KeyError>> Secret<T> {
             }
             (None, Some(file)) => {
                 let path = document.resolve(&file);
-                let text = match fs::read_to_string(&path) {
+                let text = match read_text(&path) {
                     Ok(text) => Zeroizing::new(text),
                     // A right is missing, not a key.
                     Err(error) if error.kind() == ErrorKind::PermissionDenied => {

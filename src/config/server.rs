@@ -83,13 +83,24 @@ impl ServerConfig {
     /// # Errors
     /// When it cannot be read, or anything in it is wrong or not built yet.
     pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), ConfigError> {
-        let document = Document::read(path)?;
+        Self::of(&Document::read(path)?)
+    }
+
+    /// Checks a text that is to stand in the file `path`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse(text: &str, path: &Path) -> Result<(Self, Vec<Warning>), ConfigError> {
+        Self::of(&Document::new(path, text.to_owned()))
+    }
+
+    fn of(document: &Document) -> Result<(Self, Vec<Warning>), ConfigError> {
         let mut warnings = Vec::new();
-        let config = document.decode::<File>()?.complete(&document, &mut warnings)?;
-        config.check(&document)?;
-        unbuilt::check_server(&config, &document)?;
+        let config = document.decode::<File>()?.complete(document, &mut warnings)?;
+        config.check(document)?;
+        unbuilt::check_server(&config, document)?;
         if config.peers.is_empty() {
-            let path = path.display();
+            let path = document.path().display();
             warnings.push(Warning::new(format!("{path} has no [[peer]]: no client can connect")));
         }
         Ok((config, warnings))

@@ -23,6 +23,8 @@ pub use mask::{HEADER_LEN, Header, Mask};
 pub use packet::{
     COUNTER_LIMIT, OVERHEAD, OpenError, Opened, Opener, REKEY_AFTER_PACKETS, SealError, Sealer,
 };
-pub use payload::{MAX_LIST, Message1, Message2, PayloadError, Refusal, SESSION_ID_LEN, SessionId, VERSION};
+pub use payload::{
+    MAX_LIST, MESSAGE1_LEN, Message1, Message2, PayloadError, Refusal, SESSION_ID_LEN, SessionId, VERSION,
+};
 pub use suite::{Suite, SuiteSet, TAG_LEN};
 pub use timestamp::{TIMESTAMP_LEN, Timestamp};

@@ -64,7 +64,8 @@ pub struct Message1 {
 }
 
 impl Message1 {
-    pub(crate) fn encode(&self) -> [u8; MESSAGE1_LEN] {
+    /// Writes the payload, without padding.
+    pub fn encode(&self) -> [u8; MESSAGE1_LEN] {
         let mut bytes = [0; MESSAGE1_LEN];
         bytes[0] = self.version;
         bytes[1] = self.mode;
@@ -78,7 +79,11 @@ impl Message1 {
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, PayloadError> {
+    /// Reads a payload; what follows is padding.
+    ///
+    /// # Errors
+    /// [`PayloadError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, PayloadError> {
         let mut reader = Reader(bytes);
         let version = reader.u8()?;
         let mode = reader.u8()?;
@@ -171,7 +176,7 @@ impl Message2 {
     ///
     /// # Errors
     /// [`PayloadError::TooMany`] if a list is longer than [`MAX_LIST`].
-    pub(crate) fn encode(&self, client: u32) -> Result<Vec<u8>, PayloadError> {
+    pub fn encode(&self, client: u32) -> Result<Vec<u8>, PayloadError> {
         let mut bytes = vec![self.kind()];
         bytes.extend_from_slice(&client.to_le_bytes());
         match self {
@@ -189,7 +194,10 @@ impl Message2 {
     }
 
     /// Decodes the message, and the client's index that it repeats.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<(u32, Self), PayloadError> {
+    ///
+    /// # Errors
+    /// [`PayloadError`].
+    pub fn decode(bytes: &[u8]) -> Result<(u32, Self), PayloadError> {
         let mut reader = Reader(bytes);
         let kind = reader.u8()?;
         let client = reader.u32()?;
@@ -419,7 +427,7 @@ pub const VERSION: u8 = 1;
 pub const MAX_LIST: usize = 16;
 
 /// Bytes of message 1's payload without padding.
-pub(crate) const MESSAGE1_LEN: usize = 16 + SESSION_ID_LEN + TIMESTAMP_LEN;
+pub const MESSAGE1_LEN: usize = 16 + SESSION_ID_LEN + TIMESTAMP_LEN;
 
 /// Bytes of message 2's payload, at least: a refusal.
 pub(crate) const MESSAGE2_MIN: usize = 6;

@@ -11,10 +11,13 @@
 
 /// A packet whose headers do not agree with its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub struct Malformed;
 
 /// Cuts off what follows the IP packet (Ethernet pads to 60 bytes).
-pub(super) fn trim(bytes: &mut [u8]) -> Result<&mut [u8], Malformed> {
+///
+/// # Errors
+/// The headers contradict each other or the bytes there are.
+pub fn trim(bytes: &mut [u8]) -> Result<&mut [u8], Malformed> {
     let total = Headers::parse(bytes)?.total_length;
     bytes.get_mut(..total).ok_or(Malformed)
 }
@@ -23,12 +26,8 @@ pub(super) fn trim(bytes: &mut [u8]) -> Result<&mut [u8], Malformed> {
 /// Returns how many there were.
 ///
 /// # Errors
-/// Nothing is handed out if `segment` is smaller than [`SMALLEST_SEGMENT`].
-pub(super) fn cut(
-    packet: &mut [u8],
-    segment: usize,
-    mut take: impl FnMut(&mut [u8]),
-) -> Result<usize, Malformed> {
+/// Nothing is handed out if `segment` is smaller than [`SMALLEST_SEGMENT`], or the headers make no sense.
+pub fn cut(packet: &mut [u8], segment: usize, mut take: impl FnMut(&mut [u8])) -> Result<usize, Malformed> {
     let headers = Headers::parse(packet)?;
     if segment < SMALLEST_SEGMENT {
         return Err(Malformed);
@@ -130,7 +129,7 @@ fn write_u16(bytes: &mut [u8], at: usize, value: usize) {
 }
 
 /// Our choice: no authenticated packet is smaller, and a hostile neighbour's vnet header cannot turn one packet into 64 K.
-pub(super) const SMALLEST_SEGMENT: usize = 16;
+pub const SMALLEST_SEGMENT: usize = 16;
 
 const IPV4_HEADER: usize = 20;
 const IPV4_TOTAL_LENGTH: usize = 2;

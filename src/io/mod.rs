@@ -5,12 +5,13 @@
 //! - [`PacketSocket`] taps what arrives for our ports, before any firewall, one IP packet at a time.
 //! - [`RawSocket`] sends whole IP packets.
 //! - [`PortGuard`] keeps the kernel silent on a port and others off it.
+//! - [`gso`] cuts what the kernel or the card merged.
 //! - [`TunDevice`], [`Timer`], [`LocalAddresses`], [`local_networks`], [`source_for`], [`missing_rights`].
 
 mod capability;
 mod clock;
 mod filter;
-mod gso;
+pub mod gso;
 mod guard;
 mod local;
 mod packet_socket;

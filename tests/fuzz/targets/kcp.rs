@@ -1,0 +1,304 @@
+//! KCP: against a peer that sends anything, and two of them over a path that loses, repeats and reorders.
+
+use std::time::{Duration, Instant};
+
+use vpn::kcp::{Config, CongestionKind, HEADER_LEN, Kcp, Source, Stats};
+
+use super::input::Input;
+use super::start;
+
+const CONV: u32 = 0x1122_3344;
+const MSS: usize = 100;
+const ROOM: usize = 3 * (MSS + HEADER_LEN);
+
+/// `congestion u8`, then operations on one end: packets of its conversation and of none, reading, sending, time.
+/// A packet that is none changes nothing but its counter; whatever comes, the bounds hold, sending ends, and what is
+/// sent is KCP.
+pub(crate) fn hostile(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let config = config(input.u8());
+    let mut now = start();
+    let (mut kcp, mut witness) = (Kcp::new(CONV, config, now), Kcp::new(CONV, config, now));
+    let mut source = Counting::default();
+    while let Some(operation) = input.operation() {
+        match operation % 6 {
+            0 => handle(&mut kcp, input.bytes(), now),
+            1 => {
+                let packet = segments(&mut input, kcp.stats());
+                handle(&mut kcp, &packet, now);
+            }
+            2 => source.left += u64::from(input.u16()),
+            3 => {
+                kcp.poll_message();
+            }
+            4 => now += Duration::from_millis(u64::from(input.u16())),
+            _ if input.bool() => kcp.on_path_restored(now),
+            _ => kcp.on_datagram_sent(usize::from(input.u16()), now),
+        }
+        transmit(&mut kcp, &mut source, now, |packet| {
+            witness.handle_packet(&packet, now).expect("what we send is KCP");
+        });
+        check(&kcp, &config, now);
+    }
+}
+
+fn handle(kcp: &mut Kcp, packet: &[u8], now: Instant) {
+    let before = kcp.stats();
+    if kcp.handle_packet(packet, now).is_err() {
+        assert_eq!(kcp.stats(), Stats { malformed: before.malformed + 1, ..before });
+    }
+}
+
+/// Up to four well-formed segments, numbered near what is right.
+fn segments(input: &mut Input<'_>, stats: Stats) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let una = u32::try_from(stats.sent).unwrap_or(0).wrapping_sub(stats.span);
+    let next = u32::try_from(stats.received).unwrap_or(0);
+    for _ in 0..=input.below(4) {
+        let (command, frg, wnd) = (81 + input.u8() % 4, input.u8(), input.u16());
+        let (ts, near) = (input.u32(), u32::from(input.u16()));
+        let wild = input.u8() & 1 == 1;
+        let base = if command == 82 { una } else { next };
+        let sn = if wild { input.u32() } else { base.wrapping_add(near).wrapping_sub(4) };
+        let acked = if wild { input.u32() } else { una.wrapping_add(u32::from(input.u8())) };
+        let payload = if command == 81 { input.bytes() } else { &[] };
+        packet.extend(segment([command, frg], wnd, [ts, sn, acked], payload));
+    }
+    packet
+}
+
+/// One segment of ikcp's format.
+pub(crate) fn segment([command, frg]: [u8; 2], wnd: u16, [ts, sn, una]: [u32; 3], payload: &[u8]) -> Vec<u8> {
+    segment_of(CONV, [command, frg], wnd, [ts, sn, una], payload)
+}
+
+/// The same, of any conversation.
+pub(crate) fn segment_of(
+    conv: u32,
+    [command, frg]: [u8; 2],
+    wnd: u16,
+    [ts, sn, una]: [u32; 3],
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut bytes = conv.to_le_bytes().to_vec();
+    bytes.extend([command, frg]);
+    bytes.extend(wnd.to_le_bytes());
+    for field in [ts, sn, una, u32::try_from(payload.len()).expect("a short payload")] {
+        bytes.extend(field.to_le_bytes());
+    }
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+fn transmit(kcp: &mut Kcp, source: &mut Counting, now: Instant, mut take: impl FnMut(Vec<u8>)) {
+    for _ in 0..10_000 {
+        let mut packet = Vec::new();
+        if !kcp.poll_transmit(ROOM, source, &mut packet, now) {
+            assert!(packet.is_empty());
+            return;
+        }
+        assert!((HEADER_LEN..=ROOM).contains(&packet.len()));
+        take(packet);
+    }
+    panic!("sending never ends: {:?}", kcp.stats());
+}
+
+fn check(kcp: &Kcp, config: &Config, now: Instant) {
+    let stats = kcp.stats();
+    assert!(stats.span <= u32::from(config.send_window), "{stats:?}");
+    let most = u64::from(stats.span) * (MSS + HEADER_LEN + config.overhead) as u64;
+    assert!(stats.in_flight <= most, "{stats:?}");
+    assert!(stats.payload_sent_bytes >= stats.sent);
+    assert!(kcp.poll_timeout().is_none_or(|at| at > now), "it spins: {stats:?}");
+    assert!(stats.srtt.is_none_or(|srtt| srtt < Duration::from_secs(100_000)), "{stats:?}");
+}
+
+/// `congestion u8`, then operations on two ends: data, packets that arrive, are lost, repeated or overtaken, time. Each
+/// end reads exactly what the other wrote, and at last all of it.
+pub(crate) fn pair(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let mut pair = Pair::new(config(input.u8()));
+    while let Some(operation) = input.operation() {
+        let end = usize::from(operation >> 7);
+        match operation % 8 {
+            0 | 1 => pair.sources[end].left += u64::from(input.u16() % 5000),
+            2 | 3 => pair.arrive(end, 0),
+            4 => pair.arrive(end, usize::from(input.u8())),
+            5 => drop(pair.lose(end, usize::from(input.u8()))),
+            6 => pair.repeat(end, usize::from(input.u8())),
+            _ => pair.now += Duration::from_millis(u64::from(input.u8())),
+        }
+        pair.transmit();
+    }
+    pair.conclude();
+}
+
+struct Pair {
+    ends: [Kcp; 2],
+    sources: [Counting; 2],
+    /// Bytes that each end has read.
+    read: [u64; 2],
+    /// Packets on their way to each end.
+    wires: [Vec<Vec<u8>>; 2],
+    now: Instant,
+}
+
+impl Pair {
+    fn new(config: Config) -> Self {
+        let now = start();
+        Self {
+            ends: [Kcp::new(CONV, config, now), Kcp::new(CONV, config, now)],
+            sources: Default::default(),
+            read: [0; 2],
+            wires: Default::default(),
+            now,
+        }
+    }
+
+    fn transmit(&mut self) {
+        for end in 0..2 {
+            let wire = &mut self.wires[1 - end];
+            transmit(&mut self.ends[end], &mut self.sources[end], self.now, |packet| wire.push(packet));
+        }
+    }
+
+    fn lose(&mut self, end: usize, number: usize) -> Option<Vec<u8>> {
+        let wire = &mut self.wires[end];
+        (!wire.is_empty()).then(|| wire.remove(number % wire.len()))
+    }
+
+    fn arrive(&mut self, end: usize, number: usize) {
+        let Some(packet) = self.lose(end, number) else { return };
+        self.ends[end].handle_packet(&packet, self.now).expect("what the other end sends is KCP");
+        while let Some(message) = self.ends[end].poll_message() {
+            for byte in message {
+                assert_eq!(byte, pattern(self.read[end]), "at byte {} of end {end}", self.read[end]);
+                self.read[end] += 1;
+            }
+        }
+    }
+
+    fn repeat(&mut self, end: usize, number: usize) {
+        let wire = &mut self.wires[end];
+        if let Some(packet) = (!wire.is_empty()).then(|| wire[number % wire.len()].clone()) {
+            wire.push(packet);
+        }
+    }
+
+    /// Without any further loss.
+    fn conclude(&mut self) {
+        for _ in 0..100_000 {
+            while self.wires.iter().any(|wire| !wire.is_empty()) {
+                (0..2).for_each(|end| self.arrive(end, 0));
+                self.transmit();
+            }
+            let Some(next) = self.ends.iter().filter_map(Kcp::poll_timeout).min() else { break };
+            self.now = next.max(self.now);
+            self.transmit();
+        }
+        for end in 0..2 {
+            let (read, written) = (self.read[end], &self.sources[1 - end]);
+            assert_eq!((read, written.left), (written.sent, 0), "{:?}", self.ends.each_ref().map(Kcp::stats));
+        }
+    }
+}
+
+/// A source whose every byte says where it stands.
+#[derive(Debug, Default)]
+struct Counting {
+    left: u64,
+    sent: u64,
+}
+
+impl Source for Counting {
+    fn fill(&mut self, buffer: &mut [u8]) -> usize {
+        let length = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        for byte in &mut buffer[..length] {
+            *byte = pattern(self.sent);
+            self.sent += 1;
+        }
+        self.left -= length as u64;
+        length
+    }
+}
+
+fn pattern(position: u64) -> u8 {
+    u8::try_from((position % 251) ^ (position / 251 & 0xff)).unwrap_or(0)
+}
+
+fn config(kind: u8) -> Config {
+    let congestion = [CongestionKind::Bbr, CongestionKind::Loss, CongestionKind::None][usize::from(kind % 3)];
+    Config {
+        mss: MSS,
+        send_window: 200,
+        receive_window: 100,
+        congestion,
+        nodelay: kind & 4 == 0,
+        fast_resend: u32::from(kind >> 4),
+        min_rto: Duration::from_millis(30),
+        overhead: 40,
+        send_buffer: 10_000,
+        receive_buffer: 8_000,
+    }
+}
+
+pub(crate) fn hostile_seeds() -> Vec<Vec<u8>> {
+    let send = [2, 0, 20];
+    let raw = |packet: Vec<u8>| {
+        let length = u16::try_from(packet.len()).expect("a short packet");
+        [&[0], length.to_le_bytes().as_slice(), &packet].concat()
+    };
+    let near =
+        |command: u8, near: u8| vec![1, 0, command, 0, 128, 0, 0, 0, 0, 0, near, 0, 0, 0, 3, 0, 7, 7, 7];
+    let wait = [4, 40, 0];
+    (0..3)
+        .flat_map(|kind| {
+            let begin = [kind | 0x20];
+            [
+                [&begin, raw(segment([81, 0], 128, [1, 0, 0], b"payload")).as_slice(), &[3]].concat(),
+                [begin.as_slice(), &send, &near(1, 4), &near(1, 6), &wait, &near(1, 5)].concat(),
+                [&begin, near(0, 4).as_slice(), &near(0, 6), &near(0, 5), &[3, 3, 3]].concat(),
+                [begin.as_slice(), &send, &raw(segment([84, 0], 0, [0, 0, 0], b"")), &wait, &wait].concat(),
+                [&begin, raw(segment([83, 3], 9, [0, 0, 0], b"")).as_slice(), &[5, 1, 5, 0, 0, 4]].concat(),
+            ]
+        })
+        .collect()
+}
+
+pub(crate) fn pair_seeds() -> Vec<Vec<u8>> {
+    (0..3)
+        .flat_map(|kind| {
+            let calm = vec![kind, 0, 0, 8, 2, 0x82, 2, 0x82, 7, 20, 2, 0x82, 0x80, 9, 9, 2, 0x82];
+            let rough = vec![
+                kind | 0x20,
+                0,
+                0,
+                16,
+                5,
+                0,
+                0x85,
+                1,
+                4,
+                3,
+                0x84,
+                2,
+                6,
+                0,
+                0x86,
+                0,
+                7,
+                200,
+                0x80,
+                200,
+                200,
+                5,
+                0,
+                7,
+                255,
+                4,
+                9,
+            ];
+            [calm, rough]
+        })
+        .collect()
+}
