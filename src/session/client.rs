@@ -153,7 +153,7 @@ pub struct ClientDrops {
     pub outer: u64,
     /// Outer packets on no 4-tuple of ours.
     pub stranger: u64,
-    /// Outer packets on a carrier that ended.
+    /// Outer packets on a carrier that ended, or after the end of the session.
     pub late: u64,
     /// Payloads whose index is not the carrier's.
     pub index: u64,
@@ -456,14 +456,17 @@ impl Client {
             Message2::Refused { reason } => self.end(Ending::Refused(*reason), now),
             Message2::Stale { above, .. } => {
                 self.drop_dial();
-                self.dialing.above = Some(*above);
-                self.dialing.next = now;
+                self.dialing.on_stale(*above, now);
             }
             Message2::Fresh { .. } | Message2::Resumed { .. } => {}
         }
     }
 
     fn handle_data(&mut self, segment: &carrier::Segment, packet: &mut [u8], now: Instant) {
+        if !self.is_running() {
+            self.drops.late += 1;
+            return;
+        }
         let active = self.active.as_mut().map(|active| &mut active.link);
         let mut links = active.into_iter().chain(self.retired.iter_mut().map(|retired| &mut retired.link));
         let Some(link) = links.find(|link| link.is_from(segment)) else {

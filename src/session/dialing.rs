@@ -31,6 +31,20 @@ impl Dialing {
 
     /// The dial became a carrier. Where handshakes pass and data does not, the next one still waits its time.
     pub(crate) fn on_accepted(&mut self, now: Instant) {
+        self.back_off(now);
+    }
+
+    /// The server knows a later timestamp of ours: above it another dial may begin at once. One that is stale again, too,
+    /// waits: the server would have us open port after port.
+    pub(crate) fn on_stale(&mut self, above: Timestamp, now: Instant) {
+        self.next = now;
+        if self.above.replace(above).is_some() {
+            self.back_off(now);
+        }
+    }
+
+    /// The dial was answered long before its lifetime ended, and another must not follow at that pace.
+    fn back_off(&mut self, now: Instant) {
         self.next = now + self.lifetime();
         self.failures += 1;
         self.wanted = false;
@@ -68,3 +82,24 @@ const FIRST_DIAL: Duration = Duration::from_secs(2);
 
 /// Our choice: at most six new source ports a minute, so that no NAT's table is flooded.
 const MAX_DIAL: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "some instant must be the first")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asks_again_at_once_when_stale_but_not_on_and_on() {
+        let now = Instant::now();
+        let mut dialing = Dialing::new(now);
+        let mut above = Timestamp::from_unix(Duration::from_secs(1));
+        let mut waits = Vec::new();
+        for _ in 0..5 {
+            dialing.on_stale(above, now);
+            above = dialing.timestamp(above);
+            waits.push((dialing.next - now).as_secs());
+        }
+        assert_eq!(waits, [0, 2, 4, 8, 10]);
+        assert!(above > Timestamp::from_unix(Duration::from_secs(1)));
+    }
+}
