@@ -27,6 +27,8 @@ impl Default for Limits {
 /// What became of the packets given to a [`Queue`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Bytes that wait, each packet's [`PACKET_OVERHEAD`] included, now.
+    pub held: usize,
     /// Packets taken in.
     pub queued: u64,
     /// Packets handed out.
@@ -60,7 +62,7 @@ impl Queue {
             limits,
             packets: VecDeque::new(),
             bytes: 0,
-            stats: Stats { queued: 0, sent: 0, dropped_full: 0, dropped_late: 0 },
+            stats: Stats { held: 0, queued: 0, sent: 0, dropped_full: 0, dropped_late: 0 },
         }
     }
 
@@ -103,7 +105,7 @@ impl Queue {
     /// What became of the packets so far.
     #[must_use]
     pub const fn stats(&self) -> Stats {
-        self.stats
+        Stats { held: self.bytes, ..self.stats }
     }
 
     fn drop_late(&mut self, now: Instant) {

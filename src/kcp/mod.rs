@@ -232,6 +232,8 @@ impl Kcp {
             window: congestion.window(),
             in_flight: self.sender.ring().in_flight(),
             span: self.sender.ring().span(),
+            send_buffered: self.sender.ring().buffered(),
+            receive_buffered: self.receiver.buffered(),
             peer_window: self.peer_window,
             sent: sent.sent,
             retransmitted: sent.retransmitted,

@@ -87,6 +87,11 @@ impl Receiver {
         self.next
     }
 
+    /// Payload bytes held, in order or not.
+    pub(crate) fn buffered(&self) -> usize {
+        self.ring_bytes + self.queued_bytes
+    }
+
     /// What was counted so far.
     pub(crate) fn counters(&self) -> Counters {
         self.counters

@@ -21,6 +21,10 @@ pub struct Stats {
     pub in_flight: u64,
     /// Segments from the first unacknowledged to the last sent (snd_nxt − snd_una).
     pub span: u32,
+    /// Payload bytes kept until they are acknowledged, now.
+    pub send_buffered: usize,
+    /// Payload bytes received that wait for those before them or for the reader, now.
+    pub receive_buffered: usize,
     /// The peer's receive window, in segments.
     pub peer_window: u16,
     /// Bytes of KCP packets handed out.

@@ -24,6 +24,7 @@ use super::engine::{DATAGRAM_MAX, DATAGRAM_MTU, Engine, OUTER_HEADERS, PLAINTEXT
 use super::frame::{self, CloseCode, Frame, Frames};
 use super::link::Link;
 use super::liveness::Liveness;
+use super::load::{ClientLoad, SessionLoad};
 use super::outbox::Outbox;
 use super::splice::Splice;
 use super::status::{CarrierStatus, ClientState, ClientStatus, SessionStatus, Traffic};
@@ -393,6 +394,19 @@ impl Client {
             outside: self.outside(),
             session: SessionStatus::of(&self.engine, self.traffic, self.splice.open(), self.splice.total()),
             drops: ClientDrops { tun_full: self.tun.dropped(), ..self.drops },
+        }
+    }
+
+    /// What it holds now.
+    pub fn load(&self) -> ClientLoad {
+        ClientLoad {
+            session: SessionLoad::of(&self.engine),
+            flows: self.splice.flows.stats().flows,
+            carriers: usize::from(self.active.is_some())
+                + self.retired.len()
+                + usize::from(self.dialing.dial.is_some()),
+            tun: self.tun.len(),
+            events: self.events.len(),
         }
     }
 

@@ -12,7 +12,7 @@
 //!    ├ splice            client: inner TCP flow ⟷ MUX stream
 //!    ├ engine            KCP + MUX + datagrams: what survives every carrier
 //!    ├ outbox            both: packets that wait for the shell
-//!    ├ status            what both know about themselves
+//!    ├ status, load      what both know about themselves, and what they hold
 //!    └ link, frame       one carrier: fake TCP + keys; what a sealed packet says
 //! ```
 
@@ -24,6 +24,7 @@ mod engine;
 mod frame;
 mod link;
 mod liveness;
+mod load;
 mod outbox;
 mod peer;
 mod server;
@@ -33,6 +34,7 @@ mod status;
 pub use client::{Client, ClientDrops, ClientEvent, ClientSettings, Ending};
 pub use dial::Reach;
 pub use frame::CloseCode;
+pub use load::{ClientLoad, ServerLoad, SessionLoad};
 pub use peer::PeerSettings;
 pub use server::{Abandoned, Server, ServerDrops, ServerEvent, ServerSettings, StreamKey};
 pub use status::{

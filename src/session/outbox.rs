@@ -30,6 +30,11 @@ impl Outbox {
         self.packets.pop_front()
     }
 
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.packets.len()
+    }
+
     /// How many did not fit so far.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped

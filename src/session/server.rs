@@ -23,6 +23,7 @@ use super::budget::Budget;
 use super::engine::{DATAGRAM_MAX, DATAGRAM_MTU, OUTER_HEADERS, Settings};
 use super::frame::{self, CloseCode, Frame, Frames};
 use super::link::Link;
+use super::load::{ServerLoad, SessionLoad};
 use super::outbox::Outbox;
 use super::peer::{Carrier, Peer, PeerSettings, Session};
 use super::status::ServerStatus;
@@ -355,6 +356,28 @@ impl Server {
                 ..self.drops
             },
         }
+    }
+
+    /// What it holds now.
+    pub fn load(&self) -> ServerLoad {
+        let mut load = ServerLoad {
+            indexes: self.by_index.len(),
+            tun: self.tun.len(),
+            outbox: self.outbox.len(),
+            events: self.events.len(),
+            ..ServerLoad::default()
+        };
+        for peer in &self.peers {
+            load.carriers += peer.carriers.len();
+            load.most_carriers = load.most_carriers.max(peer.carriers.len());
+            if let Some(session) = &peer.session {
+                let held = SessionLoad::of(&session.engine);
+                load.sessions += 1;
+                load.largest_session = load.largest_session.max(held.streams());
+                load.total += held;
+            }
+        }
+        load
     }
 
     /// The host's own addresses changed: the egress policy denies them.
