@@ -1,6 +1,6 @@
 //! The client's kernel and its apps: an independent TCP stack that opens connections through the tunnel.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -8,22 +8,26 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
+use vpn::packet::{self, tcp::Segment};
 
+use super::stream::{Direction, Reader, Writer};
 use super::target::Plan;
 
 /// One connection of an app: what it sends, and what it received.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    handle: SocketHandle,
-    pub(crate) plan: Plan,
-    outgoing: VecDeque<u8>,
-    pub(crate) received: Vec<u8>,
-    established: bool,
-    closed_write: bool,
+    local_port: u16,
+    handle: Option<SocketHandle>,
+    pub(crate) writer: Writer,
+    pub(crate) reader: Reader,
+    /// The target has accepted, as far as the app knows.
+    pub(crate) established: bool,
     /// The app says nothing before this.
     silent_until: Option<Instant>,
     /// The app aborts once everything was sent and acknowledged.
     aborts: bool,
+    /// A RST came.
+    reset: bool,
     pub(crate) outcome: Option<Outcome>,
 }
 
@@ -32,8 +36,10 @@ pub(crate) struct Connection {
 pub(crate) enum Outcome {
     /// Both directions ended with a FIN.
     Finished,
-    /// It was reset, or never established.
+    /// It was reset, by either side, or refused.
     Reset,
+    /// An ICMP error said that there is no way.
+    Unreachable,
 }
 
 /// All apps on one stack.
@@ -41,11 +47,12 @@ pub(crate) struct Apps {
     interface: Interface,
     device: Tun,
     sockets: SocketSet<'static>,
-    pub(crate) connections: Vec<Connection>,
+    /// By the port of the target.
+    pub(crate) connections: BTreeMap<u16, Connection>,
     base: Instant,
     next_port: u16,
-    /// ICMP messages that arrived, whole.
-    pub(crate) icmp: Vec<Vec<u8>>,
+    /// Packets other than TCP that arrived, whole.
+    pub(crate) datagrams: Vec<Vec<u8>>,
 }
 
 impl Apps {
@@ -63,62 +70,80 @@ impl Apps {
             interface,
             device,
             sockets: SocketSet::new(Vec::new()),
-            connections: Vec::new(),
+            connections: BTreeMap::new(),
             base: now,
             next_port: 20_000,
-            icmp: Vec::new(),
+            datagrams: Vec::new(),
         }
     }
 
     /// Opens a connection to the target that `plan` describes.
-    pub(crate) fn connect(&mut self, plan: Plan) {
+    pub(crate) fn connect(&mut self, plan: Plan) -> &mut Connection {
         let buffer = || tcp::SocketBuffer::new(vec![0; 65_536]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
         self.next_port += 1;
         let (v4, v6) = addresses_of_client();
-        let local: IpAddress = if plan.target.is_ipv4() { v4.into() } else { v6.into() };
-        let remote = (IpAddress::from(plan.target.ip()), plan.target.port());
+        let target = plan.target;
+        let local: IpAddress = if target.is_ipv4() { v4.into() } else { v6.into() };
+        let remote = (IpAddress::from(target.ip()), target.port());
         socket.connect(self.interface.context(), remote, (local, self.next_port)).expect("a valid endpoint");
-        let handle = self.sockets.add(socket);
-        self.connections.push(Connection {
-            handle,
-            outgoing: plan.upload().into(),
-            plan,
-            received: Vec::new(),
+        let connection = Connection {
+            local_port: self.next_port,
+            handle: Some(self.sockets.add(socket)),
+            writer: Writer::new(target, Direction::Upload, plan.upload_len, plan.finishes),
+            reader: Reader::new(target, Direction::Download),
             established: false,
-            closed_write: false,
             silent_until: None,
             aborts: false,
+            reset: false,
             outcome: None,
-        });
+        };
+        self.connections.entry(target.port()).insert_entry(connection).into_mut()
     }
 
-    /// The app of the newest connection says nothing before `at`.
-    pub(crate) fn silence_last_until(&mut self, at: Instant) {
-        if let Some(connection) = self.connections.last_mut() {
-            connection.silent_until = Some(at);
-        }
-    }
-
-    /// The app of the newest connection sends, then resets.
-    pub(crate) fn abort_last_after_sending(&mut self) {
-        if let Some(connection) = self.connections.last_mut() {
-            connection.aborts = true;
+    /// An app resets its connection at once.
+    pub(crate) fn reset(&mut self, port: u16) {
+        let Some(connection) = self.connections.get_mut(&port) else { return };
+        if let Some(handle) = connection.handle.filter(|_| connection.outcome.is_none()) {
+            self.sockets.get_mut::<tcp::Socket<'_>>(handle).abort();
+            connection.outcome = Some(Outcome::Reset);
         }
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.connections.iter().all(|connection| connection.outcome.is_some())
+        self.connections.values().all(|connection| connection.outcome.is_some())
     }
 
     /// An IP packet out of the tunnel.
     pub(crate) fn handle_packet(&mut self, packet: Vec<u8>) {
-        let protocol = if packet[0] >> 4 == 4 { packet[9] } else { packet[6] };
-        if protocol == 1 || protocol == 58 {
-            self.icmp.push(packet);
-        } else {
-            self.device.incoming.push_back(packet);
+        let Ok(segment) = Segment::parse(&packet) else {
+            self.note_unreachable(&packet);
+            return self.datagrams.push(packet);
+        };
+        if segment.is_reset()
+            && let Some(connection) = self.connections.get_mut(&segment.source.port())
+        {
+            connection.reset |= connection.local_port == segment.destination.port();
+        }
+        self.device.incoming.push_back(packet);
+    }
+
+    /// As a kernel does: an error about a SYN ends the attempt.
+    fn note_unreachable(&mut self, packet: &[u8]) {
+        let Ok(header) = packet::parse(packet) else { return };
+        let message = &packet[header.header_length..];
+        let is_error = matches!((header.protocol, message[0]), (packet::ICMP, 3) | (packet::ICMPV6, 1));
+        let Some(quoted) = message.get(8..).filter(|_| is_error) else { return };
+        let ports = if quoted[0] >> 4 == 4 { 20 } else { 40 };
+        let Some(&[high, low]) = quoted.get(ports + 2..ports + 4) else { return };
+        let port = u16::from_be_bytes([high, low]);
+        let connecting = |connection: &&mut Connection| !connection.established;
+        if let Some(connection) = self.connections.get_mut(&port).filter(connecting)
+            && let Some(handle) = connection.handle.take()
+        {
+            self.sockets.remove(handle);
+            connection.outcome = Some(Outcome::Unreachable);
         }
     }
 
@@ -127,24 +152,36 @@ impl Apps {
         let at = self.clock(now);
         loop {
             self.interface.poll(at, &mut self.device, &mut self.sockets);
-            let moved = self
-                .connections
-                .iter_mut()
-                .filter(|connection| connection.outcome.is_none())
-                .fold(false, |moved, connection| {
-                    connection.work(self.sockets.get_mut(connection.handle), now) | moved
-                });
+            let mut moved = false;
+            for connection in self.connections.values_mut() {
+                if let Some(handle) = connection.handle.filter(|_| connection.outcome.is_none()) {
+                    moved |= connection.work(self.sockets.get_mut(handle), now);
+                }
+            }
             if !moved {
                 break;
             }
         }
         self.interface.poll(at, &mut self.device, &mut self.sockets);
+        self.forget_closed();
         self.device.outgoing.drain(..).collect()
+    }
+
+    /// Removes sockets that have nothing more to say.
+    fn forget_closed(&mut self) {
+        for connection in self.connections.values_mut().filter(|connection| connection.outcome.is_some()) {
+            let is_closed = |handle: &mut SocketHandle| {
+                self.sockets.get::<tcp::Socket<'_>>(*handle).state() == tcp::State::Closed
+            };
+            if let Some(handle) = connection.handle.take_if(is_closed) {
+                self.sockets.remove(handle);
+            }
+        }
     }
 
     pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
         let at = self.clock(now);
-        let speaking = self.connections.iter().filter_map(|connection| connection.silent_until);
+        let speaking = self.connections.values().filter_map(|connection| connection.silent_until);
         let speaking = speaking.filter(|speak_at| *speak_at > now).min();
         let delay = self.interface.poll_delay(at, &self.sockets);
         let delay = delay.map(|delay| now + Duration::from_micros(delay.total_micros().max(100)));
@@ -158,43 +195,82 @@ impl Apps {
 }
 
 impl Connection {
+    /// Says nothing before `at`.
+    pub(crate) fn silence_until(&mut self, at: Instant) {
+        self.silent_until = Some(at);
+    }
+
+    /// Sends, then resets.
+    pub(crate) fn abort_after_sending(&mut self) {
+        self.aborts = true;
+        self.writer.finishes = false;
+    }
+
     /// Sends, receives and closes as far as it goes; says whether anything moved.
     fn work(&mut self, socket: &mut tcp::Socket<'_>, now: Instant) -> bool {
-        let mut moved = false;
         self.established |= socket.may_send();
         if self.silent_until.is_some_and(|speak_at| speak_at > now) {
             return false;
         }
-        if self.aborts && self.established && self.outgoing.is_empty() && socket.send_queue() == 0 {
+        if self.aborts && self.established && self.has_written_all() && socket.send_queue() == 0 {
             socket.abort();
             self.outcome = Some(Outcome::Reset);
             return true;
         }
-        while socket.can_send() && !self.outgoing.is_empty() {
-            let sent = socket.send_slice(self.outgoing.as_slices().0).unwrap_or(0);
-            self.outgoing.drain(..sent);
+        let is_waiting = socket.state() == tcp::State::TimeWait;
+        // What a connection that is over still holds would go when the stack forgets it.
+        let moved = self.write(socket) | ((!self.reader.stopped || is_waiting) && self.read(socket));
+        self.note_end(socket.state());
+        moved
+    }
+
+    fn has_written_all(&self) -> bool {
+        self.writer.written == self.writer.length
+    }
+
+    fn write(&mut self, socket: &mut tcp::Socket<'_>) -> bool {
+        let mut moved = false;
+        while socket.can_send() && !self.has_written_all() {
+            let sent = socket.send_slice(&self.writer.next()).unwrap_or(0);
+            self.writer.written += sent as u64;
             moved |= sent > 0;
         }
-        while socket.can_recv() {
-            let received = &mut self.received;
-            let length = socket.recv(|bytes| {
-                received.extend_from_slice(bytes);
-                (bytes.len(), bytes.len())
-            });
-            moved |= length.is_ok_and(|length| length > 0);
-        }
-        if self.established && self.outgoing.is_empty() && !self.closed_write && !self.aborts {
-            self.closed_write = true;
+        if self.established && self.writer.is_to_finish() {
+            self.writer.finished = true;
             socket.close();
             moved = true;
         }
-        if matches!(socket.state(), tcp::State::Closed | tcp::State::TimeWait) {
-            let ended_by_fin = socket.state() == tcp::State::TimeWait;
-            let is_whole = self.received.len() == self.plan.download_len;
-            let complete = self.closed_write && (ended_by_fin || is_whole);
-            self.outcome = Some(if complete { Outcome::Finished } else { Outcome::Reset });
-        }
         moved
+    }
+
+    fn read(&mut self, socket: &mut tcp::Socket<'_>) -> bool {
+        let before = self.reader.received;
+        while socket.can_recv() {
+            let reader = &mut self.reader;
+            let result = socket.recv(|bytes| {
+                reader.take(bytes);
+                (bytes.len(), ())
+            });
+            if result.is_err() {
+                break;
+            }
+        }
+        let is_end = matches!(socket.recv(|_| (0, ())), Err(tcp::RecvError::Finished));
+        if self.established && is_end && !self.reader.finished {
+            self.reader.end();
+        }
+        self.reader.received > before
+    }
+
+    fn note_end(&mut self, state: tcp::State) {
+        if !matches!(state, tcp::State::Closed | tcp::State::TimeWait) {
+            return;
+        }
+        if self.reset {
+            self.outcome = Some(Outcome::Reset);
+        } else if self.reader.finished {
+            self.outcome = Some(Outcome::Finished);
+        }
     }
 }
 

@@ -4,7 +4,12 @@
 //! Every failure names its seed, and the seed reproduces it.
 
 mod app;
+mod bounds;
+mod capture;
+mod host;
+mod nat;
 mod network;
+mod stream;
 mod target;
 mod world;
 
@@ -14,7 +19,7 @@ use app::Outcome;
 use network::Weather;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use target::{REFUSED_PORT, RESETTING_PORT, UNREACHABLE_PORT};
+use target::Manner;
 use vpn::crypto::PresharedKey;
 use vpn::session::{ClientEvent, Ending, Reach};
 use world::World;
@@ -23,8 +28,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// The outcomes of all connections, once all have ended.
 fn outcomes(world: &mut World, limit: Duration) -> Vec<Option<Outcome>> {
-    world.run_until(limit, |world| world.apps.is_done());
-    world.apps.connections.iter().map(|connection| connection.outcome).collect()
+    world.run_until(limit, |world| world.host().apps.is_done());
+    world.host().apps.connections.values().map(|connection| connection.outcome).collect()
 }
 
 #[test]
@@ -55,10 +60,7 @@ fn comes_up_in_any_weather() {
     for seed in 0..100 {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut world = World::connecting(Weather::random(&mut rng), seed);
-        let up = world.run_until(MINUTE, |world| {
-            world.events.iter().any(|event| matches!(event, ClientEvent::Up { .. }))
-        });
-        assert!(up, "seed {seed}: not up after a minute");
+        world.come_up();
     }
 }
 
@@ -74,7 +76,7 @@ fn a_blackout_in_mid_download_is_noticed_by_no_flow() {
         world.run_for(Duration::from_secs(rng.random_range(1..60)));
         world.network.weather.blackout = [false; 2];
         world.finish(2 * MINUTE);
-        assert!(!world.events.contains(&ClientEvent::Restarted), "seed {seed}: a flow noticed");
+        assert!(!world.host().events.contains(&ClientEvent::Restarted), "seed {seed}: a flow noticed");
     }
 }
 
@@ -86,30 +88,31 @@ fn a_killed_four_tuple_is_replaced_by_a_new_carrier() {
         world.open(false, 500_000, 8_000_000);
         for _ in 0..rng.random_range(1..4) {
             world.run_for(Duration::from_millis(rng.random_range(200..400)));
-            world.network.dead_ports.push(world.client_port);
+            let port = world.host().port;
+            world.network.dead_ports.push(port);
         }
-        assert!(!world.apps.is_done(), "seed {seed}: over before the first 4-tuple was killed");
+        assert!(!world.host().apps.is_done(), "seed {seed}: over before the first 4-tuple was killed");
         world.finish(2 * MINUTE);
-        assert!(world.client.status(world.now).migrations > 0, "seed {seed}: no migration");
-        assert!(!world.events.contains(&ClientEvent::Restarted), "seed {seed}: a flow noticed");
+        assert!(world.host().client.status(world.now).migrations > 0, "seed {seed}: no migration");
+        assert!(!world.host().events.contains(&ClientEvent::Restarted), "seed {seed}: a flow noticed");
     }
 }
 
 #[test]
 fn a_refused_port_is_refused_and_a_reset_is_a_reset() {
     let mut world = World::new(Weather::FAIR, 2);
-    world.open_special(REFUSED_PORT);
-    world.open_special(RESETTING_PORT);
+    world.open_special(Manner::Refuse);
+    world.open_special(Manner::Reset);
     assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset); 2]);
 }
 
 #[test]
 fn an_unreachable_host_is_answered_with_an_icmp_error() {
     let mut world = World::new(Weather::FAIR, 3);
-    world.open_special(UNREACHABLE_PORT);
-    let told = world.run_until(Duration::from_secs(5), |world| !world.apps.icmp.is_empty());
+    world.open_special(Manner::Unreachable);
+    let told = world.run_until(Duration::from_secs(5), |world| !world.host().apps.datagrams.is_empty());
     assert!(told, "no ICMP error");
-    let packet = &world.apps.icmp[0];
+    let packet = &world.host().apps.datagrams[0];
     assert_eq!((packet[9], packet[20], packet[21]), (1, 3, 1), "ICMP destination unreachable, host");
 }
 
@@ -121,8 +124,8 @@ fn a_restarted_server_resets_the_old_flows_and_serves_new_ones() {
         world.run_for(Duration::from_secs(2));
         world.restart_server();
         assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset)], "seed {seed}");
-        assert!(world.events.contains(&ClientEvent::Restarted), "seed {seed}");
-        world.apps.connections.clear();
+        assert!(world.host().events.contains(&ClientEvent::Restarted), "seed {seed}");
+        world.forget_connections();
         world.open(false, 10_000, 10_000);
         world.finish(MINUTE);
     }
@@ -136,13 +139,9 @@ fn a_restarted_client_replaces_its_session() {
         world.open(false, 50_000_000, 0);
         world.run_for(Duration::from_secs(2));
         world.restart_client();
-        let up = world.run_until(MINUTE, |world| {
-            world.events.iter().any(|event| matches!(event, ClientEvent::Up { .. }))
-        });
-        assert!(up, "seed {seed}: not up again");
+        world.come_up();
         assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset)], "seed {seed}");
-        world.apps.connections.clear();
-        world.targets.forget_connections();
+        world.forget_connections();
         world.open(false, 10_000, 10_000);
         world.finish(MINUTE);
     }
@@ -157,8 +156,7 @@ fn silence_beyond_dead_after_resets_every_flow() {
     world.run_for(11 * MINUTE);
     world.network.weather.blackout = [false; 2];
     assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset)]);
-    world.apps.connections.clear();
-    world.targets.forget_connections();
+    world.forget_connections();
     world.open(false, 10_000, 10_000);
     world.finish(MINUTE);
 }
@@ -180,7 +178,7 @@ fn an_unknown_key_is_refused() {
     });
     world.run_for(Duration::from_secs(5));
     let refused = |event: &ClientEvent| matches!(event, ClientEvent::Ended(Ending::Refused(_)));
-    assert!(world.events.iter().any(refused), "{:?}", world.events);
+    assert!(world.host().events.iter().any(refused), "{:?}", world.host().events);
 }
 
 #[test]
@@ -189,7 +187,7 @@ fn a_wrong_server_key_meets_silence_after_the_syn_ack() {
         client.server_key = client.private_key.public_key();
     });
     world.run_for(Duration::from_secs(20));
-    assert_eq!(world.client.reach(), Reach::SynAcked);
+    assert_eq!(world.host().client.reach(), Reach::SynAcked);
 }
 
 #[test]
@@ -198,7 +196,11 @@ fn another_preshared_key_is_told() {
         client.preshared_key = PresharedKey::default();
     });
     world.run_for(Duration::from_secs(5));
-    assert!(world.events.contains(&ClientEvent::Ended(Ending::PresharedKeyDiffers)), "{:?}", world.events);
+    assert!(
+        world.host().events.contains(&ClientEvent::Ended(Ending::PresharedKeyDiffers)),
+        "{:?}",
+        world.host().events
+    );
 }
 
 #[test]
@@ -206,7 +208,8 @@ fn a_closed_client_ends_its_session_on_the_server() {
     let mut world = World::new(Weather::FAIR, 9);
     world.open(false, 0, 50_000_000);
     world.run_for(Duration::from_secs(1));
-    world.client.close(world.now);
+    let now = world.now;
+    world.host_mut().client.close(now);
     world.run_for(Duration::from_secs(2));
     assert!(world.server.status(world.now).peers[0].session.is_none());
     assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset)]);
@@ -217,7 +220,8 @@ fn an_idle_connection_that_speaks_again_finds_its_carrier_dead_and_goes_on() {
     let mut world = World::new(Weather::FAIR, 10);
     world.open_late(Duration::from_secs(45), 20_000, 20_000);
     world.run_for(Duration::from_secs(44));
-    world.network.dead_ports.push(world.client_port);
+    let port = world.host().port;
+    world.network.dead_ports.push(port);
     let begun = world.now;
     world.finish(MINUTE);
     let took = world.now - begun;
@@ -230,12 +234,12 @@ fn a_migration_off_a_slow_carrier_loses_nothing() {
     world.open(false, 0, 3_000_000);
     world.run_for(Duration::from_millis(400));
     // Late, not lost: what is on its way still counts when another carrier has taken over.
-    world.network.slow_port = Some((world.client_port, Duration::from_secs(3)));
+    world.network.slow_port = Some((world.host().port, Duration::from_secs(3)));
     world.finish(MINUTE);
     world.run_for(Duration::from_secs(5));
-    let drops = world.client.status(world.now).drops;
+    let drops = world.host().client.status(world.now).drops;
     assert_eq!((drops.late, drops.stranger, drops.sealed), (0, 0, 0), "{drops:?}");
-    assert!(world.client.status(world.now).migrations > 0);
+    assert!(world.host().client.status(world.now).migrations > 0);
 }
 
 #[test]
@@ -245,7 +249,7 @@ fn an_idle_tunnel_keeps_its_flows_whatever_dead_after_is() {
     });
     world.open_late(10 * MINUTE, 1_000, 1_000);
     world.finish(11 * MINUTE);
-    assert!(!world.events.contains(&ClientEvent::Restarted));
+    assert!(!world.host().events.contains(&ClientEvent::Restarted));
 }
 
 #[test]
@@ -254,24 +258,21 @@ fn of_two_hosts_with_one_key_the_newer_stays_and_the_older_learns_why() {
         let mut world = World::new(Weather::lossy(0.05), seed);
         world.open(false, 1_000_000, 0);
         world.run_for(Duration::from_millis(300));
-        let older_port = world.client_port;
-        let older = world.swap_client();
-        let up = |world: &World| world.events.iter().any(|event| matches!(event, ClientEvent::Up { .. }));
-        assert!(world.run_until(MINUTE, up), "seed {seed}: the newer host is not up");
-        let newer = world.swap_client_for(older);
+        let older_port = world.host().port;
+        world.second_host();
+        world.come_up();
         if seed % 2 == 0 {
             // It cannot be told on its old carrier, and asks for another.
             world.network.dead_ports.push(older_port);
         }
         world.run_for(MINUTE);
-        let ended = world.events.contains(&ClientEvent::Ended(Ending::Replaced));
-        assert!(ended, "seed {seed}: the older host does not know: {:?}", world.events);
-        world.apps.connections.clear();
-        world.targets.forget_connections();
-        world.swap_client_for(newer);
+        let events = &world.hosts[0].events;
+        let ended = events.contains(&ClientEvent::Ended(Ending::Replaced));
+        assert!(ended, "seed {seed}: the older host does not know: {events:?}");
+        world.forget_connections();
         world.open(false, 10_000, 10_000);
         world.finish(MINUTE);
-        let replaced = world.events.contains(&ClientEvent::Ended(Ending::Replaced));
+        let replaced = world.host().events.contains(&ClientEvent::Ended(Ending::Replaced));
         assert!(!replaced, "seed {seed}: the older host came back");
     }
 }
@@ -282,7 +283,7 @@ fn bytes_before_a_reset_reach_the_target() {
     let port = world.open_aborting(5_000);
     let reset = world.run_until(MINUTE, |world| world.targets.resets == 1);
     assert!(reset, "the target saw no reset");
-    assert_eq!(world.targets.received[&port].0.len(), 5_000);
+    assert_eq!(world.targets.sides[&port].reader.received, 5_000);
 }
 
 #[test]
@@ -307,5 +308,9 @@ fn other_addresses_from_a_restarted_server_end_the_session_with_a_reason() {
     world.server_settings.peers[0].addresses = vec!["10.77.0.9/24".parse().unwrap()];
     world.restart_server();
     world.run_for(MINUTE);
-    assert!(world.events.contains(&ClientEvent::Ended(Ending::Readdressed)), "{:?}", world.events);
+    assert!(
+        world.host().events.contains(&ClientEvent::Ended(Ending::Readdressed)),
+        "{:?}",
+        world.host().events
+    );
 }

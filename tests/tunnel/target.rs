@@ -1,134 +1,194 @@
-//! The servers beyond the tunnel, as the model: what each connection must send and receive, byte for byte.
+//! The servers beyond the tunnel: what each accepts, sends and reads.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
 use vpn::mux::ResetCode;
 use vpn::session::{Server, ServerEvent, StreamKey};
 
-/// One connection as it must be: both ends derive the bytes from it.
+use super::stream::{Direction, Reader, Writer};
+
+/// One connection as it is to be. Its port is its name: no two connections of a world have the same.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) target: SocketAddr,
-    pub(crate) upload_len: usize,
-    pub(crate) download_len: usize,
+    pub(crate) manner: Manner,
+    pub(crate) upload_len: u64,
+    pub(crate) download_len: u64,
+    /// Both ends finish behind their last byte.
+    pub(crate) finishes: bool,
 }
 
-impl Plan {
-    pub(crate) fn upload(&self) -> Vec<u8> {
-        bytes(u64::from(self.target.port()), self.upload_len)
-    }
-
-    pub(crate) fn download(&self) -> Vec<u8> {
-        bytes(u64::from(self.target.port()) << 32, self.download_len)
-    }
+/// What a target does when it is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Accepts, sends and reads.
+    Serve,
+    /// Nothing listens there.
+    Refuse,
+    /// The host cannot be reached.
+    Unreachable,
+    /// Accepts, then resets.
+    Reset,
+    /// Does not answer.
+    Silent,
 }
 
-fn bytes(seed: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
-    bytes
+/// One connection at the target.
+#[derive(Debug)]
+pub(crate) struct Side {
+    pub(crate) stream: Option<StreamKey>,
+    pub(crate) writer: Writer,
+    pub(crate) reader: Reader,
+    /// It ended with a RST, whoever sent it.
+    pub(crate) reset: bool,
 }
-
-/// Ports below this do something else than serve.
-pub(crate) const FIRST_SERVING_PORT: u16 = 1000;
-/// Nothing listens here.
-pub(crate) const REFUSED_PORT: u16 = 1;
-/// The host of this port cannot be reached.
-pub(crate) const UNREACHABLE_PORT: u16 = 2;
-/// Accepts, then resets.
-pub(crate) const RESETTING_PORT: u16 = 3;
 
 /// All targets, by port.
 #[derive(Debug, Default)]
 pub(crate) struct Targets {
-    pub(crate) plans: HashMap<u16, Plan>,
-    serving: HashMap<StreamKey, Serving>,
-    /// What each port received, and whether its client ended with a FIN.
-    pub(crate) received: HashMap<u16, (Vec<u8>, bool)>,
+    pub(crate) plans: BTreeMap<u16, Plan>,
+    /// What became of the last connection to each.
+    pub(crate) sides: BTreeMap<u16, Side>,
+    ports: BTreeMap<StreamKey, u16>,
+    /// Streams that wait for a silent target.
+    waiting: BTreeMap<u16, StreamKey>,
     pub(crate) resets: usize,
 }
 
-#[derive(Debug)]
-struct Serving {
-    port: u16,
-    outgoing: Vec<u8>,
-    sent: usize,
-}
-
 impl Targets {
+    /// Does what the server's shell would do with its sockets.
     pub(crate) fn handle_event(&mut self, event: ServerEvent, server: &mut Server, now: Instant) {
         match event {
             ServerEvent::Connect { stream, target } => self.connect(stream, target.port(), server),
             ServerEvent::Readable(stream) => self.read(stream, server, now),
             ServerEvent::Writable(stream) => self.write(stream, server),
             ServerEvent::Finished(stream) => {
-                let port = self.serving[&stream].port;
-                self.received.get_mut(&port).expect("it was connected").1 = true;
+                if let Some(side) = self.side(stream) {
+                    side.reader.end();
+                }
             }
             ServerEvent::Reset(stream) => {
                 self.resets += 1;
-                self.serving.remove(&stream);
+                self.lose(stream);
             }
-            ServerEvent::Abandoned(which) => self.serving.retain(|stream, _| !which.includes(*stream)),
+            ServerEvent::Abandoned(which) => {
+                let gone: Vec<_> = self.streams().filter(|stream| which.includes(*stream)).collect();
+                gone.into_iter().for_each(|stream| self.lose(stream));
+            }
         }
     }
 
     /// Whether every client ended with a FIN.
     pub(crate) fn are_done(&self) -> bool {
-        self.received.values().all(|(_, finished)| *finished)
+        self.sides.values().all(|side| side.reader.finished)
     }
 
-    /// The host they were connected from is gone.
-    pub(crate) fn forget_connections(&mut self) {
-        self.serving.clear();
-        self.received.clear();
+    /// The host they were connected from is gone, and so are they.
+    pub(crate) fn drop_connections(&mut self) {
+        self.streams().collect::<Vec<_>>().into_iter().for_each(|stream| self.lose(stream));
+    }
+
+    /// Connections that ended are not looked at any more.
+    pub(crate) fn forget(&mut self) {
+        self.drop_connections();
+        self.sides.clear();
+    }
+
+    /// Goes on with a connection whose writer or reader was told something else.
+    pub(crate) fn resume(&mut self, port: u16, server: &mut Server, now: Instant) {
+        if let Some(stream) = self.sides.get(&port).and_then(|side| side.stream) {
+            self.read(stream, server, now);
+            self.write(stream, server);
+        }
+    }
+
+    /// A target resets its connection; whether there was one.
+    pub(crate) fn reset(&mut self, port: u16, server: &mut Server) -> bool {
+        let Some(stream) = self.sides.get(&port).and_then(|side| side.stream) else { return false };
+        self.lose(stream);
+        server.abort(stream);
+        true
+    }
+
+    /// A silent target serves from now on.
+    pub(crate) fn wake(&mut self, port: u16, server: &mut Server) {
+        if let Some(plan) = self.plans.get_mut(&port) {
+            plan.manner = Manner::Serve;
+        }
+        if let Some(stream) = self.waiting.remove(&port) {
+            self.connect(stream, port, server);
+        }
     }
 
     fn connect(&mut self, stream: StreamKey, port: u16, server: &mut Server) {
-        match port {
-            REFUSED_PORT => return server.reset(stream, ResetCode::Refused),
-            UNREACHABLE_PORT => return server.reset(stream, ResetCode::HostUnreachable),
-            RESETTING_PORT => {
+        let plan = self.plans[&port];
+        match plan.manner {
+            Manner::Refuse => return server.reset(stream, ResetCode::Refused),
+            Manner::Unreachable => return server.reset(stream, ResetCode::HostUnreachable),
+            Manner::Reset => {
                 server.connected(stream);
                 return server.reset(stream, ResetCode::Reset);
             }
-            _ => server.connected(stream),
+            Manner::Silent => {
+                self.waiting.insert(port, stream);
+                return;
+            }
+            Manner::Serve => server.connected(stream),
         }
-        let outgoing = self.plans[&port].download();
-        self.serving.insert(stream, Serving { port, outgoing, sent: 0 });
-        self.received.insert(port, (Vec::new(), false));
+        let side = Side {
+            stream: Some(stream),
+            writer: Writer::new(plan.target, Direction::Download, plan.download_len, plan.finishes),
+            reader: Reader::new(plan.target, Direction::Upload),
+            reset: false,
+        };
+        self.sides.insert(port, side);
+        self.ports.insert(stream, port);
         self.write(stream, server);
     }
 
     fn write(&mut self, stream: StreamKey, server: &mut Server) {
-        let Some(serving) = self.serving.get_mut(&stream) else { return };
-        loop {
-            let rest = &serving.outgoing[serving.sent..];
-            if rest.is_empty() {
-                return server.finish(stream);
-            }
-            match server.write(stream, rest) {
+        let Some(side) = self.side(stream) else { return };
+        while side.writer.written < side.writer.length {
+            match server.write(stream, &side.writer.next()) {
                 0 => return,
-                taken => serving.sent += taken,
+                taken => side.writer.written += taken as u64,
             }
+        }
+        if side.writer.is_to_finish() {
+            side.writer.finished = true;
+            server.finish(stream);
         }
     }
 
     fn read(&mut self, stream: StreamKey, server: &mut Server, now: Instant) {
-        let Some(serving) = self.serving.get(&stream) else { return };
-        let (received, _) = self.received.get_mut(&serving.port).expect("it was connected");
+        let Some(side) = self.side(stream).filter(|side| !side.reader.stopped) else { return };
         loop {
             let bytes = server.readable(stream);
             let length = bytes.len();
             if length == 0 {
                 return;
             }
-            received.extend_from_slice(bytes);
+            side.reader.take(bytes);
             server.consume(stream, length, now);
         }
+    }
+
+    fn lose(&mut self, stream: StreamKey) {
+        self.waiting.retain(|_, waiting| *waiting != stream);
+        if let Some(side) = self.side(stream) {
+            side.reset = !(side.reader.finished && side.writer.finished);
+            side.stream = None;
+            self.ports.remove(&stream);
+        }
+    }
+
+    fn side(&mut self, stream: StreamKey) -> Option<&mut Side> {
+        self.sides.get_mut(self.ports.get(&stream)?)
+    }
+
+    fn streams(&self) -> impl Iterator<Item = StreamKey> {
+        self.ports.keys().chain(self.waiting.values()).copied()
     }
 }

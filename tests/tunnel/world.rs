@@ -7,40 +7,48 @@ use ipnetwork::IpNetwork;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use vpn::carrier::Mode;
-use vpn::crypto::{PresharedKey, PrivateKey, SuiteSet, Timestamp};
+use vpn::crypto::{PresharedKey, PrivateKey, SuiteSet};
 use vpn::egress::EgressPolicy;
 use vpn::kcp::CongestionKind;
-use vpn::session::{Client, ClientEvent, ClientSettings, PeerSettings, Server, ServerSettings};
+use vpn::session::{ClientSettings, PeerSettings, Server, ServerSettings};
 
-use super::app::{Apps, addresses_of_client};
+use super::app::{Connection, Outcome, addresses_of_client};
+use super::bounds::Bounds;
+use super::capture::{Captured, Transcript};
+use super::host::Host;
+use super::nat::{DESTINATION, Nat, SOURCE, endpoint};
 use super::network::{Network, Way, Weather};
-use super::target::{FIRST_SERVING_PORT, Plan, Targets};
+use super::target::{Manner, Plan, Targets};
 
 pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) now: Instant,
     start: Instant,
-    pub(crate) client: Client,
+    /// All of one key; the last is the newest.
+    pub(crate) hosts: Vec<Host>,
     pub(crate) server: Server,
     pub(crate) network: Network,
-    pub(crate) apps: Apps,
+    pub(crate) nat: Nat,
     pub(crate) targets: Targets,
-    pub(crate) events: Vec<ClientEvent>,
+    /// Packets out of the server's TUN.
     pub(crate) server_tun: Vec<Vec<u8>>,
+    pub(crate) bounds: Bounds,
     client_settings: ClientSettings,
     pub(crate) server_settings: ServerSettings,
-    pub(crate) client_port: u16,
     rng: StdRng,
     /// How often time moved.
     pub(crate) steps: u64,
+    /// All packets that travelled, to replay some.
+    pub(crate) captured: Captured,
+    /// Of everything that happened.
+    pub(crate) transcript: Transcript,
 }
 
 impl World {
     /// A client that is up already, in fair weather; then `weather` sets in.
     pub(crate) fn new(weather: Weather, seed: u64) -> Self {
         let mut world = Self::connecting(Weather::FAIR, seed);
-        let up = |world: &Self| world.events.iter().any(|event| matches!(event, ClientEvent::Up { .. }));
-        assert!(world.run_until(Duration::from_secs(10), up), "seed {seed}: not up");
+        world.come_up();
         world.network.weather = weather;
         world
     }
@@ -56,115 +64,123 @@ impl World {
         change: impl FnOnce(&mut ClientSettings, &mut ServerSettings),
     ) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let (client_key, server_key) = (PrivateKey::generate(&mut rng), PrivateKey::generate(&mut rng));
-        let preshared_key = PresharedKey::generate(&mut rng);
-        let mut client_settings = ClientSettings {
-            private_key: client_key.clone(),
-            server_key: server_key.public_key(),
-            preshared_key: preshared_key.clone(),
-            mode: Mode::HandshakeAdvance,
-            suites: SuiteSet::PORTABLE,
-            congestion: CongestionKind::Bbr,
-            session_buffer: 64 << 20,
-            process_buffer: 1 << 30,
-            dead_after: Duration::from_secs(600),
-        };
-        let (v4, v6) = addresses_of_client();
-        let mut server_settings = ServerSettings {
-            private_key: server_key,
-            suites: SuiteSet::PORTABLE,
-            congestion: CongestionKind::Bbr,
-            peers: vec![PeerSettings {
-                name: "alice".into(),
-                public_key: client_key.public_key(),
-                preshared_key,
-                addresses: vec![
-                    IpNetwork::new(v4.into(), 24).expect("a network"),
-                    IpNetwork::new(v6.into(), 64).expect("a network"),
-                ],
-            }],
-            addresses: vec![SERVER_TUNNEL_ADDRESS.into()],
-            dns: vec![Ipv4Addr::new(9, 9, 9, 9).into()],
-            egress: EgressPolicy::new(Vec::new(), Vec::new(), []),
-            session_buffer: 64 << 20,
-            process_buffer: 1 << 30,
-        };
+        let (mut client_settings, mut server_settings) = settings(&mut rng);
         change(&mut client_settings, &mut server_settings);
         let now = start();
         Self {
             seed,
             now,
             start: now,
-            client: Client::new(client_settings.clone(), rng.random(), now),
+            hosts: vec![Host::new(0, client_settings.clone(), rng.random(), now, now)],
             server: Server::new(server_settings.clone(), rng.random(), now),
             network: Network::new(weather, seed),
-            apps: Apps::new(now),
+            nat: Nat::default(),
             targets: Targets::default(),
-            events: Vec::new(),
             server_tun: Vec::new(),
+            bounds: Bounds::of(&client_settings, &server_settings),
             client_settings,
             server_settings,
-            client_port: 40_000,
             rng,
             steps: 0,
+            captured: Captured::default(),
+            transcript: Transcript::default(),
         }
     }
 
-    /// Opens a connection whose target serves; returns its port.
-    pub(crate) fn open(&mut self, v6: bool, upload_len: usize, download_len: usize) -> u16 {
-        let port = FIRST_SERVING_PORT + u16::try_from(self.targets.plans.len()).expect("few");
-        let plan = Plan { target: target(v6, port), upload_len, download_len };
+    /// The host that came last.
+    pub(crate) fn host(&self) -> &Host {
+        self.hosts.last().expect("there is always one")
+    }
+
+    /// As [`Self::host`].
+    pub(crate) fn host_mut(&mut self) -> &mut Host {
+        self.hosts.last_mut().expect("there is always one")
+    }
+
+    /// How long the world has been there.
+    pub(crate) fn age(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// Runs until the newest client is up.
+    pub(crate) fn come_up(&mut self) {
+        let up = self.run_until(Duration::from_secs(60), |world| world.host().is_up());
+        assert!(up, "seed {}: not up: {:?}", self.seed, self.host().events);
+    }
+
+    /// Opens a connection of the newest host whose target serves; returns its port.
+    pub(crate) fn open(&mut self, v6: bool, upload_len: u64, download_len: u64) -> u16 {
+        self.open_to(Manner::Serve, v6, upload_len, download_len, true)
+    }
+
+    /// Opens a connection to a target that does not serve; returns its port.
+    pub(crate) fn open_special(&mut self, manner: Manner) -> u16 {
+        self.open_to(manner, false, 0, 0, true)
+    }
+
+    /// Opens a connection; returns its port.
+    pub(crate) fn open_to(
+        &mut self,
+        manner: Manner,
+        v6: bool,
+        upload_len: u64,
+        download_len: u64,
+        finishes: bool,
+    ) -> u16 {
+        let port = 1000 + u16::try_from(self.targets.plans.len()).expect("few");
+        let plan = Plan { target: target(v6, port), manner, upload_len, download_len, finishes };
         self.targets.plans.insert(port, plan);
-        self.apps.connect(plan);
+        self.host_mut().apps.connect(plan);
         port
     }
 
     /// Opens a connection at once whose app first speaks after `pause`.
-    pub(crate) fn open_late(&mut self, pause: Duration, upload_len: usize, download_len: usize) -> u16 {
+    pub(crate) fn open_late(&mut self, pause: Duration, upload_len: u64, download_len: u64) -> u16 {
         let speak_at = self.now + pause;
         let port = self.open(false, upload_len, download_len);
-        self.apps.silence_last_until(speak_at);
+        self.connection(port).silence_until(speak_at);
         port
     }
 
-    /// Opens a connection whose app sends and then aborts; its target serves nothing.
-    pub(crate) fn open_aborting(&mut self, upload_len: usize) -> u16 {
+    /// Opens a connection whose app sends and then aborts.
+    pub(crate) fn open_aborting(&mut self, upload_len: u64) -> u16 {
         let port = self.open(false, upload_len, 10_000_000);
-        self.apps.abort_last_after_sending();
+        self.connection(port).abort_after_sending();
         port
     }
 
-    /// Another host with the same key takes the client's place at the TUN; returns the client, as it stands.
-    pub(crate) fn swap_client(&mut self) -> Client {
-        let newer = Client::new(self.client_settings.clone(), self.rng.random(), self.now);
-        self.swap_client_for(newer)
+    fn connection(&mut self, port: u16) -> &mut Connection {
+        self.host_mut().apps.connections.get_mut(&port).expect("just opened")
     }
 
-    /// Puts another client at the TUN; returns the one that was there.
-    pub(crate) fn swap_client_for(&mut self, client: Client) -> Client {
-        self.events.clear();
-        std::mem::replace(&mut self.client, client)
+    /// Another host with the same key begins.
+    pub(crate) fn second_host(&mut self) {
+        let number = u8::try_from(self.hosts.len()).expect("few");
+        let seed = self.rng.random();
+        let host = Host::new(number, self.client_settings.clone(), seed, self.start, self.now);
+        self.hosts.push(host);
     }
 
-    /// Opens a connection to a port that does not serve.
-    pub(crate) fn open_special(&mut self, port: u16) {
-        self.apps.connect(Plan { target: target(false, port), upload_len: 0, download_len: 0 });
+    /// Neither apps nor targets know of the connections there were.
+    pub(crate) fn forget_connections(&mut self) {
+        self.hosts.iter_mut().for_each(|host| host.apps.connections.clear());
+        self.targets.forget();
     }
 
     /// The server dies and another takes its place, with nothing but the configuration.
     pub(crate) fn restart_server(&mut self) {
         self.server = Server::new(self.server_settings.clone(), self.rng.random(), self.now);
-        self.targets.forget_connections();
+        self.targets.drop_connections();
     }
 
-    /// The client dies and another takes its place.
+    /// The newest host's client dies and another takes its place.
     pub(crate) fn restart_client(&mut self) {
-        self.client = Client::new(self.client_settings.clone(), self.rng.random(), self.now);
-        self.events.clear();
+        let (seed, now) = (self.rng.random(), self.now);
+        self.host_mut().restart(seed, now);
     }
 
     /// Runs until `done` or for `limit` of virtual time; returns whether it was `done`.
-    pub(crate) fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
+    pub(crate) fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) -> bool {
         let end = self.now + limit;
         loop {
             self.settle();
@@ -187,46 +203,41 @@ impl World {
         self.run_until(time, |_| false);
     }
 
-    /// Runs until every connection has ended, and checks each byte for byte.
+    /// Runs until every connection of the newest host has ended, and checks each byte for byte.
     pub(crate) fn finish(&mut self, limit: Duration) {
         let seed = self.seed;
-        let done = self.run_until(limit, |world| world.apps.is_done() && world.targets.are_done());
+        let done = self.run_until(limit, |world| world.host().apps.is_done() && world.targets.are_done());
         assert!(done, "seed {seed}: {limit:?} of virtual time were not enough\n{}", self.describe());
         self.check_all();
     }
 
     /// The state of both ends, for a failure's message.
-    fn describe(&self) -> String {
-        let apps: Vec<_> = self
-            .apps
-            .connections
-            .iter()
-            .map(|connection| (connection.plan, connection.received.len(), connection.outcome))
-            .collect();
-        let received: Vec<_> = self
-            .targets
-            .received
-            .iter()
-            .map(|(port, (bytes, finished))| (port, bytes.len(), finished))
-            .collect();
-        format!(
-            "events {:?}\napps {apps:?}\ntargets {received:?}\nclient {:#?}\nserver {:#?}",
-            self.events,
-            self.client.status(self.now),
-            self.server.status(self.now)
-        )
+    pub(crate) fn describe(&self) -> String {
+        let mut text = String::new();
+        for host in &self.hosts {
+            let connections = host.apps.connections.values();
+            let open: Vec<_> = connections.filter(|connection| connection.outcome.is_none()).collect();
+            let status = host.client.status(self.now);
+            text += &format!("client {status:#?}\nevents {:?}\nopen {open:#?}\n", host.events);
+        }
+        let open: Vec<_> = self.targets.sides.values().filter(|side| side.stream.is_some()).collect();
+        text + &format!("targets {open:#?}\nserver {:#?}", self.server.status(self.now))
     }
 
     fn check_all(&self) {
         let seed = self.seed;
-        for connection in &self.apps.connections {
-            let plan = connection.plan;
-            let port = plan.target.port();
-            assert_eq!(connection.outcome, Some(super::app::Outcome::Finished), "seed {seed}, port {port}");
-            assert!(connection.received == plan.download(), "seed {seed}, port {port}: download differs");
-            let (received, finished) = &self.targets.received[&port];
-            assert!(*finished, "seed {seed}, port {port}: the target saw no FIN");
-            assert!(*received == plan.upload(), "seed {seed}, port {port}: upload differs");
+        for (port, connection) in &self.host().apps.connections {
+            let plan = self.targets.plans[port];
+            assert_eq!(connection.outcome, Some(Outcome::Finished), "seed {seed}, port {port}");
+            assert_eq!(connection.reader.wrong, None, "seed {seed}, port {port}: the download");
+            assert_eq!(
+                connection.reader.received, plan.download_len,
+                "seed {seed}, port {port}: the download"
+            );
+            let reader = self.targets.sides[port].reader;
+            assert!(reader.finished, "seed {seed}, port {port}: the target saw no FIN");
+            assert_eq!(reader.wrong, None, "seed {seed}, port {port}: the upload");
+            assert_eq!(reader.received, plan.upload_len, "seed {seed}, port {port}: the upload");
         }
     }
 
@@ -234,16 +245,8 @@ impl World {
     fn settle(&mut self) {
         loop {
             let mut moved = false;
-            for packet in self.apps.poll(self.now) {
-                self.client.handle_tun(&packet, self.now);
-            }
-            while let Some(event) = self.client.poll_event() {
-                moved = true;
-                self.on_client_event(event);
-            }
-            while let Some(packet) = self.client.poll_tun(self.now) {
-                moved = true;
-                self.apps.handle_packet(packet);
+            for host in &mut self.hosts {
+                moved |= host.settle(SERVER, self.now);
             }
             while let Some(event) = self.server.poll_event() {
                 moved = true;
@@ -262,46 +265,106 @@ impl World {
     fn transmit(&mut self) -> bool {
         let mut out = Vec::new();
         let mut moved = false;
-        while self.client.poll_transmit(&mut out, self.now) {
-            moved = true;
-            self.network.send(Way::Up, &out, self.now);
+        for host in &mut self.hosts {
+            while host.poll_transmit(&mut out, self.now) {
+                moved = true;
+                self.captured.note(Way::Up, &out);
+                self.transcript.note(Way::Up, &out, self.start, self.now);
+                // What leaves from an address that is not the host's any more goes nowhere.
+                if endpoint(&out, SOURCE).is_some_and(|source| *source.ip() == host.address) {
+                    self.network.send(Way::Up, &out, self.now);
+                }
+            }
         }
         while self.server.poll_transmit(&mut out, self.now) {
             moved = true;
-            self.network.send(Way::Down, &out, self.now);
+            self.captured.note(Way::Down, &out);
+            self.transcript.note(Way::Down, &out, self.start, self.now);
+            if self.nat.translate_down(&mut out) {
+                self.network.send(Way::Down, &out, self.now);
+            }
         }
         moved
     }
 
-    fn on_client_event(&mut self, event: ClientEvent) {
-        if event == ClientEvent::Dial {
-            self.client_port += 1;
-            let local = SocketAddr::new(Ipv4Addr::new(192, 0, 2, 2).into(), self.client_port);
-            let wall = Timestamp::from_unix(Duration::from_secs(1_700_000_000) + (self.now - self.start));
-            self.client.dial(local, SERVER, wall, self.now);
-        }
-        self.events.push(event);
-    }
-
     fn deliver(&mut self) {
-        while let Some((way, mut packet)) = self.network.receive(self.now) {
+        while let Some((way, packet)) = self.network.receive(self.now) {
             match way {
-                Way::Up => self.server.handle_packet(&mut packet, self.now),
-                Way::Down => self.client.handle_packet(&mut packet, self.now),
+                Way::Up => self.deliver_up(packet),
+                Way::Down => self.deliver_down(packet),
             }
         }
-        self.client.handle_timeout(self.now);
+        for host in &mut self.hosts {
+            host.handle_timeout(self.now);
+            self.bounds.check_client(&host.load());
+        }
         self.server.handle_timeout(self.now);
+        self.bounds.check_server(&self.server.load());
+    }
+
+    /// A packet arrives at the server's host, which takes what is addressed to it.
+    pub(crate) fn deliver_up(&mut self, mut packet: Vec<u8>) {
+        self.nat.translate_up(&mut packet);
+        if endpoint(&packet, DESTINATION).is_some_and(|destination| SocketAddr::V4(destination) == SERVER) {
+            self.server.handle_packet(&mut packet, self.now);
+            self.bounds.check_server(&self.server.load());
+        }
+    }
+
+    /// A packet arrives where its destination lives, if it lives anywhere.
+    pub(crate) fn deliver_down(&mut self, packet: Vec<u8>) {
+        let Some(destination) = endpoint(&packet, DESTINATION) else { return };
+        if let Some(host) = self.hosts.iter_mut().find(|host| host.address == *destination.ip()) {
+            host.handle_packet(packet, self.now);
+            self.bounds.check_client(&host.load());
+        }
     }
 
     fn next_event(&mut self) -> Option<Instant> {
-        let apps = self.apps.poll_timeout(self.now);
-        [self.network.next_arrival(), self.client.poll_timeout(), self.server.poll_timeout(self.now), apps]
+        let now = self.now;
+        let hosts = self.hosts.iter_mut().filter_map(|host| host.poll_timeout(now)).min();
+        [self.network.next_arrival(), self.server.poll_timeout(now), hosts]
             .into_iter()
             .flatten()
             .min()
-            .map(|at| at.max(self.now))
+            .map(|at| at.max(now))
     }
+}
+
+fn settings(rng: &mut StdRng) -> (ClientSettings, ServerSettings) {
+    let (client_key, server_key) = (PrivateKey::generate(rng), PrivateKey::generate(rng));
+    let preshared_key = PresharedKey::generate(rng);
+    let client_settings = ClientSettings {
+        private_key: client_key.clone(),
+        server_key: server_key.public_key(),
+        preshared_key: preshared_key.clone(),
+        mode: Mode::HandshakeAdvance,
+        suites: SuiteSet::PORTABLE,
+        congestion: CongestionKind::Bbr,
+        session_buffer: 64 << 20,
+        process_buffer: 1 << 30,
+        dead_after: Duration::from_secs(600),
+    };
+    let (v4, v6) = addresses_of_client();
+    let addresses = [(v4.into(), 24), (v6.into(), 64)];
+    let addresses = addresses.map(|(address, length)| IpNetwork::new(address, length).expect("a network"));
+    let server_settings = ServerSettings {
+        private_key: server_key,
+        suites: SuiteSet::PORTABLE,
+        congestion: CongestionKind::Bbr,
+        peers: vec![PeerSettings {
+            name: "alice".into(),
+            public_key: client_key.public_key(),
+            preshared_key,
+            addresses: addresses.to_vec(),
+        }],
+        addresses: vec![SERVER_TUNNEL_ADDRESS.into()],
+        dns: vec![Ipv4Addr::new(9, 9, 9, 9).into()],
+        egress: EgressPolicy::new(Vec::new(), Vec::new(), []),
+        session_buffer: 64 << 20,
+        process_buffer: 1 << 30,
+    };
+    (client_settings, server_settings)
 }
 
 fn target(v6: bool, port: u16) -> SocketAddr {

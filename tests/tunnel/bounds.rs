@@ -1,0 +1,82 @@
+//! The bounds on what each end holds, checked after every packet and every timeout.
+
+use vpn::flow::FlowLimits;
+use vpn::session::{ClientLoad, ClientSettings, ServerLoad, ServerSettings};
+
+/// What the settings promise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    client_session: usize,
+    flows: usize,
+    server_session: usize,
+    server_process: usize,
+    peers: usize,
+    /// The most that was held at any time.
+    pub(crate) peak: Peak,
+}
+
+/// How close to the bounds it came.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Peak {
+    pub(crate) client_session: usize,
+    pub(crate) server_session: usize,
+    pub(crate) carriers: usize,
+}
+
+impl Bounds {
+    pub(crate) fn of(client: &ClientSettings, server: &ServerSettings) -> Self {
+        let flow = FlowLimits::default();
+        let for_flows = client.process_buffer - client.session_buffer;
+        Self {
+            client_session: client.session_buffer,
+            flows: for_flows / (flow.receive_buffer + flow.send_buffer),
+            server_session: server.session_buffer.min(server.process_buffer / server.peers.len()),
+            server_process: server.process_buffer,
+            peers: server.peers.len(),
+            peak: Peak::default(),
+        }
+    }
+
+    pub(crate) fn check_client(&mut self, load: &ClientLoad) {
+        let held = load.session.streams();
+        assert!(held <= self.client_session, "a session above its bound: {load:?}");
+        assert!(load.session.datagrams <= DATAGRAMS, "{load:?}");
+        assert!(load.flows <= self.flows, "more flows than the process may buffer for: {load:?}");
+        assert!(load.carriers <= CLIENT_CARRIERS, "{load:?}");
+        assert!(load.tun <= CLIENT_TUN, "{load:?}");
+        assert!(load.events <= EVENTS, "{load:?}");
+        self.peak.client_session = self.peak.client_session.max(held);
+    }
+
+    pub(crate) fn check_server(&mut self, load: &ServerLoad) {
+        assert!(load.sessions <= self.peers, "{load:?}");
+        assert!(load.largest_session <= self.server_session, "a session above its bound: {load:?}");
+        assert!(load.total.streams() <= self.server_process, "a process above its bound: {load:?}");
+        assert!(load.total.datagrams <= DATAGRAMS * self.peers, "{load:?}");
+        assert!(load.most_carriers <= PEER_CARRIERS, "{load:?}");
+        assert!(load.indexes <= self.peers * PEER_CARRIERS + HANDSHAKES, "{load:?}");
+        assert!(load.tun <= SERVER_TUN && load.outbox <= SERVER_OUTBOX, "{load:?}");
+        assert!(load.events <= EVENTS, "{load:?}");
+        self.peak.server_session = self.peak.server_session.max(load.largest_session);
+        self.peak.carriers = self.peak.carriers.max(load.carriers);
+    }
+}
+
+/// Inner datagrams of one session that wait, in bytes.
+const DATAGRAMS: usize = 256 * 1024;
+
+/// One in use, four that end, one in the making.
+const CLIENT_CARRIERS: usize = 6;
+
+/// Of one peer at the server.
+const PEER_CARRIERS: usize = 8;
+
+/// Handshakes between two sweeps for indexes without a carrier: a burst of 200 and 200 a second for 5 s.
+const HANDSHAKES: usize = 1200;
+
+const CLIENT_TUN: usize = 1024;
+const SERVER_TUN: usize = 4096;
+const SERVER_OUTBOX: usize = 1024;
+
+/// Events that the shell takes after every packet.
+const EVENTS: usize = 16;

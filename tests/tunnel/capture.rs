@@ -1,0 +1,66 @@
+//! What an eavesdropper has: packets that travelled, to be played again; and a hash of all of them.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::time::Instant;
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::network::Way;
+
+/// Some packets of each way: the latest, and old ones here and there.
+#[derive(Debug, Default)]
+pub(crate) struct Captured {
+    latest: [VecDeque<Vec<u8>>; 2],
+    old: [Vec<Vec<u8>>; 2],
+    seen: usize,
+}
+
+impl Captured {
+    pub(crate) fn note(&mut self, way: Way, packet: &[u8]) {
+        let latest = &mut self.latest[way as usize];
+        if latest.len() == LATEST {
+            latest.pop_front();
+        }
+        latest.push_back(packet.to_vec());
+        self.seen += 1;
+        let old = &mut self.old[way as usize];
+        // The first are the handshake's.
+        if old.len() < FIRST || (old.len() < OLD && self.seen % 64 == 0) {
+            old.push(packet.to_vec());
+        }
+    }
+
+    /// One of them.
+    pub(crate) fn choose(&self, way: Way, rng: &mut StdRng) -> Option<Vec<u8>> {
+        let (latest, old) = (&self.latest[way as usize], &self.old[way as usize]);
+        let count = latest.len() + old.len();
+        let index = rng.random_range(0..count.max(1));
+        latest.get(index).or_else(|| old.get(index - latest.len())).cloned()
+    }
+}
+
+/// A hash of every packet, with its time and way.
+#[derive(Debug, Default)]
+pub(crate) struct Transcript {
+    hasher: DefaultHasher,
+    pub(crate) packets: u64,
+}
+
+impl Transcript {
+    pub(crate) fn note(&mut self, way: Way, packet: &[u8], start: Instant, now: Instant) {
+        self.packets += 1;
+        self.hasher.write_u8(way as u8);
+        self.hasher.write_u128((now - start).as_nanos());
+        self.hasher.write(packet);
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.hasher.finish()
+    }
+}
+
+const LATEST: usize = 32;
+const FIRST: usize = 4;
+const OLD: usize = 64;

@@ -1,0 +1,138 @@
+//! A client's host: the client under test, its kernel and apps, its address, its clock.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use vpn::crypto::Timestamp;
+use vpn::session::{Client, ClientEvent, ClientLoad, ClientSettings};
+
+use super::app::Apps;
+
+pub(crate) struct Host {
+    pub(crate) client: Client,
+    pub(crate) apps: Apps,
+    /// What the client told so far.
+    pub(crate) events: Vec<ClientEvent>,
+    /// Where it dials from; what was dialled from another is dead.
+    pub(crate) address: Ipv4Addr,
+    /// Of its newest 4-tuple.
+    pub(crate) port: u16,
+    /// What its wall clock shows when the world begins.
+    pub(crate) wall: Duration,
+    settings: ClientSettings,
+    start: Instant,
+    /// The whole host stands still; packets wait for it, as far as a socket holds them.
+    asleep: Option<VecDeque<Vec<u8>>>,
+}
+
+impl Host {
+    /// The `number`th host of the world that began at `start`.
+    pub(crate) fn new(
+        number: u8,
+        settings: ClientSettings,
+        seed: [u8; 32],
+        start: Instant,
+        now: Instant,
+    ) -> Self {
+        Self {
+            client: Client::new(settings.clone(), seed, now),
+            apps: Apps::new(start),
+            events: Vec::new(),
+            address: Ipv4Addr::new(192, 0, 2, 2 + number),
+            port: 40_000 + 5_000 * u16::from(number % 5),
+            wall: Duration::from_secs(1_700_000_000),
+            settings,
+            start,
+            asleep: None,
+        }
+    }
+
+    /// The client dies and another takes its place.
+    pub(crate) fn restart(&mut self, seed: [u8; 32], now: Instant) {
+        self.client = Client::new(self.settings.clone(), seed, now);
+        self.events.clear();
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.events.iter().any(|event| matches!(event, ClientEvent::Up { .. }))
+    }
+
+    pub(crate) fn load(&self) -> ClientLoad {
+        self.client.load()
+    }
+
+    /// Stands still from now on.
+    pub(crate) fn fall_asleep(&mut self) {
+        self.asleep.get_or_insert_default();
+    }
+
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep.is_some()
+    }
+
+    /// Goes on; returns the packets that waited.
+    pub(crate) fn wake(&mut self) -> impl Iterator<Item = Vec<u8>> + use<> {
+        self.asleep.take().unwrap_or_default().into_iter()
+    }
+
+    /// Takes an outer packet that was addressed to it.
+    pub(crate) fn handle_packet(&mut self, mut packet: Vec<u8>, now: Instant) {
+        match &mut self.asleep {
+            Some(waiting) if waiting.len() < SOCKET_PACKETS => waiting.push_back(packet),
+            Some(_) => {}
+            None => self.client.handle_packet(&mut packet, now),
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if !self.is_asleep() {
+            self.client.handle_timeout(now);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
+        if self.is_asleep() {
+            return None;
+        }
+        [self.client.poll_timeout(), self.apps.poll_timeout(now)].into_iter().flatten().min()
+    }
+
+    /// Passes on what can move within the host without time passing; says whether anything did.
+    pub(crate) fn settle(&mut self, server: SocketAddr, now: Instant) -> bool {
+        if self.is_asleep() {
+            return false;
+        }
+        for packet in self.apps.poll(now) {
+            self.client.handle_tun(&packet, now);
+        }
+        let mut moved = false;
+        while let Some(event) = self.client.poll_event() {
+            moved = true;
+            if event == ClientEvent::Dial {
+                self.dial(server, now);
+            }
+            self.events.push(event);
+        }
+        while let Some(packet) = self.client.poll_tun(now) {
+            moved = true;
+            self.apps.handle_packet(packet);
+        }
+        moved
+    }
+
+    /// The next outer packet.
+    pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
+        !self.is_asleep() && self.client.poll_transmit(out, now)
+    }
+
+    fn dial(&mut self, server: SocketAddr, now: Instant) {
+        self.port += 1;
+        let local = SocketAddr::new(self.address.into(), self.port);
+        let wall = Timestamp::from_unix(self.wall + (now - self.start));
+        self.client.dial(local, server, wall, now);
+    }
+}
+
+/// What the socket of a host that stands still holds.
+const SOCKET_PACKETS: usize = 256;
