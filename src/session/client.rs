@@ -727,6 +727,10 @@ impl Client {
 
     /// Over for good: apps learn it now, and whoever connects later at once.
     fn end(&mut self, ending: Ending, now: Instant) {
+        // The other end says goodbye more than once.
+        if self.phase == Phase::Ended {
+            return;
+        }
         self.drop_dial();
         self.splice.reset_all(now);
         if let Some(active) = self.active.take() {

@@ -269,6 +269,8 @@ fn of_two_hosts_with_one_key_the_newer_stays_and_the_older_learns_why() {
         let events = &world.hosts[0].events;
         let ended = events.contains(&ClientEvent::Ended(Ending::Replaced));
         assert!(ended, "seed {seed}: the older host does not know: {events:?}");
+        let told = events.iter().filter(|event| matches!(event, ClientEvent::Ended(_))).count();
+        assert_eq!(told, 1, "seed {seed}: a session ends once: {events:?}");
         world.forget_connections();
         world.open(false, 10_000, 10_000);
         world.finish(MINUTE);
