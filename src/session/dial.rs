@@ -21,6 +21,8 @@ pub(crate) struct Dial {
     message1: Vec<u8>,
     next_message1: Option<Instant>,
     repeats: u32,
+    /// The last message 2 that opened under no key of ours.
+    unopened: Vec<u8>,
     differs: bool,
     started: Instant,
     asked: Option<Instant>,
@@ -39,7 +41,7 @@ pub enum Reach {
     SynReset,
     /// The SYN was answered, message 1 was not: another server, or another `server_key`.
     SynAcked,
-    /// Message 2 came and opened under no pre-shared key of ours.
+    /// Message 2 came more than once and opened under no pre-shared key of ours.
     PresharedKeyDiffers,
 }
 
@@ -73,6 +75,7 @@ impl Dial {
             message1,
             next_message1: None,
             repeats: 0,
+            unopened: Vec::new(),
             differs: false,
             started: now,
             asked: None,
@@ -130,8 +133,12 @@ impl Dial {
             }
             Ok((message, None)) => Progress::Answered(message),
             Err(error) => {
-                // Corruption and forgers look the same: only a suspicion, told if nothing better comes.
-                self.differs |= error == HandshakeError::PresharedKeyDiffers;
+                // One that was damaged on its way looks the same, but does not come again the same, as the server's
+                // repeats do. Still a forger may do so: only a suspicion, told if nothing better comes.
+                if error == HandshakeError::PresharedKeyDiffers {
+                    self.differs |= self.unopened == payload;
+                    self.unopened = payload.to_vec();
+                }
                 Progress::Rejected
             }
         }

@@ -204,6 +204,21 @@ fn another_preshared_key_is_told() {
 }
 
 #[test]
+fn a_damaged_answer_to_the_first_handshake_is_not_taken_for_another_preshared_key() {
+    for seed in 0..100 {
+        let mut world = World::connecting(Weather { corruption: 0.7, ..Weather::FAIR }, seed);
+        world.run_for(Duration::from_secs(20));
+        let events = &world.host().events;
+        assert!(
+            !events.iter().any(|event| matches!(event, ClientEvent::Ended(_))),
+            "seed {seed}: {events:?}"
+        );
+        world.network.weather = Weather::FAIR;
+        world.come_up();
+    }
+}
+
+#[test]
 fn a_closed_client_ends_its_session_on_the_server() {
     let mut world = World::new(Weather::FAIR, 9);
     world.open(false, 0, 50_000_000);
