@@ -6,11 +6,18 @@
 mod app;
 mod bounds;
 mod capture;
+mod datagram;
 mod host;
+mod model;
 mod nat;
 mod network;
+mod random;
+mod runner;
+mod stranger;
 mod stream;
+mod tally;
 mod target;
+mod transition;
 mod world;
 
 use std::time::Duration;

@@ -61,7 +61,7 @@ pub(crate) fn endpoint(packet: &[u8], (address, port): Place) -> Option<SocketAd
     Some(SocketAddrV4::new(Ipv4Addr::from(*address), u16::from_be_bytes(*port)))
 }
 
-fn set_endpoint(packet: &mut [u8], (address, port): Place, endpoint: SocketAddrV4) {
+pub(crate) fn set_endpoint(packet: &mut [u8], (address, port): Place, endpoint: SocketAddrV4) {
     packet[address..address + 4].copy_from_slice(&endpoint.ip().octets());
     packet[port..port + 2].copy_from_slice(&endpoint.port().to_be_bytes());
 }

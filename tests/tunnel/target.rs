@@ -67,6 +67,7 @@ impl Targets {
             ServerEvent::Finished(stream) => {
                 if let Some(side) = self.side(stream) {
                     side.reader.end();
+                    self.forget_if_done(stream);
                 }
             }
             ServerEvent::Reset(stream) => {
@@ -114,7 +115,7 @@ impl Targets {
 
     /// A silent target serves from now on.
     pub(crate) fn wake(&mut self, port: u16, server: &mut Server) {
-        if let Some(plan) = self.plans.get_mut(&port) {
+        if let Some(plan) = self.plans.get_mut(&port).filter(|plan| plan.manner == Manner::Silent) {
             plan.manner = Manner::Serve;
         }
         if let Some(stream) = self.waiting.remove(&port) {
@@ -159,6 +160,7 @@ impl Targets {
         if side.writer.is_to_finish() {
             side.writer.finished = true;
             server.finish(stream);
+            self.forget_if_done(stream);
         }
     }
 
@@ -172,6 +174,12 @@ impl Targets {
             }
             side.reader.take(bytes);
             server.consume(stream, length, now);
+        }
+    }
+
+    fn forget_if_done(&mut self, stream: StreamKey) {
+        if self.side(stream).is_some_and(|side| side.reader.finished && side.writer.finished) {
+            self.lose(stream);
         }
     }
 

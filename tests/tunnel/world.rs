@@ -24,8 +24,10 @@ pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) now: Instant,
     start: Instant,
-    /// All of one key; the last is the newest.
+    /// All of one key.
     pub(crate) hosts: Vec<Host>,
+    /// The host that things are done with.
+    pub(crate) current: usize,
     pub(crate) server: Server,
     pub(crate) network: Network,
     pub(crate) nat: Nat,
@@ -72,6 +74,7 @@ impl World {
             now,
             start: now,
             hosts: vec![Host::new(0, client_settings.clone(), rng.random(), now, now)],
+            current: 0,
             server: Server::new(server_settings.clone(), rng.random(), now),
             network: Network::new(weather, seed),
             nat: Nat::default(),
@@ -87,14 +90,14 @@ impl World {
         }
     }
 
-    /// The host that came last.
+    /// The host that things are done with: the newest, unless said otherwise.
     pub(crate) fn host(&self) -> &Host {
-        self.hosts.last().expect("there is always one")
+        &self.hosts[self.current]
     }
 
     /// As [`Self::host`].
     pub(crate) fn host_mut(&mut self) -> &mut Host {
-        self.hosts.last_mut().expect("there is always one")
+        &mut self.hosts[self.current]
     }
 
     /// How long the world has been there.
@@ -102,13 +105,13 @@ impl World {
         self.now - self.start
     }
 
-    /// Runs until the newest client is up.
+    /// Runs until the current client is up.
     pub(crate) fn come_up(&mut self) {
         let up = self.run_until(Duration::from_secs(60), |world| world.host().is_up());
         assert!(up, "seed {}: not up: {:?}", self.seed, self.host().events);
     }
 
-    /// Opens a connection of the newest host whose target serves; returns its port.
+    /// Opens a connection of the current host whose target serves; returns its port.
     pub(crate) fn open(&mut self, v6: bool, upload_len: u64, download_len: u64) -> u16 {
         self.open_to(Manner::Serve, v6, upload_len, download_len, true)
     }
@@ -158,6 +161,7 @@ impl World {
         let number = u8::try_from(self.hosts.len()).expect("few");
         let seed = self.rng.random();
         let host = Host::new(number, self.client_settings.clone(), seed, self.start, self.now);
+        self.current = self.hosts.len();
         self.hosts.push(host);
     }
 
@@ -173,29 +177,36 @@ impl World {
         self.targets.drop_connections();
     }
 
-    /// The newest host's client dies and another takes its place.
+    /// The current host's client dies and another takes its place.
     pub(crate) fn restart_client(&mut self) {
         let (seed, now) = (self.rng.random(), self.now);
         self.host_mut().restart(seed, now);
     }
 
     /// Runs until `done` or for `limit` of virtual time; returns whether it was `done`.
-    pub(crate) fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+    pub(crate) fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
         let end = self.now + limit;
-        loop {
-            self.settle();
+        while self.step(end) {
             if done(self) {
                 return true;
             }
-            let Some(next) = self.next_event().filter(|next| *next <= end) else {
-                self.now = end;
-                return false;
-            };
-            assert!(next >= self.now, "seed {}: time runs backwards", self.seed);
-            self.now = next.max(self.now + TICK);
-            self.steps += 1;
-            self.deliver();
         }
+        done(self)
+    }
+
+    /// Passes on what can move now, then goes to the next event, but not beyond `end`; whether there is one before.
+    pub(crate) fn step(&mut self, end: Instant) -> bool {
+        self.settle();
+        let Some(next) = self.next_event().filter(|next| *next <= end) else {
+            self.now = end;
+            return false;
+        };
+        assert!(next >= self.now, "seed {}: time runs backwards", self.seed);
+        self.now = next.max(self.now + TICK);
+        self.steps += 1;
+        self.deliver();
+        self.settle();
+        true
     }
 
     /// Runs for a while whatever happens.
@@ -203,7 +214,7 @@ impl World {
         self.run_until(time, |_| false);
     }
 
-    /// Runs until every connection of the newest host has ended, and checks each byte for byte.
+    /// Runs until every connection of the current host has ended, and checks each byte for byte.
     pub(crate) fn finish(&mut self, limit: Duration) {
         let seed = self.seed;
         let done = self.run_until(limit, |world| world.host().apps.is_done() && world.targets.are_done());

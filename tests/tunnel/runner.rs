@@ -1,0 +1,324 @@
+//! One run: random transitions from a seed, the model looking on after each step, and then calm.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use vpn::kcp::CongestionKind;
+use vpn::session::ClientState;
+
+use super::datagram::Datagrams;
+use super::model::{Excuse, Model};
+use super::network::Weather;
+use super::stream::{Direction, Reader, Writer};
+use super::tally::Tally;
+use super::transition::{MOST_FLOWS, Transition};
+use super::world::World;
+
+/// What a run was like.
+pub(crate) struct Report {
+    pub(crate) tally: Tally,
+    /// Of every packet with its time: the same for the same seed.
+    pub(crate) transcript: u64,
+}
+
+/// Runs a seed; panics, with the seed and what was done, at the first thing that must not be.
+pub(crate) fn run(seed: u64) -> Report {
+    let mut run = Run::new(seed);
+    run.come_up();
+    for _ in 0..run.rng.random_range(10..MOST_TRANSITIONS) {
+        run.step();
+    }
+    run.calm_down();
+    run.idle();
+    run.report()
+}
+
+struct Run {
+    world: World,
+    model: Model,
+    datagrams: Datagrams,
+    rng: StdRng,
+    log: Log,
+    tally: Tally,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(!seed);
+        let session_buffer = MIB << rng.random_range(3..7);
+        let dead_after = Duration::from_secs([60, 120, 600][rng.random_range(0..3)]);
+        let kinds = [CongestionKind::Bbr, CongestionKind::Bbr, CongestionKind::Loss, CongestionKind::None];
+        let congestion = kinds[rng.random_range(0..kinds.len())];
+        let weather = if rng.random() { Weather::FAIR } else { Weather::random(&mut rng) };
+        let mut world = World::with_settings(weather, seed, |client, server| {
+            (client.session_buffer, server.session_buffer) = (session_buffer, session_buffer);
+            (client.process_buffer, server.process_buffer) = (session_buffer + 64 * MIB, session_buffer);
+            (client.congestion, server.congestion) = (congestion, congestion);
+            client.dead_after = dead_after;
+        });
+        world.nat.is_on = rng.random();
+        Self {
+            world,
+            model: Model::new(dead_after),
+            datagrams: Datagrams::default(),
+            rng,
+            log: Log { seed, lines: Vec::new() },
+            tally: Tally { seeds: 1, ..Tally::default() },
+        }
+    }
+
+    fn come_up(&mut self) {
+        assert!(self.run_until(3 * MINUTE, |run| run.world.host().is_up()), "not up");
+    }
+
+    /// One transition, and some time for it to show.
+    fn step(&mut self) {
+        if let Some(standing) = self.model.standing().next_back()
+            && !self.model.standing().any(|host| host == self.world.current)
+        {
+            self.world.current = standing;
+        }
+        let transition = Transition::choose(&self.model.open_flows(), &mut self.rng);
+        self.log.lines.push(format!("{:>12?} {transition:?}", self.world.age()));
+        *self.tally.transitions.entry(transition.name()).or_default() += 1;
+        self.apply(transition);
+        let pause = Duration::from_micros(10_f64.powf(self.rng.random_range(2.0..7.0)) as u64);
+        self.run_for(pause);
+    }
+
+    fn apply(&mut self, transition: Transition) {
+        match transition {
+            Transition::Open { manner, v6, upload, download, finishes } => {
+                let port = self.world.open_to(manner, v6, upload, download, finishes);
+                self.model.on_open(port, self.world.current, manner);
+            }
+            Transition::Write { flow, direction, bytes } => self.change(flow, direction, |writer, _| {
+                writer.length += if writer.finishes { 0 } else { bytes };
+            }),
+            Transition::StopReading { flow, direction } => {
+                self.change(flow, direction, |_, reader| reader.stopped = true);
+            }
+            Transition::ReadAgain { flow, direction } => {
+                self.change(flow, direction, |_, reader| reader.stopped = false);
+            }
+            Transition::Finish { flow, direction } => {
+                self.change(flow, direction, |writer, _| writer.finishes = true);
+            }
+            Transition::ResetByApp { flow } => self.reset_by_app(flow),
+            Transition::ResetByTarget { flow } => {
+                if self.world.targets.reset(flow, &mut self.world.server) {
+                    self.model.on_reset(flow, Excuse::ResetByTarget);
+                }
+            }
+            Transition::Answer { flow } => {
+                self.model.on_answer(flow);
+                self.world.targets.wake(flow, &mut self.world.server);
+            }
+            Transition::Blackout { ways } => self.world.network.weather.blackout = ways,
+            Transition::Weather(weather) => self.world.network.weather = weather,
+            Transition::KillTuple => {
+                let port = self.world.host().port;
+                self.world.network.dead_ports.push(port);
+            }
+            Transition::Rebind { moves } => self.world.nat.rebind(moves),
+            Transition::NewAddress => self.new_address(),
+            Transition::RestartServer => self.restart_server(),
+            Transition::RestartClient => self.restart_client(),
+            Transition::RestartBoth => {
+                self.restart_server();
+                self.restart_client();
+            }
+            Transition::SecondHost => {
+                self.model.on_second_host();
+                self.world.second_host();
+            }
+            Transition::SetClock { forward, by } => {
+                let wall = &mut self.world.host_mut().wall;
+                *wall = if forward { *wall + by } else { wall.saturating_sub(by) };
+            }
+            Transition::Pause { time } => {
+                self.world.now += time;
+                for host in 0..self.world.hosts.len() {
+                    self.model.on_stood_still(host, time, self.world.now);
+                }
+            }
+            Transition::Sleep { time } => {
+                self.world.host_mut().fall_asleep();
+                self.run_for(time);
+                self.model.on_stood_still(self.world.current, time, self.world.now);
+                self.wake();
+            }
+            Transition::Datagrams { count, length } => {
+                for _ in 0..count {
+                    self.datagrams.send(&mut self.world, length);
+                    self.run_for(Duration::from_millis(1));
+                }
+            }
+            Transition::Attack(attack) => attack.run(&mut self.world, &mut self.rng),
+            Transition::Wait { time } => self.run_for(time),
+        }
+    }
+
+    /// Changes the two ends of one direction of a flow, as far as they are there.
+    fn change(&mut self, flow: u16, direction: Direction, change: impl FnOnce(&mut Writer, &mut Reader)) {
+        let Some(app) = self.world.hosts.iter_mut().find_map(|host| host.apps.connections.get_mut(&flow))
+        else {
+            return;
+        };
+        let Some(side) = self.world.targets.sides.get_mut(&flow) else { return };
+        match direction {
+            Direction::Upload => change(&mut app.writer, &mut side.reader),
+            Direction::Download => change(&mut side.writer, &mut app.reader),
+        }
+        self.world.targets.resume(flow, &mut self.world.server, self.world.now);
+    }
+
+    fn reset_by_app(&mut self, flow: u16) {
+        for host in &mut self.world.hosts {
+            host.apps.reset(flow);
+        }
+        self.model.on_reset(flow, Excuse::ResetByApp);
+    }
+
+    fn new_address(&mut self) {
+        let host = self.world.host_mut();
+        let [a, b, c, d] = host.address.octets();
+        host.address = [a, b, c.wrapping_add(1), d].into();
+    }
+
+    fn restart_server(&mut self) {
+        self.model.on_server_restart(&self.world);
+        self.world.restart_server();
+    }
+
+    fn restart_client(&mut self) {
+        self.model.on_client_restart(self.world.current);
+        self.world.restart_client();
+    }
+
+    fn wake(&mut self) {
+        let now = self.world.now;
+        for host in &mut self.world.hosts {
+            host.wake().for_each(|packet| host.handle_packet(packet, now));
+        }
+    }
+
+    /// The network is fair, all readers read, all writers finish: what nothing excuses must come to its end.
+    fn calm_down(&mut self) {
+        self.log.lines.push(format!("{:>12?} calm", self.world.age()));
+        self.world.network.weather = Weather::FAIR;
+        for plan in self.world.targets.plans.values_mut() {
+            plan.finishes = true;
+        }
+        for host in &mut self.world.hosts {
+            for connection in host.apps.connections.values_mut() {
+                connection.writer.finishes = true;
+                connection.reader.stopped = false;
+            }
+        }
+        for side in self.world.targets.sides.values_mut() {
+            side.writer.finishes = true;
+            side.reader.stopped = false;
+        }
+        for flow in self.model.open_flows() {
+            self.apply(Transition::Answer { flow });
+            self.world.targets.resume(flow, &mut self.world.server, self.world.now);
+        }
+        let done = self.run_until(CALM, |run| {
+            run.model.unfinished(&run.world).is_empty() && run.model.standing().count() == 1
+        });
+        let left = self.model.unfinished(&self.world);
+        assert!(done, "{CALM:?} of calm were not enough: {left:#?}\n{}", self.world.describe());
+        self.model.judge(&self.world);
+    }
+
+    /// With nothing to do, both ends hold nothing, datagrams pass, and hardly a packet is sent.
+    fn idle(&mut self) {
+        self.run_for(2 * MINUTE);
+        self.world.current = self.model.standing().next().expect("one host stands");
+        let describe = self.world.describe();
+        assert_eq!(self.world.host().client.status(self.world.now).state, ClientState::Up, "{describe}");
+        let (client, server) = (self.world.host().load(), self.world.server.load());
+        assert_eq!((client.session.streams(), client.flows), (0, 0), "{client:?}\n{describe}");
+        assert_eq!((server.total.streams(), server.sessions), (0, 1), "{server:?}\n{describe}");
+        let streams = self.world.server.status(self.world.now).peers[0].session.map(|it| it.flows_open);
+        assert_eq!(streams, Some(0), "streams without an end\n{describe}");
+        self.datagrams.give_up();
+        self.datagrams.send(&mut self.world, 100);
+        self.run_until(MINUTE, |run| run.datagrams.missing() == 0);
+        assert_eq!(self.datagrams.missing(), 0, "datagrams did not arrive\n{}", self.world.describe());
+        self.run_for(MINUTE);
+        let before = (self.world.network.packets(), self.world.steps);
+        self.run_for(5 * MINUTE);
+        let packets = self.world.network.packets() - before.0;
+        let steps = self.world.steps - before.1;
+        assert!(packets <= 60, "{packets} packets in five idle minutes\n{}", self.world.describe());
+        assert!(steps <= 300, "{steps} wake-ups in five idle minutes\n{}", self.world.describe());
+    }
+
+    fn report(mut self) -> Report {
+        let readers = self.world.hosts.iter().flat_map(|host| host.apps.connections.values());
+        let downloads: u64 = readers.map(|connection| connection.reader.received).sum();
+        let uploads: u64 = self.world.targets.sides.values().map(|side| side.reader.received).sum();
+        let counts = self.world.network.counts;
+        let tally = &mut self.tally;
+        tally.flows = self.world.targets.plans.len() as u64;
+        tally.bytes = downloads + uploads;
+        tally.datagrams = self.datagrams.arrived;
+        tally.packets = self.world.transcript.packets;
+        tally.lost = counts.lost + counts.dropped_at_rate;
+        tally.duplicated = counts.duplicated;
+        tally.corrupted = counts.corrupted;
+        tally.seconds = self.world.age().as_secs();
+        let peak = self.world.bounds.peak;
+        tally.peak_session = peak.client_session.max(peak.server_session);
+        Report { tally: self.tally.clone(), transcript: self.world.transcript.hash() }
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        self.run_until(time, |_| false);
+    }
+
+    /// Lets time pass, the model looking on.
+    fn run_until(&mut self, limit: Duration, done: impl Fn(&mut Self) -> bool) -> bool {
+        let end = self.world.now + limit;
+        loop {
+            // The world runs to its next event, and no further.
+            let more = self.world.step(end);
+            self.datagrams.collect(&mut self.world);
+            self.model.observe(&self.world);
+            if done(self) {
+                return true;
+            }
+            if !more {
+                return false;
+            }
+        }
+    }
+}
+
+/// What was done, told when the run fails.
+struct Log {
+    seed: u64,
+    lines: Vec<String>,
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let again = "cargo test --test tunnel whatever_happens";
+            eprintln!("seed {0}; again: VPN_SEED={0} {again}\n{1}", self.seed, self.lines.join("\n"));
+        }
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Two repeats of a SYN by a patient kernel, two dials, and the transfers.
+const CALM: Duration = Duration::from_secs(300);
+
+const MOST_TRANSITIONS: usize = 60;
+
+const MIB: usize = 1 << 20;
+const _: () = assert!(8 * MIB / 8 / (64 * 1024) >= MOST_FLOWS, "first windows are within the bound");

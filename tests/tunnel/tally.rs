@@ -1,0 +1,64 @@
+//! What runs did, for the eyes of who waits for them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::AddAssign;
+
+/// Counts over one run or many.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) seeds: u64,
+    pub(crate) transitions: BTreeMap<&'static str, u64>,
+    pub(crate) flows: u64,
+    pub(crate) bytes: u64,
+    pub(crate) datagrams: u64,
+    pub(crate) packets: u64,
+    pub(crate) lost: u64,
+    pub(crate) duplicated: u64,
+    pub(crate) corrupted: u64,
+    /// Of virtual time.
+    pub(crate) seconds: u64,
+    pub(crate) peak_session: usize,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        for (name, count) in other.transitions {
+            *self.transitions.entry(name).or_default() += count;
+        }
+        self.flows += other.flows;
+        self.bytes += other.bytes;
+        self.datagrams += other.datagrams;
+        self.packets += other.packets;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.corrupted += other.corrupted;
+        self.seconds += other.seconds;
+        self.peak_session = self.peak_session.max(other.peak_session);
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} seeds, {:.1} hours of virtual time, {} flows, {:.1} MB and {} datagrams checked",
+            self.seeds,
+            self.seconds as f64 / 3600.0,
+            self.flows,
+            self.bytes as f64 / 1e6,
+            self.datagrams
+        )?;
+        writeln!(
+            f,
+            "{} packets, of which {} lost, {} duplicated, {} corrupted; a session held {:.1} MB at most",
+            self.packets,
+            self.lost,
+            self.duplicated,
+            self.corrupted,
+            self.peak_session as f64 / 1e6
+        )?;
+        self.transitions.iter().try_for_each(|(name, count)| writeln!(f, "{count:>9}  {name}"))
+    }
+}

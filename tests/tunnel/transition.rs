@@ -1,0 +1,219 @@
+//! What may happen next, chosen at random; each says what it does to the world.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::network::Weather;
+use super::stranger::Attack;
+use super::stream::Direction;
+use super::target::Manner;
+
+/// One step of a run. Flows are named by the port of their target.
+#[derive(Clone, Debug)]
+pub(crate) enum Transition {
+    /// An app connects; both ends write what is given, and finish only if it says so.
+    Open {
+        manner: Manner,
+        v6: bool,
+        upload: u64,
+        download: u64,
+        finishes: bool,
+    },
+    /// The writer of one direction has more to write.
+    Write {
+        flow: u16,
+        direction: Direction,
+        bytes: u64,
+    },
+    /// The reader of one direction reads nothing any more.
+    StopReading {
+        flow: u16,
+        direction: Direction,
+    },
+    /// It reads again.
+    ReadAgain {
+        flow: u16,
+        direction: Direction,
+    },
+    /// The writer of one direction ends it behind what it has to write.
+    Finish {
+        flow: u16,
+        direction: Direction,
+    },
+    /// The app, or the target, resets.
+    ResetByApp {
+        flow: u16,
+    },
+    ResetByTarget {
+        flow: u16,
+    },
+    /// A target that did not answer does.
+    Answer {
+        flow: u16,
+    },
+    /// Nothing passes up, down, or either way.
+    Blackout {
+        ways: [bool; 2],
+    },
+    /// Other weather; what was black is clear again.
+    Weather(Weather),
+    /// The newest 4-tuple passes nothing any more.
+    KillTuple,
+    /// The NAT forgets; the client has another port at the server, perhaps another address.
+    Rebind {
+        moves: bool,
+    },
+    /// The client's host gets another address; what uses the old one is dead.
+    NewAddress,
+    RestartServer,
+    RestartClient,
+    RestartBoth,
+    /// Another host comes up with the same key.
+    SecondHost,
+    /// The client's wall clock is set.
+    SetClock {
+        forward: bool,
+        by: Duration,
+    },
+    /// Nothing runs anywhere for a while, as in a virtual machine that was paused.
+    Pause {
+        time: Duration,
+    },
+    /// The client's host sleeps while the rest goes on.
+    Sleep {
+        time: Duration,
+    },
+    /// Datagrams and pings, both ways.
+    Datagrams {
+        count: usize,
+        length: usize,
+    },
+    /// Somebody without keys sends something.
+    Attack(Attack),
+    /// Time passes.
+    Wait {
+        time: Duration,
+    },
+}
+
+impl Transition {
+    /// A name for the tally.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Open { manner: Manner::Serve, .. } => "open",
+            Self::Open { manner: Manner::Refuse, .. } => "open to a closed port",
+            Self::Open { manner: Manner::Unreachable, .. } => "open to an unreachable host",
+            Self::Open { manner: Manner::Reset, .. } => "open to a resetting target",
+            Self::Open { manner: Manner::Silent, .. } => "open to a silent target",
+            Self::Write { .. } => "write more",
+            Self::StopReading { .. } => "stop reading",
+            Self::ReadAgain { .. } => "read again",
+            Self::Finish { .. } => "half-close",
+            Self::ResetByApp { .. } => "reset by the app",
+            Self::ResetByTarget { .. } => "reset by the target",
+            Self::Answer { .. } => "late answer",
+            Self::Blackout { ways: [true, true] } => "blackout",
+            Self::Blackout { .. } => "one-way blackout",
+            Self::Weather(_) => "other weather",
+            Self::KillTuple => "4-tuple killed",
+            Self::Rebind { .. } => "NAT rebinding",
+            Self::NewAddress => "client address change",
+            Self::RestartServer => "server restart",
+            Self::RestartClient => "client restart",
+            Self::RestartBoth => "restart of both",
+            Self::SecondHost => "second host",
+            Self::SetClock { .. } => "wall clock set",
+            Self::Pause { .. } => "pause of everything",
+            Self::Sleep { .. } => "client asleep",
+            Self::Datagrams { .. } => "datagrams",
+            Self::Attack(attack) => attack.name(),
+            Self::Wait { .. } => "wait",
+        }
+    }
+
+    /// The next step of a run with these flows open.
+    pub(crate) fn choose(flows: &[u16], rng: &mut StdRng) -> Self {
+        if flows.len() < 2 || (flows.len() < MOST_FLOWS && rng.random_bool(0.15)) {
+            return Self::open(rng);
+        }
+        match rng.random_range(0..100) {
+            0..50 => Self::on_flow(flows[rng.random_range(0..flows.len())], rng),
+            50..85 => Self::on_path(rng),
+            85..90 => Self::Attack(Attack::choose(rng)),
+            90..95 => Self::Datagrams { count: rng.random_range(1..40), length: rng.random_range(9..1200) },
+            _ => Self::Wait { time: duration(rng, 1, 120_000) },
+        }
+    }
+
+    fn open(rng: &mut StdRng) -> Self {
+        let manner = match rng.random_range(0..20) {
+            0 => Manner::Refuse,
+            1 => Manner::Unreachable,
+            2 => Manner::Reset,
+            3 => Manner::Silent,
+            _ => Manner::Serve,
+        };
+        let (upload, download) = (size(rng), size(rng));
+        Self::Open { manner, v6: rng.random_bool(0.3), upload, download, finishes: rng.random_bool(0.5) }
+    }
+
+    fn on_flow(flow: u16, rng: &mut StdRng) -> Self {
+        let direction = if rng.random() { Direction::Upload } else { Direction::Download };
+        match rng.random_range(0..100) {
+            0..40 => Self::Write { flow, direction, bytes: size(rng) },
+            40..55 => Self::StopReading { flow, direction },
+            55..75 => Self::ReadAgain { flow, direction },
+            75..90 => Self::Finish { flow, direction },
+            90..94 => Self::ResetByApp { flow },
+            94..98 => Self::ResetByTarget { flow },
+            _ => Self::Answer { flow },
+        }
+    }
+
+    fn on_path(rng: &mut StdRng) -> Self {
+        match rng.random_range(0..100) {
+            0..20 => {
+                let ways = rng.random_range(1..4);
+                Self::Blackout { ways: [ways & 1 != 0, ways & 2 != 0] }
+            }
+            20..50 => Self::Weather(if rng.random() { Weather::random(rng) } else { Weather::FAIR }),
+            50..60 => Self::KillTuple,
+            60..68 => Self::Rebind { moves: rng.random() },
+            68..75 => Self::NewAddress,
+            75..79 => Self::RestartServer,
+            79..82 => Self::RestartClient,
+            82..83 => Self::RestartBoth,
+            83..86 => Self::SecondHost,
+            86..91 => Self::SetClock { forward: rng.random(), by: duration(rng, 1_000, 90 * 86_400_000) },
+            91..95 => Self::Pause { time: duration(rng, 100, 400_000) },
+            _ => Self::Sleep { time: duration(rng, 100, 400_000) },
+        }
+    }
+}
+
+/// Any order of magnitude between so many milliseconds.
+fn duration(rng: &mut StdRng, least: u64, most: u64) -> Duration {
+    Duration::from_millis(spread(rng, least, most))
+}
+
+/// Nothing, a keystroke, a request, a page, a file.
+fn size(rng: &mut StdRng) -> u64 {
+    if rng.random_bool(0.1) { 0 } else { spread(rng, 1, 2_000_000) }
+}
+
+/// Evenly over the orders of magnitude.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "any value between will do"
+)]
+fn spread(rng: &mut StdRng, least: u64, most: u64) -> u64 {
+    let (least, most) = (least as f64, most as f64);
+    (least * (most / least).powf(rng.random_range(0.0..1.0))) as u64
+}
+
+/// As many as the smallest `session_buffer` of a run has first windows for.
+pub(crate) const MOST_FLOWS: usize = 16;
