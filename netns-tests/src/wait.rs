@@ -21,7 +21,7 @@ pub fn uptime() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Lets `time` pass, where a measurement lasts that long and nothing can be asked.
+/// Lets `time` pass, where a length of time is itself what is measured or tested, as that of a blackout.
 pub fn pass(time: Duration) {
     std::thread::sleep(time);
 }
@@ -41,11 +41,6 @@ pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<O
         }
         std::thread::sleep(PROBE_INTERVAL);
     }
-}
-
-/// Lets `time` pass, where a length of time is itself what is tested: that of a blackout.
-pub fn pass(time: Duration) {
-    std::thread::sleep(time);
 }
 
 /// Between two questions: short beside what programs take to start, long beside what a question costs.
