@@ -25,7 +25,8 @@ use crate::node::{Logs, Node};
 pub struct Setup {
     /// How many clients, each behind a link of its own.
     pub clients: u8,
-    /// What each client's link does; `None` for plain wires without an emulator, with offloads on.
+    /// What each client's link does; `None` for plain wires without an emulator, with offloads on. The addresses of a NAT must lie
+    /// in the client's network.
     pub line: Option<Line>,
     /// Decides every random choice of the links.
     pub seed: u64,
@@ -120,6 +121,7 @@ impl Topology {
                 }
             }
             topology.address_client(n)?;
+            topology.introduce_translated(n, setup.line.as_ref())?;
         }
         for node in topology.nodes() {
             node.wait_for_interfaces()?;
@@ -270,6 +272,20 @@ impl Topology {
                 &format!("neighbour add {address_v6} lladdr {PEER_MAC} dev client{n} nud permanent"),
             ],
         )
+    }
+
+    /// Tells the router which addresses a NAT on the link may give to the client, which does not answer for them.
+    fn introduce_translated(&self, n: u8, line: Option<&Line>) -> Result<()> {
+        let boxes = line.map_or(&[][..], |line| &line.middleboxes);
+        for middlebox in boxes {
+            let Middlebox::Nat { addresses, .. } = middlebox else { continue };
+            for address in addresses {
+                let line =
+                    format!("neighbour replace {address} lladdr {PEER_MAC} dev client{n} nud permanent");
+                configure(&self.router, &[&line])?;
+            }
+        }
+        Ok(())
     }
 }
 
