@@ -20,6 +20,7 @@ pub mod link;
 pub mod logs;
 pub mod namespace;
 pub mod node;
+pub mod probe;
 pub mod process;
 pub mod scenario;
 pub mod services;

@@ -29,8 +29,10 @@ pub struct ShellStats {
     pub overruns: u64,
     /// Frames the kernel would not take for sending, both ends together.
     pub unsent: u64,
-    /// The longest time a frame left after it was due.
+    /// The longest time a frame left after it was due; up to [`PAUSE`] is on purpose.
     pub latest: Duration,
+    /// What the thread has used of a CPU, the kernel's way of each frame to its receiver included.
+    pub cpu: Duration,
 }
 
 type Command = Box<dyn FnOnce(&mut Shell) + Send>;
@@ -198,8 +200,13 @@ fn run(
 struct Shell {
     emulator: Emulator,
     sockets: [OwnedFd; 2],
-    receiver: sys::Receiver,
+    receivers: [sys::Receiver; 2],
+    sender: sys::Sender,
     due: [Vec<Vec<u8>>; 2],
+    /// How far the emulator's time has come; it must not run backwards.
+    emulated: Instant,
+    /// When the thread last found something to do.
+    worked_at: Instant,
     unsent: u64,
     overruns: u64,
     latest: Duration,
@@ -215,8 +222,11 @@ impl Shell {
         Ok(Self {
             emulator,
             sockets,
-            receiver: sys::Receiver::new(),
+            receivers: [sys::Receiver::new(), sys::Receiver::new()],
+            sender: sys::Sender::new(),
             due: [Vec::new(), Vec::new()],
+            emulated: wait::now(),
+            worked_at: wait::now(),
             unsent: 0,
             overruns: 0,
             latest: Duration::ZERO,
@@ -226,8 +236,8 @@ impl Shell {
     /// Carries frames until the link is dropped.
     fn carry(&mut self, queue: &Receiver<Command>, wake: &OwnedFd) -> Result<()> {
         loop {
-            self.receive()?;
-            self.send()?;
+            let received = self.receive()?;
+            let sent = self.send()?;
             loop {
                 match queue.try_recv() {
                     Ok(command) => command(self),
@@ -235,53 +245,86 @@ impl Shell {
                     Err(TryRecvError::Disconnected) => return Ok(()),
                 }
             }
-            self.wait(wake)?;
+            if received < sys::BATCH {
+                self.wait(received + sent > 0, wake)?;
+            }
         }
     }
 
-    /// Takes what has arrived, a batch from each end.
-    fn receive(&mut self) -> Result<()> {
-        for direction in Direction::BOTH {
-            match self.receiver.receive(self.sockets[direction.index()].as_fd()) {
-                Ok(_) => {}
-                Err(error) if is_transient(&error) => continue,
+    /// Takes what has arrived, a batch from each end, in the order in which it came, and says how many frames the larger had.
+    fn receive(&mut self) -> Result<usize> {
+        let mut most = 0;
+        for (receiver, socket) in self.receivers.iter_mut().zip(&self.sockets) {
+            match receiver.receive(socket.as_fd()) {
+                Ok(received) => most = most.max(received),
+                Err(error) if is_transient(&error) => {}
                 Err(error) => return Err(error).context("receiving"),
             }
-            let now = wait::now();
-            for frame in self.receiver.frames() {
-                self.emulator.handle_frame(direction, frame, now);
-            }
         }
-        Ok(())
+        if most > 0 {
+            self.feed();
+        }
+        Ok(most)
     }
 
-    /// Sends what is due.
-    fn send(&mut self) -> Result<()> {
+    /// Gives the emulator what both ends have received, in the order of arrival.
+    fn feed(&mut self) {
+        let clock = Clock::read();
+        let [out, inward] = &self.receivers;
+        let (mut out, mut inward) = (out.frames().peekable(), inward.frames().peekable());
+        loop {
+            let is_out = match (out.peek(), inward.peek()) {
+                (Some((one, _)), Some((other, _))) => one <= other,
+                (one, _) => one.is_some(),
+            };
+            let (next, direction) =
+                if is_out { (out.next(), Direction::Out) } else { (inward.next(), Direction::In) };
+            let Some((arrival, frame)) = next else { return };
+            self.emulated = self.emulated.max(clock.instant_of(arrival));
+            self.emulator.handle_frame(direction, frame, self.emulated);
+        }
+    }
+
+    /// Sends what is due and says how many frames that were.
+    fn send(&mut self) -> Result<usize> {
         let now = wait::now();
+        self.emulated = self.emulated.max(now);
         if let Some(due) = self.emulator.poll_timeout() {
             self.latest = self.latest.max(now.saturating_duration_since(due));
         }
         while let Some((direction, frame)) = self.emulator.poll_frame(now) {
             self.due[direction.index()].push(frame);
         }
+        let mut sent = 0;
         for direction in Direction::BOTH {
             // What goes out came in at the other end.
             let socket = &self.sockets[1 - direction.index()];
-            self.unsent += send_all(socket, &mut self.due[direction.index()]).context("sending")?;
+            let frames = &mut self.due[direction.index()];
+            sent += frames.len();
+            self.unsent += send_all(&mut self.sender, socket, frames).context("sending")?;
+            frames.drain(..).for_each(|frame| self.emulator.recycle(frame));
         }
-        Ok(())
+        Ok(sent)
     }
 
-    /// Waits for a frame, for the next one to be due, or for a command.
-    fn wait(&self, wake: &OwnedFd) -> Result<()> {
-        let timeout = self.emulator.poll_timeout().map(|due| timespec(due, wait::now())).transpose()?;
+    /// Waits for a frame, for the next one to be due, or for a command. A thread that has just worked twice in a row pauses for a
+    /// moment whatever comes: waking up for each frame would cost more than carrying it.
+    fn wait(&mut self, has_worked: bool, wake: &OwnedFd) -> Result<()> {
+        let now = wait::now();
+        let is_crowded = has_worked && now.saturating_duration_since(self.worked_at) < PAUSE * 2;
+        if has_worked {
+            self.worked_at = now;
+        }
+        let due = if is_crowded { Some(now + PAUSE) } else { self.emulator.poll_timeout() };
+        let timeout = due.map(|due| timespec(due, now)).transpose()?;
         let [client_side, router_side] = &self.sockets;
-        let mut ends = [client_side, router_side, wake].map(|end| PollFd::new(end, PollFlags::IN));
-        match poll(&mut ends, timeout.as_ref()) {
+        let mut ends = [wake, client_side, router_side].map(|end| PollFd::new(end, PollFlags::IN));
+        let watched = if is_crowded { &mut ends[..1] } else { &mut ends[..] };
+        match poll(watched, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("poll"),
         }
-        if ends[2].revents().contains(PollFlags::IN) {
+        if ends[0].revents().contains(PollFlags::IN) {
             rustix::io::read(wake, &mut [0; 8])?;
         }
         Ok(())
@@ -291,7 +334,8 @@ impl Shell {
         for socket in &self.sockets {
             self.overruns += u64::from(sys::overruns(socket)?);
         }
-        Ok(ShellStats { overruns: self.overruns, unsent: self.unsent, latest: self.latest })
+        let cpu = wait::thread_cpu();
+        Ok(ShellStats { overruns: self.overruns, unsent: self.unsent, latest: self.latest, cpu })
     }
 }
 
@@ -301,16 +345,17 @@ fn open_end(interface: &str) -> Result<OwnedFd> {
         .with_context(|| format!("no interface {interface}"))?;
     sys::ignore_outgoing(&socket)?;
     sys::force_buffers(&socket, SOCKET_BUFFER)?;
+    sys::stamp_arrivals(&socket)?;
     sys::bind_to_interface(&socket, index)?;
     Ok(socket)
 }
 
-/// Sends and forgets `frames`; returns how many the kernel would not take.
-fn send_all(socket: &OwnedFd, frames: &mut Vec<Vec<u8>>) -> io::Result<u64> {
+/// Sends `frames`; returns how many the kernel would not take.
+fn send_all(sender: &mut sys::Sender, socket: &OwnedFd, frames: &[Vec<u8>]) -> io::Result<u64> {
     let mut unsent = 0;
-    let mut rest = frames.as_slice();
+    let mut rest = frames;
     while !rest.is_empty() {
-        match sys::send(socket.as_fd(), rest) {
+        match sender.send(socket.as_fd(), rest) {
             Ok(sent) => rest = &rest[sent..],
             Err(error) if is_transient(&error) => {
                 unsent += 1;
@@ -319,8 +364,26 @@ fn send_all(socket: &OwnedFd, frames: &mut Vec<Vec<u8>>) -> io::Result<u64> {
             Err(error) => return Err(error),
         }
     }
-    frames.clear();
     Ok(unsent)
+}
+
+/// The two clocks at one moment: the kernel's stamps are in wall-clock time, the emulator's in that of [`Instant`].
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    wall: Duration,
+    now: Instant,
+}
+
+impl Clock {
+    fn read() -> Self {
+        Self { wall: wait::wall_clock(), now: wait::now() }
+    }
+
+    /// When a frame arrived that has this stamp: a moment ago, however often the wall clock is set.
+    fn instant_of(&self, stamp: Option<Duration>) -> Instant {
+        let age = self.wall.saturating_sub(stamp.unwrap_or(self.wall));
+        self.now.checked_sub(age).filter(|_| age < OLDEST_FRAME).unwrap_or(self.now)
+    }
 }
 
 /// Whether an error says "not now" (no frame, no room) or "this end is gone for a moment" (an interface that is down).
@@ -335,6 +398,12 @@ fn timespec(due: Instant, now: Instant) -> Result<Timespec> {
 
 /// Room for what arrives while the thread does not run: 16 MiB, about 5,000 full packets as the kernel counts them.
 const SOCKET_BUFFER: i32 = 16 << 20;
+
+/// How long the thread pauses under load: 4 full packets at 500 Mbit/s.
+pub const PAUSE: Duration = Duration::from_micros(100);
+
+/// A frame that seems to have waited longer than this has a stamp from before the wall clock was set.
+const OLDEST_FRAME: Duration = Duration::from_secs(1);
 
 /// The thread goes before the programs under test, as a real link does not wait for them.
 const PRIORITY: i32 = -15;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -90,74 +91,126 @@ pub(crate) fn packet_socket() -> io::Result<OwnedFd> {
     Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
 }
 
-/// Frames received with one system call.
+/// Has the kernel say when each frame of a packet socket arrived.
+pub(crate) fn stamp_arrivals(socket: &impl AsFd) -> io::Result<()> {
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)
+}
+
+/// Frames received with one system call. Everything is allocated once; the headers point into the other fields' heap, which never
+/// moves.
 pub(crate) struct Receiver {
     buffers: Vec<[u8; FRAME_ROOM]>,
-    lengths: Vec<usize>,
+    stamps: Vec<Stamp>,
+    _slices: Vec<libc::iovec>,
+    messages: Vec<libc::mmsghdr>,
+    received: usize,
+}
+
+/// The one control message that is asked for: the kernel's clock (`CLOCK_REALTIME`) when the frame arrived.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Stamp {
+    header: libc::cmsghdr,
+    time: libc::timespec,
 }
 
 impl std::fmt::Debug for Receiver {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Receiver").field("waiting", &self.lengths.len()).finish_non_exhaustive()
+        formatter.debug_struct("Receiver").field("received", &self.received).finish_non_exhaustive()
     }
 }
 
 impl Receiver {
     pub(crate) fn new() -> Self {
-        Self { buffers: vec![[0; FRAME_ROOM]; BATCH], lengths: Vec::with_capacity(BATCH) }
-    }
-
-    /// Receives up to [`BATCH`] frames; those of the last call are forgotten. A frame longer than [`FRAME_ROOM`] is an error:
-    /// somebody has left an offload on.
-    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        self.lengths.clear();
-        let mut slices: Vec<libc::iovec> = self
-            .buffers
-            .iter_mut()
-            .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: FRAME_ROOM })
-            .collect();
-        let mut messages: Vec<libc::mmsghdr> = slices.iter_mut().map(message).collect();
-        let count = u32::try_from(messages.len()).map_err(io::Error::other)?;
-        // SAFETY: each header names one slice, each slice one buffer, and all of them live through the call.
-        let received = unsafe {
-            libc::recvmmsg(
-                socket.as_raw_fd(),
-                messages.as_mut_ptr(),
-                count,
-                libc::MSG_TRUNC | libc::MSG_DONTWAIT,
-                std::ptr::null_mut(),
-            )
+        let mut buffers = vec![[0; FRAME_ROOM]; BATCH];
+        // SAFETY: plain integers; zero is a valid value of each.
+        let mut stamps = vec![unsafe { std::mem::zeroed::<Stamp>() }; BATCH];
+        let slice = |buffer: &mut [u8; FRAME_ROOM]| libc::iovec {
+            iov_base: buffer.as_mut_ptr().cast(),
+            iov_len: FRAME_ROOM,
         };
-        let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-        for message in &messages[..received] {
-            let length = message.msg_len as usize;
-            if length > FRAME_ROOM {
-                return Err(io::Error::other(format!("a frame of {length} bytes on an emulated link")));
-            }
-            self.lengths.push(length);
+        let mut slices: Vec<libc::iovec> = buffers.iter_mut().map(slice).collect();
+        let mut messages: Vec<libc::mmsghdr> = slices.iter_mut().map(message).collect();
+        for (message, stamp) in messages.iter_mut().zip(&mut stamps) {
+            message.msg_hdr.msg_control = std::ptr::from_mut(stamp).cast();
         }
-        Ok(received)
+        Self { buffers, stamps, _slices: slices, messages, received: 0 }
     }
 
-    /// The frames of the last call.
-    pub(crate) fn frames(&self) -> impl Iterator<Item = &[u8]> {
-        self.buffers.iter().zip(&self.lengths).map(|(buffer, length)| &buffer[..*length])
+    /// Receives up to [`BATCH`] frames and says how many; those of the last call are forgotten. A frame longer than [`FRAME_ROOM`]
+    /// is an error: somebody has left an offload on.
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        // The kernel has written over the lengths of what it used.
+        for message in &mut self.messages[..self.received] {
+            message.msg_hdr.msg_controllen = size_of::<Stamp>();
+        }
+        self.received = 0;
+        let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+        let count = length_of_batch(&self.messages)?;
+        let (fd, messages) = (socket.as_raw_fd(), self.messages.as_mut_ptr());
+        // SAFETY: each header names one slice and one stamp, each slice one buffer; `self` owns them all and they live on.
+        let received = unsafe { libc::recvmmsg(fd, messages, count, flags, std::ptr::null_mut()) };
+        self.received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        match self.messages[..self.received].iter().find(|message| message.msg_len as usize > FRAME_ROOM) {
+            Some(message) => {
+                Err(io::Error::other(format!("a frame of {} bytes on an emulated link", message.msg_len)))
+            }
+            None => Ok(self.received),
+        }
+    }
+
+    /// The frames of the last call, each with the time since the epoch when it arrived.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = (Option<Duration>, &[u8])> {
+        let filled = self.messages[..self.received].iter().zip(&self.stamps).zip(&self.buffers);
+        filled.map(|((message, stamp), buffer)| (stamp.arrival(message), &buffer[..message.msg_len as usize]))
     }
 }
 
-/// Sends up to [`BATCH`] frames with one system call and returns how many went out.
-pub(crate) fn send(socket: BorrowedFd<'_>, frames: &[Vec<u8>]) -> io::Result<usize> {
-    let mut slices: Vec<libc::iovec> = frames
-        .iter()
-        .take(BATCH)
-        .map(|frame| libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() })
-        .collect();
-    let mut messages: Vec<libc::mmsghdr> = slices.iter_mut().map(message).collect();
-    let count = u32::try_from(messages.len()).map_err(io::Error::other)?;
-    // SAFETY: each header names one slice, each slice one frame, all live through the call, and the kernel only reads them.
-    let sent =
-        unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+impl Stamp {
+    fn arrival(&self, message: &libc::mmsghdr) -> Option<Duration> {
+        let is_there = message.msg_hdr.msg_controllen >= size_of::<Self>()
+            && (self.header.cmsg_level, self.header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS);
+        let seconds = u64::try_from(self.time.tv_sec).ok().filter(|_| is_there)?;
+        Some(Duration::new(seconds, u32::try_from(self.time.tv_nsec).ok()?))
+    }
+}
+
+/// Frames sent with one system call.
+pub(crate) struct Sender {
+    slices: Vec<libc::iovec>,
+    messages: Vec<libc::mmsghdr>,
+}
+
+impl std::fmt::Debug for Sender {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
+
+impl Sender {
+    pub(crate) fn new() -> Self {
+        let mut slices = vec![libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
+        let messages = slices.iter_mut().map(message).collect();
+        Self { slices, messages }
+    }
+
+    /// Sends up to [`BATCH`] frames and returns how many went out.
+    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>, frames: &[Vec<u8>]) -> io::Result<usize> {
+        let frames = &frames[..frames.len().min(BATCH)];
+        for (slice, frame) in self.slices.iter_mut().zip(frames) {
+            *slice = libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
+        }
+        let count = length_of_batch(frames)?;
+        let (fd, messages) = (socket.as_raw_fd(), self.messages.as_mut_ptr());
+        // SAFETY: the first `count` headers name one slice each, which name one frame each; all live through the call, and the
+        // kernel only reads them.
+        let sent = unsafe { libc::sendmmsg(fd, messages, count, libc::MSG_DONTWAIT) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+fn length_of_batch<T>(batch: &[T]) -> io::Result<u32> {
+    u32::try_from(batch.len()).map_err(io::Error::other)
 }
 
 /// Has each of `signals` written as one byte (its number) to `pipe`, for the rest of the process's life.

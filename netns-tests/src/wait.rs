@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use rustix::time::{ClockId, clock_gettime};
 
 /// The time now.
 #[must_use]
@@ -17,8 +18,22 @@ pub fn now() -> Instant {
 /// The machine's monotonic clock, the same in every process.
 #[must_use]
 pub fn uptime() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    read_clock(ClockId::Monotonic)
+}
+
+/// The time of the kernel's stamps, since the epoch.
+#[must_use]
+pub(crate) fn wall_clock() -> Duration {
+    read_clock(ClockId::Realtime)
+}
+
+/// The CPU time that the calling thread has used.
+pub(crate) fn thread_cpu() -> Duration {
+    read_clock(ClockId::ThreadCPUTime)
+}
+
+fn read_clock(clock: ClockId) -> Duration {
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }
 
 /// Lets `time` pass, where a length of time is itself what is measured or tested, as that of a blackout.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::addresses::{TARGET, TARGET_BACK, TARGET_V6, UNREACHABLE, UNREACHABLE_V6, client, url};
-use netns_tests::emulator::{Loss, Profile};
+use netns_tests::emulator::{Blackouts, Loss, Profile, Reorder};
+use netns_tests::probe::Probe;
 use netns_tests::scenario::scenario;
 use netns_tests::services::{self, NO_NETWORK, NO_ROUTE, REFUSED, Services, fail_to_connect};
 use netns_tests::topology::{Setup, Topology};
@@ -26,6 +27,35 @@ fn delays_and_loses_as_asked() {
         ensure!((100.0..103.0).contains(&mean), "a round trip of {mean} ms");
         // Both ways: 0.95² = 0.9025; three standard deviations of 200.
         ensure!((0.83..=0.97).contains(&answered), "{answered} answered");
+        expect_carried_by_the_shell(topology)
+    });
+}
+
+#[test]
+fn does_to_datagrams_what_it_was_asked_for() {
+    scenario("does_to_datagrams_what_it_was_asked_for", Setup::link(Profile::CLEAR), |topology| {
+        let probe = Probe { count: 10_000, gap: Duration::from_micros(100), size: 100 };
+        let measure = |profile| {
+            topology.link().set_profiles([profile, Profile::CLEAR])?;
+            probe.run(topology.client(), &topology.target, TARGET)
+        };
+        let bursts = measure(Profile { loss: Loss::bursts(0.1, 10.0), ..Profile::CLEAR })?;
+        let mean = bursts.loss() * f64::from(probe.count) / bursts.losses().len() as f64;
+        ensure!((0.05..0.15).contains(&bursts.loss()), "{} lost", bursts.loss());
+        ensure!((6.0..15.0).contains(&mean), "bursts of {mean}");
+
+        let mixed = measure(Profile { reorder: Reorder::new(0.05, 3), duplicate: 0.05, ..Profile::CLEAR })?;
+        let overtaken = mixed.overtaken();
+        ensure!((350..650).contains(&overtaken.len()), "{} overtaken", overtaken.len());
+        let mean = overtaken.iter().sum::<usize>() as f64 / overtaken.len() as f64;
+        ensure!((2.5..3.5).contains(&mean), "by {mean} on average");
+        ensure!((0.035..0.065).contains(&mixed.duplicated()), "{} duplicated", mixed.duplicated());
+        ensure!(mixed.loss() == 0.0, "{} lost", mixed.loss());
+
+        let half = Duration::from_millis(500);
+        let dark = measure(Profile { blackouts: Some(Blackouts::once(half / 2, half)), ..Profile::CLEAR })?;
+        let silence = dark.longest_silence();
+        ensure!((half - half / 10..half + half / 10).contains(&silence), "dark for {silence:?}");
         expect_carried_by_the_shell(topology)
     });
 }
