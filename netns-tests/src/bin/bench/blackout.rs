@@ -8,16 +8,18 @@ use netns_tests::wait;
 use crate::load::Download;
 use crate::plan::Plan;
 use crate::report::{Column, Report};
+use crate::summary::Row;
 use crate::systems::{Line, System, over_line};
 
-pub(crate) fn run(plan: &Plan) -> Result<()> {
+pub(crate) fn run(plan: &Plan) -> Vec<Row> {
     println!(
         "A blackout of {} s in a download: from the line's return to data for the app; 20 Mbit/s, 100 ms.\n",
         BLACKOUT.as_secs()
     );
     let columns = vec![Column::less("data back after s", |time| format!("{time:.2}"))];
-    println!("{}", Report::measure_at_once(columns, &plan.systems, repeats(plan), measure));
-    Ok(())
+    let report = Report::measure_at_once(columns, &plan.systems, repeats(plan), measure);
+    println!("{report}");
+    vec![Row::new("after a blackout of 30 s, data again after, s", &[(&report, 0)])]
 }
 
 pub(crate) fn takes(plan: &Plan) -> Duration {

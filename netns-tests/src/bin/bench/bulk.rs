@@ -8,10 +8,11 @@ use netns_tests::topology::{Setup, Topology};
 use crate::iperf::{IPERF_PORT, Way, iperf_to, start_iperf};
 use crate::plan::Plan;
 use crate::report::{Column, Report};
+use crate::summary::Row;
 use crate::systems::{Running, System, start_on_wires};
 use crate::usage::{Cpu, resident_bytes};
 
-pub(crate) fn run(plan: &Plan) -> Result<()> {
+pub(crate) fn run(plan: &Plan) -> Vec<Row> {
     println!("One TCP flow on plain wires, {} s each way.\n", TIME.as_secs());
     let columns = vec![
         Column::more("down Gbit/s", |rate| format!("{rate:.2}")),
@@ -27,7 +28,10 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     report.compare_tunnels_only();
     println!("{report}");
     println!("{NOTE}\n");
-    Ok(())
+    vec![
+        Row::new("one TCP flow on plain wires, down / up, Gbit/s", &[(&report, 0), (&report, 1)]),
+        Row::new("its CPU, client / server, s/GB", &[(&report, 2), (&report, 3)]),
+    ]
 }
 
 pub(crate) fn takes(plan: &Plan) -> Duration {

@@ -8,10 +8,11 @@ use netns_tests::wait;
 use crate::load::Flows;
 use crate::plan::Plan;
 use crate::report::{Column, Report};
+use crate::summary::Row;
 use crate::systems::{Line, Running, System, over_line};
 use crate::usage::{Wire, resident_bytes};
 
-pub(crate) fn run(plan: &Plan) -> Result<()> {
+pub(crate) fn run(plan: &Plan) -> Vec<Row> {
     println!("A tunnel in which nothing happens for a minute, then {FLOWS} idle connections in it.\n");
     let columns = vec![
         Column::less("packets/min", |packets| format!("{packets:.0}")),
@@ -20,9 +21,13 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         Column::less("client KB/connection", |memory| format!("{memory:.1}")),
         Column::less("server KB/connection", |memory| format!("{memory:.1}")),
     ];
-    println!("{}", Report::measure_at_once(columns, &plan.tunnels(), repeats(plan), measure));
+    let report = Report::measure_at_once(columns, &plan.tunnels(), repeats(plan), measure);
+    println!("{report}");
     println!("MB: resident memory before the connections; KB: what each added to it.\n");
-    Ok(())
+    vec![
+        Row::new("idle tunnel: packets a minute", &[(&report, 0)]),
+        Row::new("idle connection: client / server, KB", &[(&report, 3), (&report, 4)]),
+    ]
 }
 
 pub(crate) fn takes(plan: &Plan) -> Duration {

@@ -8,9 +8,10 @@ use netns_tests::wait;
 use crate::load::{Arrival, Download};
 use crate::plan::Plan;
 use crate::report::{Column, Report, percentile};
+use crate::summary::Row;
 use crate::systems::{Line, Running, System, over_line};
 
-pub(crate) fn run(plan: &Plan) -> Result<()> {
+pub(crate) fn run(plan: &Plan) -> Vec<Row> {
     println!(
         "The outer 5-tuple killed for good in a download, {} times: the gap in the app's data; 20 Mbit/s, 100 ms.\n",
         kills(plan)
@@ -20,9 +21,10 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         Column::less("worst s", |time| format!("{time:.2}")),
     ];
     let kills = kills(plan);
-    println!("{}", Report::measure_at_once(columns, &plan.systems, 1, |system| measure(system, kills)));
+    let report = Report::measure_at_once(columns, &plan.systems, 1, |system| measure(system, kills));
+    println!("{report}");
     println!("never: not within {} s.\n", LIMIT.as_secs());
-    Ok(())
+    vec![Row::new("outer 5-tuple killed: gap in a download, p50 / worst, s", &[(&report, 0), (&report, 1)])]
 }
 
 pub(crate) fn takes(plan: &Plan) -> Duration {

@@ -8,10 +8,11 @@ use netns_tests::wait;
 use crate::load::Download;
 use crate::plan::Plan;
 use crate::report::{Column, Report, side_by_side};
+use crate::summary::Row;
 use crate::systems::{Line, System, over_line};
 use crate::usage::Wire;
 
-pub(crate) fn run(plan: &Plan) -> Result<()> {
+pub(crate) fn run(plan: &Plan) -> Vec<Row> {
     let (cells, time) = (cells(plan), time(plan));
     println!(
         "One download at {} Mbit/s for {} s, after {} s; by round trip in ms and loss each way.\n",
@@ -31,7 +32,20 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         "Bytes on the wire towards the client for each byte of payload:\n\n{}",
         side_by_side(&reports, 1)
     );
-    Ok(())
+    let rows = [("goodput / (rate × (1 − loss))", 0), ("bytes on the wire for one of payload", 1)];
+    rows.into_iter().flat_map(|(label, column)| summarize(label, &cells, &reports, column)).collect()
+}
+
+/// A row for each round trip.
+fn summarize(label: &str, cells: &[Cell], reports: &[Report], column: usize) -> Vec<Row> {
+    let cells: Vec<_> = cells.iter().zip(reports.iter().map(|report| (report, column))).collect();
+    let row = |cells: &[(&Cell, (&Report, usize))]| {
+        let losses: Vec<_> = cells.iter().map(|(cell, _)| format!("{:.0}", cell.loss * 100.0)).collect();
+        let (losses, round_trip) = (losses.join(" / "), cells[0].0.round_trip.as_millis());
+        let columns: Vec<_> = cells.iter().map(|(_, column)| *column).collect();
+        Row::new(format!("{label}, {round_trip} ms, {losses} % lost each way"), &columns)
+    };
+    cells.chunk_by(|(one, _), (other, _)| one.round_trip == other.round_trip).map(row).collect()
 }
 
 pub(crate) fn takes(plan: &Plan) -> Duration {

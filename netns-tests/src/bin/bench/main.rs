@@ -22,6 +22,7 @@ mod newconn;
 mod plan;
 mod report;
 mod small;
+mod summary;
 mod systems;
 mod usage;
 
@@ -33,12 +34,12 @@ use netns_tests::vpn;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::plan::Plan;
+use crate::summary::{Row, Summary};
 use crate::systems::System;
 
 fn main() -> ExitCode {
     match run() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
             ExitCode::FAILURE
@@ -46,25 +47,33 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures what the arguments ask for; false if a part failed as a whole.
-fn run() -> Result<bool> {
+/// Measures what the arguments ask for; what fails is a cell of a table, and no failure of the whole.
+fn run() -> Result<()> {
     let Some((parts, plan)) = parse(std::env::args().skip(1))? else {
         print!("{}", usage());
-        return Ok(true);
+        return Ok(());
     };
     vpn::binary()?;
     raise_limit_of_open_files()?;
     let plan = Plan { systems: measurable(&plan.systems), ..plan };
     announce(&parts, &plan);
-    let mut fine = true;
+    let mut rows = Vec::new();
     for part in parts {
         println!("── {} ──\n", part.name);
-        if let Err(error) = (part.run)(&plan) {
-            eprintln!("bench: {}: {error:#}", part.name);
-            fine = false;
-        }
+        rows.extend((part.run)(&plan));
     }
-    Ok(fine)
+    if !rows.is_empty() {
+        println!("── summary, medians ──\n\n{}", Summary { systems: plan.systems, rows });
+    }
+    Ok(())
+}
+
+/// The emulator has no rivals and no row in the summary.
+fn measure_emulator(_: &Plan) -> Vec<Row> {
+    if let Err(error) = emulator::emulator() {
+        eprintln!("bench: emulator: {error:#}");
+    }
+    Vec::new()
 }
 
 /// For this process and every program that it starts.
@@ -107,7 +116,7 @@ fn announce(parts: &[Part], plan: &Plan) {
 struct Part {
     name: &'static str,
     about: &'static str,
-    run: fn(&Plan) -> Result<()>,
+    run: fn(&Plan) -> Vec<Row>,
     takes: fn(&Plan) -> Duration,
 }
 
@@ -115,7 +124,7 @@ const PARTS: [Part; 9] = [
     Part {
         name: "emulator",
         about: "the link emulator itself, without a tunnel",
-        run: |_| emulator::emulator(),
+        run: measure_emulator,
         takes: |_| Duration::from_secs(60),
     },
     Part { name: "bulk", about: "one TCP flow on plain wires", run: bulk::run, takes: bulk::takes },

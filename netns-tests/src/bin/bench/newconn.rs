@@ -8,9 +8,10 @@ use netns_tests::wait;
 use crate::load::{self, Download};
 use crate::plan::Plan;
 use crate::report::{Column, Report, percentile};
+use crate::summary::Row;
 use crate::systems::{Line, System, over_line};
 
-pub(crate) fn run(plan: &Plan) -> Result<()> {
+pub(crate) fn run(plan: &Plan) -> Vec<Row> {
     println!(
         "{COUNT} fresh connections, one each {} ms, to the answer of one byte, beside a download; 50 Mbit/s, 100 ms.\n",
         GAP.as_millis()
@@ -20,8 +21,12 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         Column::less("p99 ms", |time| format!("{time:.0}")),
         Column::more("download Mbit/s", |rate| format!("{rate:.0}")),
     ];
-    println!("{}\n{NOTE}\n", Report::measure(columns, &plan.systems, repeats(plan), measure));
-    Ok(())
+    let report = Report::measure(columns, &plan.systems, repeats(plan), measure);
+    println!("{report}\n{NOTE}\n");
+    vec![Row::new(
+        "new connection and 1 byte beside a download, p50 / p99, ms",
+        &[(&report, 0), (&report, 1)],
+    )]
 }
 
 pub(crate) fn takes(plan: &Plan) -> Duration {

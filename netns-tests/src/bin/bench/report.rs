@@ -1,6 +1,8 @@
 //! Measuring every system in turn, and the table of it: a row for each, medians with what they varied between, and our ratio to
 //! the best rival.
 
+use std::io::IsTerminal;
+
 use anyhow::Result;
 use netns_tests::table::Table;
 
@@ -32,11 +34,15 @@ impl Column {
         Self { heading: heading.into() + " ↓", better: Better::Less, show }
     }
 
+    fn show(&self, value: f64) -> String {
+        if value.is_infinite() { "never".to_owned() } else { (self.show)(value) }
+    }
+
     fn cell(&self, values: &Values) -> String {
         let Some(median) = values.median() else {
             return "–".to_owned();
         };
-        let show = |value: f64| if value.is_infinite() { "never".to_owned() } else { (self.show)(value) };
+        let show = |value| self.show(value);
         match (values.0.first(), values.0.last()) {
             (Some(least), Some(most)) if values.0.len() > 1 => {
                 format!("{} ({}–{})", show(median), show(*least), show(*most))
@@ -93,11 +99,13 @@ impl Report {
         mut measure: impl FnMut(System) -> Result<Vec<f64>>,
     ) -> Self {
         let mut report = Self::new(columns, systems);
-        for _ in 0..repeats {
+        for repeat in 1..=repeats {
             for (system, runs) in &mut report.rows {
+                show_progress(&format!("{system}, {repeat} of {repeats}"));
                 runs.push(told(*system, measure(*system)));
             }
         }
+        show_progress("");
         report
     }
 
@@ -110,7 +118,8 @@ impl Report {
     ) -> Self {
         let mut report = Self::new(columns, systems);
         let measure = &measure;
-        for _ in 0..repeats {
+        for repeat in 1..=repeats {
+            show_progress(&format!("all at once, {repeat} of {repeats}"));
             std::thread::scope(|scope| {
                 let begun: Vec<_> = report
                     .rows
@@ -120,6 +129,7 @@ impl Report {
                 drop(begun);
             });
         }
+        show_progress("");
         report
     }
 
@@ -131,6 +141,21 @@ impl Report {
     /// Leaves the ways without a tunnel out of the ratios.
     pub(crate) const fn compare_tunnels_only(&mut self) {
         self.tunnels_only = true;
+    }
+
+    /// Who was measured, in order.
+    pub(crate) fn systems(&self) -> Vec<System> {
+        self.rows.iter().map(|(system, _)| *system).collect()
+    }
+
+    /// A system's median in a column.
+    pub(crate) fn median_cell(&self, system: System, column: usize) -> String {
+        let runs = self.rows.iter().find(|(of, _)| *of == system).map_or(&[][..], |(_, runs)| runs);
+        match self.values(runs, column).median() {
+            Some(median) => self.columns[column].show(median),
+            None if !runs.is_empty() && runs.iter().all(Result::is_err) => "failed".to_owned(),
+            None => "–".to_owned(),
+        }
     }
 
     fn is_rival(&self, system: System) -> bool {
@@ -204,6 +229,13 @@ fn table(columns: &[(&Report, usize)]) -> Table {
         table.row(std::iter::once("ours / best rival".to_owned()).chain(ratios).collect());
     }
     table
+}
+
+/// Shows what is being measured, in place of the last; only on a terminal.
+fn show_progress(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{text}{}", if text.is_empty() { "" } else { " …" });
+    }
 }
 
 /// Says on standard error what failed: the table has no room for it.

@@ -7,9 +7,10 @@ use anyhow::Result;
 use crate::load;
 use crate::plan::Plan;
 use crate::report::{Column, Report, percentile};
+use crate::summary::Row;
 use crate::systems::{Line, System, over_line};
 
-pub(crate) fn run(plan: &Plan) -> Result<()> {
+pub(crate) fn run(plan: &Plan) -> Vec<Row> {
     println!(
         "{COUNT} fresh connections, one each {} ms, to the answer of one byte; 100 Mbit/s, 100 ms, 5 % lost each way.\n",
         GAP.as_millis()
@@ -19,8 +20,12 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         Column::less("p90 ms", |time| format!("{time:.0}")),
         Column::less("p99 ms", |time| format!("{time:.0}")),
     ];
-    println!("{}", Report::measure(columns, &plan.systems, repeats(plan), measure));
-    Ok(())
+    let report = Report::measure(columns, &plan.systems, repeats(plan), measure);
+    println!("{report}");
+    vec![Row::new(
+        "the same on an idle line, 5 % lost each way, p50 / p99, ms",
+        &[(&report, 0), (&report, 2)],
+    )]
 }
 
 pub(crate) fn takes(plan: &Plan) -> Duration {
