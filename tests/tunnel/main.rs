@@ -251,6 +251,35 @@ fn an_idle_connection_that_speaks_again_finds_its_carrier_dead_and_goes_on() {
 }
 
 #[test]
+fn a_rebound_nat_is_followed_without_another_carrier() {
+    for seed in 0..20 {
+        let mut world = World::connecting(Weather::lossy(0.02), seed);
+        world.nat.is_on = true;
+        world.come_up();
+        world.open(false, 1_000_000, 3_000_000);
+        for moves in [false, true] {
+            world.run_for(Duration::from_millis(400));
+            world.nat.rebind(moves);
+        }
+        assert!(!world.host().apps.is_done(), "seed {seed}: over before the NAT forgot");
+        world.finish(MINUTE);
+        assert_eq!(world.host().client.status(world.now).migrations, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_client_whose_clock_was_set_back_comes_up_again() {
+    for seed in 0..10 {
+        let mut world = World::new(Weather::lossy(0.02), seed);
+        world.host_mut().wall -= Duration::from_secs(86_400);
+        world.restart_client();
+        world.come_up();
+        world.open(false, 10_000, 10_000);
+        world.finish(MINUTE);
+    }
+}
+
+#[test]
 fn a_migration_off_a_slow_carrier_loses_nothing() {
     let mut world = World::new(Weather::FAIR, 11);
     world.open(false, 0, 3_000_000);

@@ -57,6 +57,6 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Our choice: about half a minute of the ordinary tests.
-const QUICK_SEEDS: u64 = 40;
+const QUICK_SEEDS: u64 = 150;
 
 const PROGRESS_EVERY: u64 = 50;

@@ -19,6 +19,8 @@ pub(crate) struct Tally {
     /// Of virtual time.
     pub(crate) seconds: u64,
     pub(crate) peak_session: usize,
+    /// Seconds until all flows had ended.
+    pub(crate) longest_calm: u64,
 }
 
 impl AddAssign for Tally {
@@ -36,6 +38,7 @@ impl AddAssign for Tally {
         self.corrupted += other.corrupted;
         self.seconds += other.seconds;
         self.peak_session = self.peak_session.max(other.peak_session);
+        self.longest_calm = self.longest_calm.max(other.longest_calm);
     }
 }
 
@@ -52,12 +55,14 @@ impl fmt::Display for Tally {
         )?;
         writeln!(
             f,
-            "{} packets, of which {} lost, {} duplicated, {} corrupted; a session held {:.1} MB at most",
+            "{} packets, of which {} lost, {} duplicated, {} corrupted; a session held {:.1} MB at most; \
+             all flows had ended after {} s of calm at most",
             self.packets,
             self.lost,
             self.duplicated,
             self.corrupted,
-            self.peak_session as f64 / 1e6
+            self.peak_session as f64 / 1e6,
+            self.longest_calm
         )?;
         self.transitions.iter().try_for_each(|(name, count)| writeln!(f, "{count:>9}  {name}"))
     }

@@ -59,8 +59,11 @@ pub(crate) enum Transition {
     },
     /// Other weather; what was black is clear again.
     Weather(Weather),
-    /// The newest 4-tuple passes nothing any more.
-    KillTuple,
+    /// The newest 4-tuple of a host passes nothing any more; again and again, if a middlebox has taken a dislike to it.
+    KillTuples {
+        host: usize,
+        times: u32,
+    },
     /// The NAT forgets; the client has another port at the server, perhaps another address.
     Rebind {
         moves: bool,
@@ -117,7 +120,7 @@ impl Transition {
             Self::Blackout { ways: [true, true] } => "blackout",
             Self::Blackout { .. } => "one-way blackout",
             Self::Weather(_) => "other weather",
-            Self::KillTuple => "4-tuple killed",
+            Self::KillTuples { .. } => "4-tuples killed",
             Self::Rebind { .. } => "NAT rebinding",
             Self::NewAddress => "client address change",
             Self::RestartServer => "server restart",
@@ -133,14 +136,14 @@ impl Transition {
         }
     }
 
-    /// The next step of a run with these flows open.
-    pub(crate) fn choose(flows: &[u16], rng: &mut StdRng) -> Self {
-        if flows.len() < 2 || (flows.len() < MOST_FLOWS && rng.random_bool(0.15)) {
+    /// The next step of a run with these flows open, of at most so many, and so many hosts.
+    pub(crate) fn choose(flows: &[u16], most_flows: usize, hosts: usize, rng: &mut StdRng) -> Self {
+        if flows.len() < 2 || (flows.len() < most_flows && rng.random_bool(0.15)) {
             return Self::open(rng);
         }
         match rng.random_range(0..100) {
             0..50 => Self::on_flow(flows[rng.random_range(0..flows.len())], rng),
-            50..85 => Self::on_path(rng),
+            50..85 => Self::on_path(hosts, rng),
             85..90 => Self::Attack(Attack::choose(rng)),
             90..95 => Self::Datagrams { count: rng.random_range(1..40), length: rng.random_range(9..1200) },
             _ => Self::Wait { time: duration(rng, 1, 120_000) },
@@ -172,14 +175,17 @@ impl Transition {
         }
     }
 
-    fn on_path(rng: &mut StdRng) -> Self {
+    fn on_path(hosts: usize, rng: &mut StdRng) -> Self {
         match rng.random_range(0..100) {
             0..20 => {
                 let ways = rng.random_range(1..4);
                 Self::Blackout { ways: [ways & 1 != 0, ways & 2 != 0] }
             }
             20..50 => Self::Weather(if rng.random() { Weather::random(rng) } else { Weather::FAIR }),
-            50..60 => Self::KillTuple,
+            50..60 => {
+                let times = if rng.random_bool(0.1) { rng.random_range(2..12) } else { 1 };
+                Self::KillTuples { host: rng.random_range(0..hosts), times }
+            }
             60..68 => Self::Rebind { moves: rng.random() },
             68..75 => Self::NewAddress,
             75..79 => Self::RestartServer,
@@ -198,9 +204,9 @@ fn duration(rng: &mut StdRng, least: u64, most: u64) -> Duration {
     Duration::from_millis(spread(rng, least, most))
 }
 
-/// Nothing, a keystroke, a request, a page, a file.
+/// Nothing, a keystroke, a request, a page, a file; more than a small session may hold.
 fn size(rng: &mut StdRng) -> u64 {
-    if rng.random_bool(0.1) { 0 } else { spread(rng, 1, 2_000_000) }
+    if rng.random_bool(0.1) { 0 } else { spread(rng, 1, 4_000_000) }
 }
 
 /// Evenly over the orders of magnitude.
@@ -214,6 +220,3 @@ fn spread(rng: &mut StdRng, least: u64, most: u64) -> u64 {
     let (least, most) = (least as f64, most as f64);
     (least * (most / least).powf(rng.random_range(0.0..1.0))) as u64
 }
-
-/// As many as the smallest `session_buffer` of a run has first windows for.
-pub(crate) const MOST_FLOWS: usize = 16;
