@@ -173,6 +173,9 @@ impl Client {
     pub fn new(settings: ClientSettings, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = StdRng::from_seed(seed);
         let session = SessionId(rng.random());
+        // The first dial is asked for here, and not by the first timeout too.
+        let mut dialing = Dialing::new(now);
+        dialing.wanted = true;
         let engine_settings = Settings {
             role: mux::Role::Client,
             congestion: settings.congestion,
@@ -189,7 +192,7 @@ impl Client {
             session,
             engine: Engine::new(session, 0, engine_settings, now),
             splice: Splice::new(flows),
-            dialing: Dialing::new(now),
+            dialing,
             active: None,
             retired: VecDeque::new(),
             carriers: 0,
@@ -782,3 +785,29 @@ const RETIRED_MAX: usize = 4;
 
 /// Our choice: packets of at most [`DATAGRAM_MAX`] bytes that wait for the TUN.
 const TUN_QUEUE: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "the test needs any instant to start from")]
+    #[test]
+    fn asks_for_its_first_carrier_once() {
+        let (start, mut rng) = (Instant::now(), StdRng::from_seed([1; 32]));
+        let settings = ClientSettings {
+            private_key: PrivateKey::generate(&mut rng),
+            server_key: PrivateKey::generate(&mut rng).public_key(),
+            preshared_key: PresharedKey::default(),
+            mode: Mode::HandshakeAdvance,
+            suites: SuiteSet::PORTABLE,
+            congestion: CongestionKind::Bbr,
+            session_buffer: 1 << 20,
+            process_buffer: 2 << 20,
+            dead_after: Duration::from_secs(600),
+        };
+        let mut client = Client::new(settings, [2; 32], start);
+        client.handle_timeout(start);
+        assert_eq!(client.poll_event(), Some(ClientEvent::Dial));
+        assert_eq!(client.poll_event(), None);
+    }
+}
