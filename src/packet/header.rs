@@ -86,15 +86,16 @@ impl Header {
         Some(u16::from_be_bytes([*udp.get(2)?, *udp.get(3)?]))
     }
 
-    /// Whether this is an ICMP or ICMPv6 echo request.
+    /// Whether this is an ICMP or ICMPv6 echo request or reply (RFC 792, RFC 4443 section 4).
     #[must_use]
-    pub fn is_echo_request(&self, packet: &[u8]) -> bool {
-        let expected = match self.protocol {
-            ICMP => 8,
-            ICMPV6 => 128,
+    pub fn is_echo(&self, packet: &[u8]) -> bool {
+        let expected: [u8; 2] = match self.protocol {
+            ICMP => [8, 0],
+            ICMPV6 => [128, 129],
             _ => return false,
         };
-        !self.is_later_fragment() && packet.get(self.header_length) == Some(&expected)
+        let kind = packet.get(self.header_length).filter(|_| !self.is_later_fragment());
+        kind.is_some_and(|kind| expected.contains(kind))
     }
 
     /// Whether this is a fragment that does not hold the upper-layer header.
@@ -304,6 +305,22 @@ mod tests {
         let header = parse(&v6(0, &payload)).unwrap();
         assert_eq!((header.protocol, header.header_length), (17, 56));
         assert!(header.is_fragment && !header.is_later_fragment());
+    }
+
+    #[test]
+    fn knows_echoes_of_both_versions_and_nothing_else_as_such() {
+        for (kind, is_echo) in [(0, true), (8, true), (3, false), (128, false), (129, false)] {
+            let mut packet = v4(28, 0);
+            (packet[9], packet[20]) = (ICMP, kind);
+            assert_eq!(parse(&packet).unwrap().is_echo(&packet), is_echo, "ICMP {kind}");
+        }
+        for (kind, is_echo) in [(128, true), (129, true), (0, false), (8, false), (1, false)] {
+            let packet = v6(ICMPV6, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+            assert_eq!(parse(&packet).unwrap().is_echo(&packet), is_echo, "ICMPv6 {kind}");
+        }
+        let mut later_fragment = v4(28, 1);
+        (later_fragment[9], later_fragment[20]) = (ICMP, 8);
+        assert!(!parse(&later_fragment).unwrap().is_echo(&later_fragment));
     }
 
     #[test]

@@ -581,9 +581,10 @@ impl Server {
             }
         };
         let to_us = self.settings.addresses.contains(&header.destination);
-        let pings_us = to_us && header.is_echo_request(inner);
+        // Clients may ping us, and answer when we ping them.
+        let is_ping = to_us && header.is_echo(inner);
         let port = header.destination_port(inner);
-        if pings_us || (!to_us && self.settings.egress.allows(header.destination, port)) {
+        if is_ping || (!to_us && self.settings.egress.allows(header.destination, port)) {
             self.tun.push(Some(inner.to_vec()));
         } else {
             self.drops.denied += 1;
