@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd},
 };
 
-use rustix::net::netdevice::name_to_index;
+use rustix::{io::Errno, net::netdevice::name_to_index};
 use socket2::{Domain, Socket, Type};
 use tun::{AbstractDevice, Configuration};
 
@@ -50,9 +50,12 @@ impl TunDevice {
     /// Reads one IP packet; returns its length. A packet longer than `buffer` is cut short.
     ///
     /// # Errors
-    /// `WouldBlock` when none is there.
+    /// `WouldBlock` when none is there. One that names the interface when somebody has deleted it.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(&self.fd, buffer)?)
+        rustix::io::read(&self.fd, buffer).map_err(|error| match error {
+            Errno::BADFD => io::Error::other(format!("the interface {} was deleted", self.name)),
+            other => other.into(),
+        })
     }
 
     /// Gives one IP packet to the kernel.
