@@ -18,7 +18,7 @@ use ipnetwork::IpNetwork;
 use self::background::Voice;
 use self::runner::Runner;
 use crate::carrier::Mode;
-use crate::config::{ClientConfig, ClientDns, Congestion, Host};
+use crate::config::{ClientConfig, ClientDns, Congestion};
 use crate::control::{InstanceName, Paths, State, Tunnel};
 use crate::crypto::{Refusal, SuiteSet};
 use crate::failure::{ExitCode, Failure};
@@ -90,7 +90,7 @@ async fn tunnel(options: &UpOptions, instance: &mut Instance, voice: &mut Voice)
     let number = number.map_err(|error| instance::host_failure(&error))?;
     let client = Client::new(settings(config), instance::seed()?, io::now());
     voice
-        .say(&format!("connecting to {}", config.server.first()))
+        .say(&format!("connecting to {}", config.server))
         .map_err(|error| Failure::of_system("cannot go on in the background", &error))?;
     let Some(remotes) = resolve(&client, config, instance).await? else { return stopped(options) };
     let tun = instance.create_tun(config.tunnel.interface.as_str()).await?;
@@ -123,12 +123,7 @@ async fn resolve(
     config: &ClientConfig,
     instance: &mut Instance,
 ) -> Result<Option<Vec<SocketAddr>>, Failure> {
-    let server = config.server.first();
-    let name = match &server.host {
-        Host::Address(address) => return Ok(Some(vec![(*address, server.ports.first).into()])),
-        Host::Name(name) => name,
-    };
-    let mut found = pin!(resolve::resolve(name, server.ports.first));
+    let mut found = pin!(resolve::resolve(&config.server));
     loop {
         tokio::select! {
             found = &mut found => return found.map(Some),
@@ -267,7 +262,7 @@ fn plan(config: &ClientConfig, tun: &TunDevice, addresses: Vec<IpNetwork>, numbe
 fn introduce(options: &UpOptions, plan: &ClientPlan, runner: &Runner, voice: &Voice) -> std::io::Result<()> {
     let list =
         |networks: &[IpNetwork]| networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let server = options.config.server.first();
+    let server = &options.config.server;
     let rtt = runner.client.status(io::now()).carriers.first().and_then(|carrier| carrier.rtt);
     let rtt = rtt.map_or_else(String::new, |rtt| format!(", round trip {} ms", rtt.as_millis()));
     voice.say(&format!("{}: up, {} through {server}{rtt}", plan.interface, list(&plan.addresses)))?;

@@ -1,29 +1,73 @@
-//! The server's name becomes addresses, once, before anything of the host is changed.
+//! The server's names become addresses, once, before anything of the host is changed.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::vec;
 
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::config::{Endpoint, Endpoints, Host};
 use crate::failure::{ExitCode, Failure};
 
-/// The addresses of `host`, an address or a name, with `port`. The system's resolver blocks for as long as it likes,
-/// so it has a thread of its own; one that is not waited for any more ends by itself.
-pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
-    let unreachable = |why: String| Failure::new(ExitCode::Unreachable, why);
-    let asked = (host.to_owned(), port);
-    let found = tokio::task::spawn_blocking(move || asked.to_socket_addrs()).await;
-    let found = found.map_err(io::Error::from).flatten().map_err(|error| {
-        unreachable(format!("the server's name {host} cannot be resolved: {error}: check `server`"))
-    })?;
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    for address in found.take(ADDRESSES_MAX) {
-        if !addresses.contains(&address) {
-            addresses.push(address);
+/// The addresses of all of `servers`, in their order and each once. A name without any is passed over if another has one.
+pub(super) async fn resolve(servers: &Endpoints) -> Result<Vec<SocketAddr>, Failure> {
+    // All of them are asked before the first is waited for.
+    let asked: Vec<_> = servers.iter().map(Asked::start).collect();
+    let (mut addresses, mut failure) = (Vec::new(), None);
+    for asked in asked {
+        match asked.finish().await {
+            Ok(found) => found.into_iter().for_each(|address| {
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }),
+            Err(why) => failure = Some(why),
         }
     }
-    if addresses.is_empty() {
-        return Err(unreachable(format!("the server's name {host} has no address: check `server`")));
+    match failure {
+        Some(why) if addresses.is_empty() => Err(why),
+        _ => Ok(addresses),
     }
-    Ok(addresses)
+}
+
+/// A server whose addresses are known, or will be.
+#[derive(Debug)]
+enum Asked {
+    Address(SocketAddr),
+    Name(String, JoinHandle<io::Result<vec::IntoIter<SocketAddr>>>),
+}
+
+impl Asked {
+    /// The system's resolver blocks for as long as it likes, so each name has a thread of its own; one that is not waited for
+    /// any more ends by itself.
+    fn start(server: &Endpoint) -> Self {
+        let port = server.ports.first;
+        match &server.host {
+            Host::Address(address) => Self::Address((*address, port).into()),
+            Host::Name(name) => {
+                let asked = (name.clone(), port);
+                Self::Name(name.clone(), spawn_blocking(move || asked.to_socket_addrs()))
+            }
+        }
+    }
+
+    async fn finish(self) -> Result<Vec<SocketAddr>, Failure> {
+        let (name, found) = match self {
+            Self::Address(address) => return Ok(vec![address]),
+            Self::Name(name, found) => (name, found.await),
+        };
+        let unreachable = |why| {
+            let what = format!("the server's name {name} {why}: check `server`");
+            Failure::new(ExitCode::Unreachable, what)
+        };
+        let found = found.map_err(io::Error::from).flatten();
+        let found = found.map_err(|error| unreachable(format!("cannot be resolved: {error}")))?;
+        let found: Vec<_> = found.take(ADDRESSES_MAX).collect();
+        if found.is_empty() {
+            return Err(unreachable("has no address".to_owned()));
+        }
+        Ok(found)
+    }
 }
 
 /// Our choice: more addresses of one name are not tried.

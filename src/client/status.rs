@@ -32,7 +32,7 @@ pub(super) fn tunnel(
         reason,
         interface: interface.to_owned(),
         public_key: config.private_key.public_key().to_string(),
-        server: config.server.first().to_string(),
+        server: config.server.to_string(),
         addresses: status.addresses,
         age_s: instance.age().as_secs_f64(),
         carriers: status.carriers.iter().map(|carrier| carrier_report(carrier, &status.session)).collect(),

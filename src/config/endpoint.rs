@@ -68,12 +68,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// The one to try first.
-    pub fn first(&self) -> &Endpoint {
-        &self.first
-    }
-
-    /// All of them, in their order.
+    /// All of them, in the order in which they are tried.
     pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
         std::iter::once(&self.first).chain(&self.others)
     }
@@ -131,6 +126,13 @@ impl fmt::Display for Endpoint {
             Host::Address(IpAddr::V4(address)) => write!(f, "{address}:{}", self.ports),
             Host::Name(name) => write!(f, "{name}:{}", self.ports),
         }
+    }
+}
+
+impl fmt::Display for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.first)?;
+        self.others.iter().try_for_each(|other| write!(f, ", {other}"))
     }
 }
 

@@ -61,7 +61,7 @@ fn a_client_has_the_documented_defaults() {
     let (config, warnings) = client(&client_head()).unwrap();
     assert!(warnings.is_empty());
     assert_eq!(config.private_key.to_string(), ALICE);
-    assert_eq!(config.server.first().to_string(), "h:1");
+    assert_eq!(config.server.to_string(), "h:1");
     assert_eq!(config.server_key.to_string(), BOB_PUBLIC);
     assert!(config.preshared_key.is_zero());
     assert_eq!(config.tunnel.interface.as_str(), "vpn0");
@@ -357,9 +357,9 @@ fn refuses_by_name_what_is_not_built_yet() {
         let found = client(&format!("{head}{rest}\n")).unwrap_err();
         assert_eq!(found, format!("x.toml:{place}: this value is not built yet: use {instead}"));
     }
-    for value in ["\"h:1-2\"", "[\"h:1\", \"i:1\"]"] {
+    for value in ["\"h:1-2\"", "[\"h:1\", \"i:1-2\"]"] {
         let text = head.replace("\"h:1\"", value);
-        let what = "this value is not built yet: use one address or name with one port";
+        let what = "this value is not built yet: use addresses or names with one port each";
         assert_eq!(client(&text).unwrap_err(), format!("x.toml:2:10: server: {what}"));
     }
     let text = format!("listen = [\"0.0.0.0:4000-4100\"]\n{}", server_head());

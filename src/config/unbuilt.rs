@@ -10,12 +10,12 @@ use super::{ClientConfig, ClientDns, ConfigError, Connect, Endpoint, Listen, Mod
 pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result<(), ConfigError> {
     let (tunnel, carrier) = (&config.tunnel, &config.carrier);
     let built_mode = matches!(carrier.mode, Mode::Auto | Mode::HandshakeAdvance);
-    let plain_server = config.server.iter().count() == 1 && !ranged(config.server.first());
+    let plain_server = !config.server.iter().any(ranged);
     let plain_dns = matches!(tunnel.dns, ClientDns::Server | ClientDns::Off);
     refuse_first(
         document,
         &[
-            ("server", !plain_server, "one address or name with one port"),
+            ("server", !plain_server, "addresses or names with one port each"),
             ("tunnel.domains", !tunnel.domains.is_empty(), "[]"),
             ("tunnel.dns", !plain_dns, r#""server" or "off""#),
             ("tunnel.kill_switch", tunnel.kill_switch, "false"),
