@@ -51,7 +51,7 @@ fn ask(node: &Node, question: &str) -> Result<String> {
 }
 
 /// Everything a VPN touches: interfaces, addresses, rules, routes, firewall, forwarding, resolver, its own files.
-const QUESTIONS: [&str; 13] = [
+const QUESTIONS: [&str; 14] = [
     "ip -brief link",
     "ip -brief address",
     "ip rule",
@@ -63,6 +63,7 @@ const QUESTIONS: [&str; 13] = [
     "cat /proc/sys/net/ipv6/conf/*/forwarding /proc/sys/net/ipv6/conf/*/accept_ra",
     "cat /etc/resolv.conf",
     "ss -Hltn | awk '{print $4}' | sort",
+    "ss -Ha --raw --packet | awk '{print $1, $5}' | sort",
     "find /run -path /run/vpn/'*' | sort",
     "find /run -type s | sort",
 ];

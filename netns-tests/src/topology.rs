@@ -84,6 +84,7 @@ pub struct Topology {
     /// The emulators' namespaces; nobody runs anything here.
     wires: Vec<Node>,
     logs: Arc<Logs>,
+    run: Run,
     // Last: the logs of the nodes lie in it.
     work: WorkDirectory,
 }
@@ -110,6 +111,7 @@ impl Topology {
             target,
             wires: Vec::new(),
             logs: Arc::clone(&logs),
+            run,
             work,
         };
         topology.connect_world()?;
@@ -150,6 +152,30 @@ impl Topology {
     #[must_use]
     pub fn link(&self) -> &Link {
         &self.links[0]
+    }
+
+    /// Another host, which knows nobody until [`Self::join`] gives it a wire. It may leave before the others.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn guest(&self, role: &str) -> Result<Node> {
+        Node::create(self.run, role, &self.logs).with_context(|| format!("making {role}"))
+    }
+
+    /// Lays another wire, between an interface of `node` and one of the router, with these addresses of one network.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or the interfaces do not come up.
+    pub fn join(&self, node: (&Node, &str, &str), router: (&str, &str)) -> Result<()> {
+        let ((node, interface, address), (router_side, gateway)) = (node, router);
+        wire((node, interface, PEER_MAC), (&self.router, router_side, ROUTER_MAC))?;
+        let lines = |interface: &str, address: &str| {
+            [format!("address add {address} dev {interface}"), format!("link set {interface} up")]
+        };
+        node.ip_lines(&lines(interface, address))?;
+        self.router.ip_lines(&lines(router_side, gateway))?;
+        node.wait_for_interfaces()?;
+        self.router.wait_for_interfaces()
     }
 
     /// A directory for files, the same for every node, removed with the topology.

@@ -1,0 +1,109 @@
+//! Addresses change while data flows: the client's, the server's, and the whole uplink goes away for a while.
+//!
+//! ```text
+//!   client ──[ 50 Mbit/s, 40 ms ]── router ── server ── target
+//!     10.0.1.2, then 10.0.1.77                  198.51.100.2, then 198.51.100.3
+//! ```
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use netns_tests::addresses::{ROUTER, SERVER, TARGET, client, client_gateway};
+use netns_tests::emulator::Profile;
+use netns_tests::scenario::scenario;
+use netns_tests::services::{self, Services};
+use netns_tests::topology::Setup;
+use netns_tests::transfer::{carrier, download_through, wait_for_carrier};
+use netns_tests::vpn::{PORT, Vpn};
+use netns_tests::wait;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const SIZE: usize = 20 << 20;
+
+fn link() -> Setup {
+    Setup::link(Profile::long_line(50_000_000, Duration::from_millis(40), 0.0))
+}
+
+#[test]
+fn a_download_survives_a_new_address_and_port_of_the_client() {
+    scenario("a_download_survives_a_new_address_and_port_of_the_client", link(), |topology| {
+        let services = Services::start(topology, SIZE)?;
+        let vpn = Vpn::prepare(topology)?;
+        let _serve = vpn.serve(topology)?;
+        vpn.up(topology, 0, "")?;
+        let (old, _) = carrier(topology, &vpn)?.unwrap_or_default();
+        download_through(topology, &services, TARGET, || {
+            // Nobody has the old address any more, and the router asks for whoever has it.
+            topology.router.ip(&format!("neighbour del {} dev client0", client(0)))?;
+            topology.client().ip(&format!("address del {}/24 dev eth0", client(0)))?;
+            topology.client().ip("address add 10.0.1.77/24 dev eth0")?;
+            topology.client().ip(&format!("route add default via {}", client_gateway(0)))?;
+            let moved = |local: &str, _: &str| local.starts_with("10.0.1.77:");
+            let (new, _) = wait_for_carrier(topology, &vpn, "a carrier from the new address", moved)?;
+            ensure!(port_of(&new) != port_of(&old), "the port is still that of {old}");
+            Ok(())
+        })?;
+        // Both ends agree on where the client is.
+        let server = vpn.tunnel(&topology.server)?;
+        let remote = server["peers"][0]["remote"].as_str().unwrap_or_default().to_owned();
+        ensure!(remote.starts_with("10.0.1.77:"), "for the server the client is at {remote}");
+        vpn.down(topology, 0)?.expect_code(0)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_download_survives_the_loss_of_one_of_the_servers_addresses() {
+    scenario("a_download_survives_the_loss_of_one_of_the_servers_addresses", link(), |topology| {
+        let services = Services::start(topology, SIZE)?;
+        let vpn = Vpn::prepare(topology)?;
+        let list = format!("[\"{SERVER}:{PORT}\", \"{SECOND}:{PORT}\"]");
+        vpn.write(
+            "client0/client.toml",
+            &vpn.client_config(0, "").replace(&format!("\"{SERVER}:{PORT}\""), &list),
+        )?;
+        let _serve = vpn.serve(topology)?;
+        vpn.up(topology, 0, "")?;
+        download_through(topology, &services, TARGET, || {
+            topology.server.set_sysctl("net/ipv4/conf/eth0/promote_secondaries", "1")?;
+            topology.server.ip(&format!("address add {SECOND}/24 dev eth0"))?;
+            topology.server.ip(&format!("address del {SERVER}/24 dev eth0"))?;
+            topology.server.ip(&format!("route replace default via {ROUTER}"))?;
+            topology.router.ip("neighbour flush dev server")?;
+            let moved = |_: &str, remote: &str| remote == format!("{SECOND}:{PORT}");
+            wait_for_carrier(topology, &vpn, "a carrier to the second address", moved)?;
+            Ok(())
+        })?;
+        vpn.down(topology, 0)?.expect_code(0)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_download_survives_an_uplink_that_goes_down_and_comes_back() {
+    scenario("a_download_survives_an_uplink_that_goes_down_and_comes_back", link(), |topology| {
+        let services = Services::start(topology, SIZE)?;
+        let vpn = Vpn::prepare(topology)?;
+        let _serve = vpn.serve(topology)?;
+        vpn.up(topology, 0, "")?;
+        download_through(topology, &services, TARGET, || {
+            topology.client().ip("link set eth0 down")?;
+            wait::until("the client to notice", LIMIT, || {
+                Ok((vpn.tunnel(topology.client())?["state"] == "recovering").then_some(()))
+            })?;
+            topology.client().ip("link set eth0 up")?;
+            topology.client().ip(&format!("route add default via {}", client_gateway(0)))?;
+            Ok(())
+        })?;
+        ensure!(services::ping(topology.client(), TARGET, 3)?.0 > 0.5, "pings do not pass");
+        vpn.down(topology, 0)?.expect_code(0)?;
+        Ok(())
+    });
+}
+
+fn port_of(end: &str) -> Option<&str> {
+    end.rsplit_once(':').map(|(_, port)| port)
+}
+
+/// The server's other address.
+const SECOND: &str = "198.51.100.3";
