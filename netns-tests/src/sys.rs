@@ -133,6 +133,7 @@ impl Receiver {
         let mut messages: Vec<libc::mmsghdr> = slices.iter_mut().map(message).collect();
         for (message, stamp) in messages.iter_mut().zip(&mut stamps) {
             message.msg_hdr.msg_control = std::ptr::from_mut(stamp).cast();
+            message.msg_hdr.msg_controllen = size_of::<Stamp>();
         }
         Self { buffers, stamps, _slices: slices, messages, received: 0 }
     }
