@@ -32,20 +32,20 @@ impl Probe {
         let receiver = socket(to, SocketAddr::from((address, 0)))?;
         let sender = socket(from, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
         sender.connect(receiver.local_addr()?)?;
-        let mut outcome = Outcome { probe: self, arrivals: Vec::new() };
+        let mut arrivals = Vec::new();
         let mut traffic = Traffic { sender, receiver, batch: sys::Receiver::new(), sent: Vec::new() };
         let (start, mut alive) = (wait::now(), wait::now());
         while traffic.sent.len() < self.count as usize || wait::now() < alive + PATIENCE {
             let next = start + self.gap * u32::try_from(traffic.sent.len())?;
             let is_over = traffic.sent.len() == self.count as usize;
             traffic.wait_until(if is_over { alive + PATIENCE } else { next })?;
-            if traffic.receive(&mut outcome.arrivals)? || !is_over {
+            if traffic.receive(&mut arrivals)? || !is_over {
                 alive = wait::now();
             }
             let due = (wait::now() - start).as_nanos() / self.gap.as_nanos().max(1) + 1;
             traffic.send(due.min(u128::from(self.count)), self.size)?;
         }
-        Ok(outcome)
+        Ok(Outcome { probe: self, sent: traffic.sent, arrivals })
     }
 }
 
@@ -122,6 +122,8 @@ pub struct Arrival {
 #[derive(Debug)]
 pub struct Outcome {
     probe: Probe,
+    /// When each was sent, since the epoch.
+    sent: Vec<Duration>,
     /// In the order in which they came.
     pub arrivals: Vec<Arrival>,
 }
@@ -136,22 +138,31 @@ impl Outcome {
     /// The runs of numbers that never arrived, each with its length.
     #[must_use]
     pub fn losses(&self) -> Vec<u32> {
-        let first_copies = self.first_copies();
-        let mut runs = Vec::new();
-        let mut expected = 0;
-        for number in first_copies.into_keys().chain([self.probe.count]) {
-            if number > expected {
-                runs.push(number - expected);
-            }
-            expected = number + 1;
-        }
-        runs
+        self.runs().map(|(first, next)| next - first).collect()
     }
 
-    /// How long nothing got through at the longest, by the times of sending.
+    /// How long nothing got through at the longest: surely (from the first that was lost to the last) and at most (from the one
+    /// that got through before them to the one after), by the times of sending.
     #[must_use]
-    pub fn longest_silence(&self) -> Duration {
-        self.probe.gap * self.losses().into_iter().max().unwrap_or(0)
+    pub fn longest_silence(&self) -> (Duration, Duration) {
+        let Some((first, next)) = self.runs().max_by_key(|(first, next)| next - first) else {
+            return (Duration::ZERO, Duration::ZERO);
+        };
+        let sent =
+            |number: u32| self.sent.get(number as usize).or(self.sent.last()).copied().unwrap_or_default();
+        let between = |from, to| sent(to).saturating_sub(sent(from));
+        (between(first, next.saturating_sub(1)), between(first.saturating_sub(1), next))
+    }
+
+    /// The first number that was lost and the first that was not, again and again.
+    fn runs(&self) -> impl Iterator<Item = (u32, u32)> {
+        let mut expected = 0;
+        let arrived = self.first_copies().into_keys().chain([self.probe.count]);
+        let run = move |number| {
+            let first = std::mem::replace(&mut expected, number + 1);
+            (first, number)
+        };
+        arrived.map(run).filter(|(first, next)| next > first)
     }
 
     /// The delay that `share` of the datagrams did not exceed; zero if none arrived.
@@ -240,7 +251,8 @@ mod tests {
             at: Duration::from_millis(n),
             delay: Duration::from_millis(10 + n),
         };
-        Outcome { probe, arrivals: (0..).zip(numbers).map(arrival).collect() }
+        let sent = (0..count).map(|number| Duration::from_millis(2) * number).collect();
+        Outcome { probe, sent, arrivals: (0..).zip(numbers).map(arrival).collect() }
     }
 
     #[test]
@@ -248,7 +260,7 @@ mod tests {
         let outcome = outcome(10, &[1, 2, 5, 6, 9, 9]);
         assert!((outcome.loss() - 0.5).abs() < 1e-9);
         assert_eq!(outcome.losses(), [1, 2, 2]);
-        assert_eq!(outcome.longest_silence(), Duration::from_millis(4));
+        assert_eq!(outcome.longest_silence(), (Duration::from_millis(2), Duration::from_millis(6)));
         assert_eq!(self::outcome(3, &[]).losses(), [3]);
         assert!(self::outcome(2, &[0, 1]).losses().is_empty());
     }
