@@ -22,7 +22,7 @@ use netns_tests::transfer::{carrier, download_through, wait_for_carrier};
 use netns_tests::vpn::{PORT, Vpn};
 
 const LIMIT: Duration = Duration::from_secs(60);
-const SIZE: usize = 10 << 20;
+const SIZE: usize = 5 << 20;
 
 fn link(loss: f64) -> Setup {
     Setup::link(Profile::long_line(50_000_000, Duration::from_millis(40), loss))

@@ -15,10 +15,10 @@ use netns_tests::vpn::{PORT, Vpn};
 use netns_tests::wait;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const SIZE: usize = 10 << 20;
+const SIZE: usize = 5 << 20;
 
 /// What an `up` or a download may take to find out what fits: a few round trips and timeouts.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(6);
 
 #[test]
 fn files_are_right_over_links_with_big_frames() {

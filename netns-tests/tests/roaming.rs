@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use netns_tests::addresses::{ROUTER, SERVER, TARGET, client, client_gateway};
+use netns_tests::addresses::{ROUTER, SERVER, SERVER_V6, TARGET, client, client_gateway, client_v6};
 use netns_tests::emulator::Profile;
 use netns_tests::scenario::scenario;
 use netns_tests::services::{self, Services};
@@ -18,7 +18,7 @@ use netns_tests::vpn::{PORT, Vpn};
 use netns_tests::wait;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const SIZE: usize = 20 << 20;
+const SIZE: usize = 10 << 20;
 
 fn link() -> Setup {
     Setup::link(Profile::long_line(50_000_000, Duration::from_millis(40), 0.0))
@@ -47,6 +47,29 @@ fn a_download_survives_a_new_address_and_port_of_the_client() {
         let server = vpn.tunnel(&topology.server)?;
         let remote = server["peers"][0]["remote"].as_str().unwrap_or_default().to_owned();
         ensure!(remote.starts_with("10.0.1.77:"), "for the server the client is at {remote}");
+        vpn.down(topology, 0)?.expect_code(0)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_download_survives_a_new_ipv6_address_of_the_client() {
+    scenario("a_download_survives_a_new_ipv6_address_of_the_client", link(), |topology| {
+        let services = Services::start(topology, SIZE)?;
+        let vpn = Vpn::prepare(topology)?;
+        vpn.write("server.toml", &vpn.server_config().replace("0.0.0.0", "[::]"))?;
+        let config = vpn.client_config(0, "").replace(&format!("{SERVER}:"), &format!("[{SERVER_V6}]:"));
+        vpn.write("client0/client.toml", &config)?;
+        let _serve = vpn.serve(topology)?;
+        vpn.up(topology, 0, "")?;
+        download_through(topology, &services, TARGET, || {
+            // The kernel sends nothing from an IPv6 address that this host no longer has.
+            topology.client().ip(&format!("address del {}/64 dev eth0", client_v6(0)))?;
+            topology.client().ip("address add 2001:db8:1::77/64 dev eth0")?;
+            let moved = |local: &str, _: &str| local.starts_with("[2001:db8:1::77]:");
+            wait_for_carrier(topology, &vpn, "a carrier from the new address", moved)?;
+            Ok(())
+        })?;
         vpn.down(topology, 0)?.expect_code(0)?;
         Ok(())
     });
