@@ -1,5 +1,6 @@
 //! The targets of `tests/fuzz`, for libFuzzer; see `scripts/fuzz`.
 
+#[expect(dead_code, reason = "only the tests make the corpus")]
 #[path = "../../tests/fuzz/targets/mod.rs"]
 mod targets;
 

@@ -62,7 +62,7 @@ fn run(name: &str, rounds: usize) {
     }
     let seed = variable("FUZZ_SEED").unwrap_or(1);
     let rounds = rounds * usize::try_from(variable("FUZZ_ROUNDS").unwrap_or(1)).expect("a small factor");
-    println!("{name}: {} of the corpus, {rounds} mutations, FUZZ_SEED={seed}", corpus.len());
+    eprintln!("{name}: {} of the corpus, {rounds} mutations, FUZZ_SEED={seed}", corpus.len());
     let mut mutator = Mutator::new(&corpus, seed);
     for round in 0..rounds {
         attempt(target, &mutator.next(), &format!("of round {round}, FUZZ_SEED={seed}"));
@@ -74,7 +74,7 @@ fn attempt(target: Target, input: &[u8], origin: &str) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| (target.run)(input))) else { return };
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{}", target.name));
     fs::write(&file, input).expect("room for the input");
-    println!("{}: fails for an input {origin}, saved as {}", target.name, file.display());
+    eprintln!("{}: fails for an input {origin}, saved as {}", target.name, file.display());
     resume_unwind(panic);
 }
 

@@ -12,9 +12,8 @@ pub(crate) fn run(bytes: &[u8]) {
     let (size, mut packet) = (usize::from(input.u16()), input.rest().to_vec());
     let whole = parse(&packet);
     let original = packet.clone();
-    let trimmed = match gso::trim(&mut packet) {
-        Ok(trimmed) => trimmed,
-        Err(_) => return assert!(whole.is_err(), "refused {original:02x?}, which is TCP"),
+    let Ok(trimmed) = gso::trim(&mut packet) else {
+        return assert!(whole.is_err(), "refused {original:02x?}, which is TCP");
     };
     let mut pieces = Vec::new();
     let result = gso::cut(trimmed, size, |piece| {

@@ -223,7 +223,7 @@ impl Source for Counting {
 }
 
 fn pattern(position: u64) -> u8 {
-    u8::try_from((position % 251) ^ (position / 251 & 0xff)).unwrap_or(0)
+    u8::try_from((position % 251) ^ ((position / 251) & 0xff)).unwrap_or(0)
 }
 
 fn config(kind: u8) -> Config {

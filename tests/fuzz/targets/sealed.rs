@@ -135,7 +135,8 @@ impl World {
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
-    let seal = |bytes: &[u8]| [&[0, bytes.len() as u8, 0], bytes].concat();
+    let length = |bytes: &[u8]| u8::try_from(bytes.len()).expect("a short text");
+    let seal = |bytes: &[u8]| [&[0, length(bytes), 0], bytes].concat();
     let deliver = |back: u16| [&[2], back.to_le_bytes().as_slice()].concat();
     let mut seeds = Vec::new();
     for suite in 0..2 {

@@ -91,6 +91,8 @@ struct World {
     server: Server,
     policy: EgressPolicy,
     alice: Puppet,
+    /// The outer packet that began the carrier.
+    message1: Vec<u8>,
     streams: Vec<StreamKey>,
     gone: HashSet<StreamKey>,
     now: Instant,
@@ -102,8 +104,18 @@ impl World {
         let (now, settings) = (start(), settings());
         let policy = settings.egress.clone();
         let mut server = Server::new(settings, [4; 32], now);
-        let alice = connect(&mut server, 1, SessionId([1; 16]), now).expect("an honest client is let in");
-        Self { server, policy, alice, streams: Vec::new(), gone: HashSet::new(), now, handshakes: 1 }
+        let (alice, message1) =
+            connect(&mut server, 1, SessionId([1; 16]), now).expect("an honest client is let in");
+        Self {
+            server,
+            policy,
+            alice,
+            message1,
+            streams: Vec::new(),
+            gone: HashSet::new(),
+            now,
+            handshakes: 1,
+        }
     }
 
     fn operate(&mut self, operation: u8, input: &mut Input<'_>) {
@@ -143,9 +155,13 @@ impl World {
             assert!(dropped == 1 || is_whole && dropped == 0, "{dropped} drops");
             return;
         }
-        let (local, remote) = (self.alice.connection.local(), self.alice.connection.remote());
-        let forged = repr(local, remote, Flags(input.u8()), Seq(input.u32()), Seq(input.u32()));
-        self.server.handle_packet(&mut emit(&forged, input.bytes()), self.now);
+        let mut forged = self.message1.clone();
+        if input.bool() {
+            let (local, remote) = (self.alice.connection.local(), self.alice.connection.remote());
+            let headers = repr(local, remote, Flags(input.u8()), Seq(input.u32()), Seq(input.u32()));
+            forged = emit(&headers, input.bytes());
+        }
+        self.server.handle_packet(&mut forged, self.now);
         let after = self.server.status(self.now);
         assert_eq!(
             after.peers[0].carriers.len(),
@@ -180,8 +196,8 @@ impl World {
             return;
         }
         let session = SessionId([input.u8() % 3 + 1; 16]);
-        if let Some(puppet) = connect(&mut self.server, self.handshakes, session, self.now) {
-            self.alice = puppet;
+        if let Some((alice, message1)) = connect(&mut self.server, self.handshakes, session, self.now) {
+            (self.alice, self.message1) = (alice, message1);
         }
     }
 
@@ -260,7 +276,7 @@ impl World {
 }
 
 /// Carries out both handshakes of an honest client; `None` if it is told something else than keys.
-fn connect(server: &mut Server, number: u32, session: SessionId, now: Instant) -> Option<Puppet> {
+fn connect(server: &mut Server, number: u32, session: SessionId, now: Instant) -> Option<(Puppet, Vec<u8>)> {
     let local = SocketAddr::from(([192, 0, 2, 2], 40_000 + u16::try_from(number).unwrap_or(0)));
     let index = 100 + number;
     let message = Message1 {
@@ -280,19 +296,20 @@ fn connect(server: &mut Server, number: u32, session: SessionId, now: Instant) -
         Initiator::new(&alice_key(), &public, &psk, &message, 200, &mut rng).expect("a fitting size");
     let mut connection =
         Connection::connect(local, SERVER, Mode::default(), number, now).expect("a built mode");
-    let mut syn = connection.poll_transmit(now).expect("a SYN");
+    let mut syn = connection.poll_transmit(now)?;
     for packet in exchange(server, &mut syn, now) {
         connection.handle_segment(&parse(&packet).expect("one of ours"), now);
     }
-    let mut packet = vec![0; connection.header_len()];
-    packet.extend_from_slice(&message1);
-    connection.finish_packet(&mut packet, true).ok()?;
-    for packet in exchange(server, &mut packet, now) {
+    let mut outer = vec![0; connection.header_len()];
+    outer.extend_from_slice(&message1);
+    connection.finish_packet(&mut outer, true).ok()?;
+    for packet in exchange(server, &mut outer.clone(), now) {
         let segment = parse(&packet).expect("one of ours");
         if let Ok((message, Some(keys))) = initiator.finish(&packet[segment.payload.clone()]) {
             let epoch = if let Message2::Fresh { epoch, .. } = message { epoch } else { 0 };
             let pair = keys.into_pair();
-            return Some(Puppet::new(&server_key(), index, connection, pair, (session, epoch), now));
+            let session = (session, epoch);
+            return Some((Puppet::new(&server_key(), index, connection, pair, session, now), outer));
         }
     }
     None
@@ -374,7 +391,14 @@ pub(crate) fn peer_seeds() -> Vec<Vec<u8>> {
     seeds.push([speech(4), command(0), speech(6), command(6), command(2), speech(10)].concat());
     seeds.push([speech(0), vec![10, 0], speech(4), vec![10, 1], speech(0), speech(2), vec![10, 0]].concat());
     seeds.push(
-        [speech(0), vec![7, 1, 1, 9, 0, 4], vec![7, 0, 4, 1, 1, 1, 1, 2, 2, 2, 2, 0, 0], speech(0)].concat(),
+        [
+            speech(0),
+            vec![7, 1, 1, 9, 0, 4],
+            vec![7, 0, 1, 4, 1, 1, 1, 1, 2, 2, 2, 2, 0, 0],
+            vec![7, 0, 0],
+            speech(0),
+        ]
+        .concat(),
     );
     seeds.push(
         [speech(0), vec![8, 1, 0x20, 0, 9, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9], vec![8, 1, 0xf2, 0, 3, 0, 7, 7, 7]]

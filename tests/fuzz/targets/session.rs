@@ -183,7 +183,10 @@ struct Messages(VecDeque<Vec<u8>>);
 
 impl Source for Messages {
     fn fill(&mut self, buffer: &mut [u8]) -> usize {
-        let Some(message) = self.0.pop_front_if(|message| message.len() <= buffer.len()) else { return 0 };
+        if self.0.front().is_none_or(|message| message.len() > buffer.len()) {
+            return 0;
+        }
+        let Some(message) = self.0.pop_front() else { return 0 };
         buffer[..message.len()].copy_from_slice(&message);
         message.len()
     }
