@@ -13,17 +13,17 @@ use crate::systems::{Line, System, over_line};
 use crate::usage::Wire;
 
 pub(crate) fn run(plan: &Plan) -> Vec<Row> {
-    let (cells, time) = (cells(plan), time(plan));
+    let (cells, [warm_up, time]) = (cells(plan), times(plan));
     println!(
-        "One download at {} Mbit/s for {} s, after {} s; by round trip in ms and loss each way.\n",
+        "Seconds {} to {} of a download at {} Mbit/s; by round trip in ms and loss each way.\n",
+        warm_up.as_secs(),
+        (warm_up + time).as_secs(),
         RATE / 1_000_000,
-        time.as_secs(),
-        WARM_UP.as_secs()
     );
     let reports: Vec<Report> = cells
         .iter()
         .map(|cell| {
-            let measure = |system| measure(system, *cell, time);
+            let measure = |system| measure(system, *cell, [warm_up, time]);
             Report::measure(cell.columns(), &plan.systems, repeats(plan), measure)
         })
         .collect();
@@ -50,17 +50,17 @@ fn summarize(label: &str, cells: &[Cell], reports: &[Report], column: usize) -> 
 
 pub(crate) fn takes(plan: &Plan) -> Duration {
     let cells = u32::try_from(cells(plan).len()).unwrap_or(u32::MAX);
-    Plan::one_by_one(&plan.systems, repeats(plan), WARM_UP + time(plan)) * cells
+    Plan::one_by_one(&plan.systems, repeats(plan), times(plan).iter().sum()) * cells
 }
 
-fn measure(system: System, cell: Cell, time: Duration) -> Result<Vec<f64>> {
+fn measure(system: System, cell: Cell, [warm_up, time]: [Duration; 2]) -> Result<Vec<f64>> {
     let line = Line { rate: RATE, round_trip: cell.round_trip };
     over_line(system, line, cell.loss, |running| {
         let mut download = Download::start(running.topology.client(), running.server)?;
         if !download.wait_for(0.0, FIRST_DATA)? {
             return Ok(vec![0.0, f64::NAN]);
         }
-        wait::pass(WARM_UP);
+        wait::pass(warm_up);
         // What the router sends towards the client is what enters the emulated line.
         let wire = || Wire::of(&running.topology.router, "client0");
         let (begun, sent) = (wait::uptime(), wire()?.sent_bytes);
@@ -101,12 +101,14 @@ fn cells(plan: &Plan) -> Vec<Cell> {
     }
 }
 
-fn time(plan: &Plan) -> Duration {
-    Duration::from_secs(if plan.long { 10 } else { 4 })
+/// How long a download has gone on before it is measured, and how long it is measured: kernel BBR that loses packets at its start
+/// grows for half a minute.
+fn times(plan: &Plan) -> [Duration; 2] {
+    if plan.long { [10, 20] } else { [5, 5] }.map(Duration::from_secs)
 }
 
 fn repeats(plan: &Plan) -> u32 {
-    plan.repeats(1, 3)
+    plan.repeats(1, 2)
 }
 
 const RATE: u64 = 100_000_000;
@@ -115,9 +117,6 @@ const RATE: u64 = 100_000_000;
 const ROUND_TRIPS: [u64; 3] = [20, 100, 200];
 const LOSSES: [u32; 5] = [0, 1, 5, 10, 20];
 const QUICK: [(u64, u32); 7] = [(20, 5), (100, 0), (100, 1), (100, 5), (100, 10), (100, 20), (200, 5)];
-
-/// A start is over then, at 200 ms too.
-const WARM_UP: Duration = Duration::from_secs(3);
 
 /// A handshake without a tunnel may need several tries.
 const FIRST_DATA: Duration = Duration::from_secs(10);

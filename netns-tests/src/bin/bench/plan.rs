@@ -34,4 +34,4 @@ impl Plan {
 }
 
 /// What the setting up and removing of a network and a system takes, about.
-pub(crate) const SET_UP: Duration = Duration::from_secs(3);
+pub(crate) const SET_UP: Duration = Duration::from_secs(2);
