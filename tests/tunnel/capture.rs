@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Instant;
 
+use link_emulator::Direction as Way;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
-
-use super::network::Way;
 
 /// Some packets of each way: the latest, and old ones here and there.
 #[derive(Debug, Default)]
@@ -19,13 +18,13 @@ pub(crate) struct Captured {
 
 impl Captured {
     pub(crate) fn note(&mut self, way: Way, packet: &[u8]) {
-        let latest = &mut self.latest[way as usize];
+        let latest = &mut self.latest[way.index()];
         if latest.len() == LATEST {
             latest.pop_front();
         }
         latest.push_back(packet.to_vec());
         self.seen += 1;
-        let old = &mut self.old[way as usize];
+        let old = &mut self.old[way.index()];
         // The first are the handshake's.
         if old.len() < FIRST || (old.len() < OLD && self.seen % 64 == 0) {
             old.push(packet.to_vec());
@@ -34,7 +33,7 @@ impl Captured {
 
     /// One of them.
     pub(crate) fn choose(&self, way: Way, rng: &mut StdRng) -> Option<Vec<u8>> {
-        let (latest, old) = (&self.latest[way as usize], &self.old[way as usize]);
+        let (latest, old) = (&self.latest[way.index()], &self.old[way.index()]);
         let count = latest.len() + old.len();
         let index = rng.random_range(0..count.max(1));
         latest.get(index).or_else(|| old.get(index - latest.len())).cloned()
@@ -51,7 +50,7 @@ pub(crate) struct Transcript {
 impl Transcript {
     pub(crate) fn note(&mut self, way: Way, packet: &[u8], start: Instant, now: Instant) {
         self.packets += 1;
-        self.hasher.write_u8(way as u8);
+        self.hasher.write_usize(way.index());
         self.hasher.write_u128((now - start).as_nanos());
         self.hasher.write(packet);
     }

@@ -1,7 +1,7 @@
 //! A client's host: the client under test, its kernel and apps, its address, its clock.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use vpn::crypto::Timestamp;
@@ -15,7 +15,7 @@ pub(crate) struct Host {
     /// What the client told so far.
     pub(crate) events: Vec<ClientEvent>,
     /// Where it dials from; what was dialled from another is dead.
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     /// Of its newest 4-tuple.
     pub(crate) port: u16,
     /// What its wall clock shows when the world begins.
@@ -30,6 +30,7 @@ impl Host {
     /// The `number`th host of the world that began at `start`.
     pub(crate) fn new(
         number: u8,
+        is_ipv6: bool,
         settings: ClientSettings,
         seed: [u8; 32],
         start: Instant,
@@ -39,7 +40,7 @@ impl Host {
             client: Client::new(settings.clone(), seed, now),
             apps: Apps::new(start),
             events: Vec::new(),
-            address: Ipv4Addr::new(192, 0, 2, 2 + number),
+            address: address(number, is_ipv6),
             port: 40_000 + 5_000 * u16::from(number % 5),
             wall: Duration::from_secs(1_700_000_000),
             settings,
@@ -60,6 +61,11 @@ impl Host {
 
     pub(crate) fn load(&self) -> ClientLoad {
         self.client.load()
+    }
+
+    /// Its end of its newest 4-tuple.
+    pub(crate) fn local(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
     }
 
     /// Stands still from now on.
@@ -128,9 +134,17 @@ impl Host {
 
     fn dial(&mut self, server: SocketAddr, now: Instant) {
         self.port += 1;
-        let local = SocketAddr::new(self.address.into(), self.port);
+        let local = self.local();
         let wall = Timestamp::from_unix(self.wall + (now - self.start));
         self.client.dial(local, server, wall, now);
+    }
+}
+
+fn address(number: u8, is_ipv6: bool) -> IpAddr {
+    if is_ipv6 {
+        [0x2001, 0xdb8, 2, 0, 0, 0, 0, 2 + u16::from(number)].into()
+    } else {
+        [192, 0, 2, 2 + number].into()
     }
 }
 

@@ -9,8 +9,6 @@ mod capture;
 mod datagram;
 mod host;
 mod model;
-mod nat;
-mod network;
 mod random;
 mod runner;
 mod stranger;
@@ -18,17 +16,20 @@ mod stream;
 mod tally;
 mod target;
 mod transition;
+mod weather;
+mod wire;
 mod world;
 
 use std::time::Duration;
 
 use app::Outcome;
-use network::Weather;
+use link_emulator::{Middlebox, Profile};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use target::Manner;
 use vpn::crypto::PresharedKey;
 use vpn::session::{ClientEvent, Ending, Reach};
+use weather::{FAIR, any, lossy};
 use world::World;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -41,7 +42,7 @@ fn outcomes(world: &mut World, limit: Duration) -> Vec<Option<Outcome>> {
 
 #[test]
 fn comes_up_and_carries_flows_of_both_families_both_ways() {
-    let mut world = World::new(Weather::FAIR, 1);
+    let mut world = World::new(FAIR, 1);
     world.open(false, 100_000, 300_000);
     world.open(true, 300_000, 100_000);
     world.open(false, 0, 1);
@@ -53,7 +54,7 @@ fn comes_up_and_carries_flows_of_both_families_both_ways() {
 fn every_flow_sees_exactly_what_was_sent_in_any_weather() {
     for seed in 0..200 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut world = World::new(Weather::random(&mut rng), seed);
+        let mut world = World::new(any(&mut rng), seed);
         for _ in 0..rng.random_range(1..6) {
             let (upload, download) = (rng.random_range(0..60_000), rng.random_range(0..120_000));
             world.open(rng.random_bool(0.3), upload, download);
@@ -66,7 +67,7 @@ fn every_flow_sees_exactly_what_was_sent_in_any_weather() {
 fn comes_up_in_any_weather() {
     for seed in 0..100 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut world = World::connecting(Weather::random(&mut rng), seed);
+        let mut world = World::connecting(any(&mut rng), seed);
         world.come_up();
     }
 }
@@ -75,13 +76,13 @@ fn comes_up_in_any_weather() {
 fn a_blackout_in_mid_download_is_noticed_by_no_flow() {
     for seed in 0..30 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut world = World::new(Weather::lossy(0.02), seed);
+        let mut world = World::new(lossy(0.02), seed);
         world.open(false, 50_000, 2_000_000);
         world.run_for(Duration::from_millis(rng.random_range(200..600)));
         let ways = rng.random_range(1..4);
-        world.network.weather.blackout = [ways & 1 != 0, ways & 2 != 0];
+        world.set_blackout([ways & 1 != 0, ways & 2 != 0]);
         world.run_for(Duration::from_secs(rng.random_range(1..60)));
-        world.network.weather.blackout = [false; 2];
+        world.set_blackout([false; 2]);
         world.finish(2 * MINUTE);
         assert!(!world.host().events.contains(&ClientEvent::Restarted), "seed {seed}: a flow noticed");
     }
@@ -91,12 +92,11 @@ fn a_blackout_in_mid_download_is_noticed_by_no_flow() {
 fn a_killed_four_tuple_is_replaced_by_a_new_carrier() {
     for seed in 0..30 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut world = World::new(Weather::lossy(0.02), seed);
+        let mut world = World::new(lossy(0.02), seed);
         world.open(false, 500_000, 8_000_000);
         for _ in 0..rng.random_range(1..4) {
             world.run_for(Duration::from_millis(rng.random_range(200..400)));
-            let port = world.host().port;
-            world.network.dead_ports.push(port);
+            world.kill_tuple(0);
         }
         assert!(!world.host().apps.is_done(), "seed {seed}: over before the first 4-tuple was killed");
         world.finish(2 * MINUTE);
@@ -107,7 +107,7 @@ fn a_killed_four_tuple_is_replaced_by_a_new_carrier() {
 
 #[test]
 fn a_refused_port_is_refused_and_a_reset_is_a_reset() {
-    let mut world = World::new(Weather::FAIR, 2);
+    let mut world = World::new(FAIR, 2);
     world.open_special(Manner::Refuse);
     world.open_special(Manner::Reset);
     assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset); 2]);
@@ -115,7 +115,7 @@ fn a_refused_port_is_refused_and_a_reset_is_a_reset() {
 
 #[test]
 fn an_unreachable_host_is_answered_with_an_icmp_error() {
-    let mut world = World::new(Weather::FAIR, 3);
+    let mut world = World::new(FAIR, 3);
     world.open_special(Manner::Unreachable);
     let told = world.run_until(Duration::from_secs(5), |world| !world.host().apps.datagrams.is_empty());
     assert!(told, "no ICMP error");
@@ -126,7 +126,7 @@ fn an_unreachable_host_is_answered_with_an_icmp_error() {
 #[test]
 fn a_restarted_server_resets_the_old_flows_and_serves_new_ones() {
     for seed in 0..10 {
-        let mut world = World::new(Weather::lossy(0.01), seed);
+        let mut world = World::new(lossy(0.01), seed);
         world.open(false, 0, 50_000_000);
         world.run_for(Duration::from_secs(2));
         world.restart_server();
@@ -141,7 +141,7 @@ fn a_restarted_server_resets_the_old_flows_and_serves_new_ones() {
 #[test]
 fn a_restarted_client_replaces_its_session() {
     for seed in 0..10 {
-        let mut world = World::new(Weather::lossy(0.01), seed);
+        let mut world = World::new(lossy(0.01), seed);
         // An app that only waits would learn nothing; one that sends is told.
         world.open(false, 50_000_000, 0);
         world.run_for(Duration::from_secs(2));
@@ -156,12 +156,12 @@ fn a_restarted_client_replaces_its_session() {
 
 #[test]
 fn silence_beyond_dead_after_resets_every_flow() {
-    let mut world = World::new(Weather::FAIR, 4);
+    let mut world = World::new(FAIR, 4);
     world.open(false, 0, 50_000_000);
     world.run_for(Duration::from_millis(300));
-    world.network.weather.blackout = [true; 2];
+    world.set_blackout([true; 2]);
     world.run_for(11 * MINUTE);
-    world.network.weather.blackout = [false; 2];
+    world.set_blackout([false; 2]);
     assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset)]);
     world.forget_connections();
     world.open(false, 10_000, 10_000);
@@ -170,17 +170,17 @@ fn silence_beyond_dead_after_resets_every_flow() {
 
 #[test]
 fn an_idle_tunnel_is_nearly_silent() {
-    let mut world = World::new(Weather::FAIR, 5);
+    let mut world = World::new(FAIR, 5);
     world.run_for(MINUTE);
-    let before = world.network.packets();
+    let before = world.packets();
     world.run_for(10 * MINUTE);
-    let packets = world.network.packets() - before;
+    let packets = world.packets() - before;
     assert!(packets <= 100, "{packets} packets in ten idle minutes");
 }
 
 #[test]
 fn an_unknown_key_is_refused() {
-    let mut world = World::with_settings(Weather::FAIR, 6, |_, server| {
+    let mut world = World::with_settings(FAIR, 6, |_, server| {
         server.peers[0].public_key = server.private_key.public_key();
     });
     world.run_for(Duration::from_secs(5));
@@ -190,7 +190,7 @@ fn an_unknown_key_is_refused() {
 
 #[test]
 fn a_wrong_server_key_meets_silence_after_the_syn_ack() {
-    let mut world = World::with_settings(Weather::FAIR, 7, |client, _| {
+    let mut world = World::with_settings(FAIR, 7, |client, _| {
         client.server_key = client.private_key.public_key();
     });
     world.run_for(Duration::from_secs(20));
@@ -199,7 +199,7 @@ fn a_wrong_server_key_meets_silence_after_the_syn_ack() {
 
 #[test]
 fn another_preshared_key_is_told() {
-    let mut world = World::with_settings(Weather::FAIR, 8, |client, _| {
+    let mut world = World::with_settings(FAIR, 8, |client, _| {
         client.preshared_key = PresharedKey::default();
     });
     world.run_for(Duration::from_secs(5));
@@ -213,21 +213,21 @@ fn another_preshared_key_is_told() {
 #[test]
 fn a_damaged_answer_to_the_first_handshake_is_not_taken_for_another_preshared_key() {
     for seed in 0..100 {
-        let mut world = World::connecting(Weather { corruption: 0.7, ..Weather::FAIR }, seed);
+        let mut world = World::connecting(Profile { corrupt: 0.7, ..FAIR }, seed);
         world.run_for(Duration::from_secs(20));
         let events = &world.host().events;
         assert!(
             !events.iter().any(|event| matches!(event, ClientEvent::Ended(_))),
             "seed {seed}: {events:?}"
         );
-        world.network.weather = Weather::FAIR;
+        world.set_weather(FAIR);
         world.come_up();
     }
 }
 
 #[test]
 fn a_closed_client_ends_its_session_on_the_server() {
-    let mut world = World::new(Weather::FAIR, 9);
+    let mut world = World::new(FAIR, 9);
     world.open(false, 0, 50_000_000);
     world.run_for(Duration::from_secs(1));
     let now = world.now;
@@ -239,11 +239,10 @@ fn a_closed_client_ends_its_session_on_the_server() {
 
 #[test]
 fn an_idle_connection_that_speaks_again_finds_its_carrier_dead_and_goes_on() {
-    let mut world = World::new(Weather::FAIR, 10);
+    let mut world = World::new(FAIR, 10);
     world.open_late(Duration::from_secs(45), 20_000, 20_000);
     world.run_for(Duration::from_secs(44));
-    let port = world.host().port;
-    world.network.dead_ports.push(port);
+    world.kill_tuple(0);
     let begun = world.now;
     world.finish(MINUTE);
     let took = world.now - begun;
@@ -252,14 +251,16 @@ fn an_idle_connection_that_speaks_again_finds_its_carrier_dead_and_goes_on() {
 
 #[test]
 fn a_rebound_nat_is_followed_without_another_carrier() {
-    for seed in 0..20 {
-        let mut world = World::connecting(Weather::lossy(0.02), seed);
-        world.nat.is_on = true;
+    let addresses = vec!["198.18.0.1".parse().unwrap(), "198.18.0.2".parse().unwrap()];
+    for (seed, nat) in (0..20).zip([Middlebox::NAT, Middlebox::Nat { every: None, addresses }].iter().cycle())
+    {
+        let mut world = World::connecting(lossy(0.02), seed);
+        world.line.set_middleboxes(std::slice::from_ref(nat), world.now);
         world.come_up();
         world.open(false, 1_000_000, 3_000_000);
-        for moves in [false, true] {
+        for _ in 0..2 {
             world.run_for(Duration::from_millis(400));
-            world.nat.rebind(moves);
+            world.line.rebind(world.now);
         }
         assert!(!world.host().apps.is_done(), "seed {seed}: over before the NAT forgot");
         world.finish(MINUTE);
@@ -270,7 +271,7 @@ fn a_rebound_nat_is_followed_without_another_carrier() {
 #[test]
 fn a_client_whose_clock_was_set_back_comes_up_again() {
     for seed in 0..10 {
-        let mut world = World::new(Weather::lossy(0.02), seed);
+        let mut world = World::new(lossy(0.02), seed);
         world.host_mut().wall -= Duration::from_secs(86_400);
         world.restart_client();
         world.come_up();
@@ -281,11 +282,11 @@ fn a_client_whose_clock_was_set_back_comes_up_again() {
 
 #[test]
 fn a_migration_off_a_slow_carrier_loses_nothing() {
-    let mut world = World::new(Weather::FAIR, 11);
+    let mut world = World::new(FAIR, 11);
     world.open(false, 0, 3_000_000);
     world.run_for(Duration::from_millis(400));
     // Late, not lost: what is on its way still counts when another carrier has taken over.
-    world.network.slow_port = Some((world.host().port, Duration::from_secs(3)));
+    world.slow_tuple(Duration::from_secs(3));
     world.finish(MINUTE);
     world.run_for(Duration::from_secs(5));
     let drops = world.host().client.status(world.now).drops;
@@ -295,7 +296,7 @@ fn a_migration_off_a_slow_carrier_loses_nothing() {
 
 #[test]
 fn an_idle_tunnel_keeps_its_flows_whatever_dead_after_is() {
-    let mut world = World::with_settings(Weather::FAIR, 12, |client, _| {
+    let mut world = World::with_settings(FAIR, 12, |client, _| {
         client.dead_after = Duration::from_secs(1);
     });
     world.open_late(10 * MINUTE, 1_000, 1_000);
@@ -306,15 +307,14 @@ fn an_idle_tunnel_keeps_its_flows_whatever_dead_after_is() {
 #[test]
 fn of_two_hosts_with_one_key_the_newer_stays_and_the_older_learns_why() {
     for seed in 0..20 {
-        let mut world = World::new(Weather::lossy(0.05), seed);
+        let mut world = World::new(lossy(0.05), seed);
         world.open(false, 1_000_000, 0);
         world.run_for(Duration::from_millis(300));
-        let older_port = world.host().port;
         world.second_host();
         world.come_up();
         if seed % 2 == 0 {
             // It cannot be told on its old carrier, and asks for another.
-            world.network.dead_ports.push(older_port);
+            world.kill_tuple(0);
         }
         world.run_for(MINUTE);
         let events = &world.hosts[0].events;
@@ -332,7 +332,7 @@ fn of_two_hosts_with_one_key_the_newer_stays_and_the_older_learns_why() {
 
 #[test]
 fn bytes_before_a_reset_reach_the_target() {
-    let mut world = World::new(Weather::FAIR, 13);
+    let mut world = World::new(FAIR, 13);
     let port = world.open_aborting(5_000);
     let reset = world.run_until(MINUTE, |world| world.targets.resets == 1);
     assert!(reset, "the target saw no reset");
@@ -341,14 +341,14 @@ fn bytes_before_a_reset_reach_the_target() {
 
 #[test]
 fn a_tunnel_wakes_only_when_something_is_due() {
-    let mut world = World::new(Weather::lossy(0.02), 14);
+    let mut world = World::new(lossy(0.02), 14);
     world.open(false, 20_000, 20_000);
     world.finish(MINUTE);
     let before = world.steps;
     world.run_for(10 * MINUTE);
     let steps = world.steps - before;
     assert!(steps < 400, "{steps} wake-ups in ten idle minutes");
-    world.network.weather.blackout = [true; 2];
+    world.set_blackout([true; 2]);
     let before = world.steps;
     world.run_for(10 * MINUTE);
     let steps = world.steps - before;
@@ -357,7 +357,7 @@ fn a_tunnel_wakes_only_when_something_is_due() {
 
 #[test]
 fn other_addresses_from_a_restarted_server_end_the_session_with_a_reason() {
-    let mut world = World::new(Weather::FAIR, 15);
+    let mut world = World::new(FAIR, 15);
     world.server_settings.peers[0].addresses = vec!["10.77.0.9/24".parse().unwrap()];
     world.restart_server();
     world.run_for(MINUTE);

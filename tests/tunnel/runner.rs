@@ -1,7 +1,9 @@
 //! One run: random transitions from a seed, the model looking on after each step, and then calm.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use link_emulator::Direction as Way;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use vpn::kcp::CongestionKind;
@@ -9,10 +11,10 @@ use vpn::session::ClientState;
 
 use super::datagram::Datagrams;
 use super::model::{Excuse, Model};
-use super::network::Weather;
 use super::stream::{Direction, Reader, Writer};
 use super::tally::Tally;
 use super::transition::Transition;
+use super::weather;
 use super::world::World;
 
 /// What a run was like.
@@ -51,7 +53,7 @@ impl Run {
         let dead_after = Duration::from_secs([60, 120, 600][rng.random_range(0..3)]);
         let kinds = [CongestionKind::Bbr, CongestionKind::Bbr, CongestionKind::Loss, CongestionKind::None];
         let congestion = kinds[rng.random_range(0..kinds.len())];
-        let weather = if rng.random() { Weather::FAIR } else { Weather::random(&mut rng) };
+        let weather = if rng.random() { weather::FAIR } else { weather::any(&mut rng) };
         let mut world = World::with_settings(weather, seed, |client, server| {
             (client.session_buffer, server.session_buffer) = (session_buffer, session_buffer);
             client.process_buffer = session_buffer + 64 * MIB;
@@ -59,7 +61,10 @@ impl Run {
             (client.congestion, server.congestion) = (congestion, congestion);
             client.dead_after = dead_after;
         });
-        world.nat.is_on = rng.random();
+        world.line.set_middleboxes(&weather::boxes(&mut rng), world.now);
+        if rng.random_bool(0.3) {
+            world.move_to_ipv6();
+        }
         Self {
             world,
             model: Model::new(dead_after),
@@ -119,16 +124,16 @@ impl Run {
                 self.model.on_answer(flow);
                 self.world.targets.wake(flow, &mut self.world.server);
             }
-            Transition::Blackout { ways } => self.world.network.weather.blackout = ways,
-            Transition::Weather(weather) => self.world.network.weather = weather,
+            Transition::Blackout { ways } => self.world.set_blackout(ways),
+            Transition::Weather(weather) => self.world.set_weather(weather),
+            Transition::Boxes(boxes) => self.world.line.set_middleboxes(&boxes, self.world.now),
             Transition::KillTuples { host, times } => {
                 for time in 0..times {
-                    let port = self.world.hosts[host].port;
-                    self.world.network.dead_ports.push(port);
+                    self.world.kill_tuple(host);
                     self.run_for(if time + 1 < times { Duration::from_secs(3) } else { Duration::ZERO });
                 }
             }
-            Transition::Rebind { moves } => self.world.nat.rebind(moves),
+            Transition::Rebind => self.world.line.rebind(self.world.now),
             Transition::NewAddress => self.new_address(),
             Transition::RestartServer => self.restart_server(),
             Transition::RestartClient => self.restart_client(),
@@ -190,8 +195,10 @@ impl Run {
 
     fn new_address(&mut self) {
         let host = self.world.host_mut();
-        let [a, b, c, d] = host.address.octets();
-        host.address = [a, b, c.wrapping_add(1), d].into();
+        host.address = match host.address {
+            IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() + (1 << 8)).into(),
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() + (1 << 64)).into(),
+        };
     }
 
     fn restart_server(&mut self) {
@@ -214,7 +221,8 @@ impl Run {
     /// The network is fair, all readers read, all writers finish: what nothing excuses must come to its end.
     fn calm_down(&mut self) {
         self.log.lines.push(format!("{:>12?} calm", self.world.age()));
-        self.world.network.weather = Weather::FAIR;
+        self.world.set_weather(weather::FAIR);
+        self.world.line.set_middleboxes(&[], self.world.now);
         for plan in self.world.targets.plans.values_mut() {
             plan.finishes = true;
         }
@@ -259,9 +267,9 @@ impl Run {
         self.run_until(MINUTE, |run| run.datagrams.missing() == 0);
         assert_eq!(self.datagrams.missing(), 0, "datagrams did not arrive\n{}", self.world.describe());
         self.run_for(MINUTE);
-        let before = (self.world.network.packets(), self.world.steps);
+        let before = (self.world.packets(), self.world.steps);
         self.run_for(5 * MINUTE);
-        let packets = self.world.network.packets() - before.0;
+        let packets = self.world.packets() - before.0;
         let steps = self.world.steps - before.1;
         assert!(packets <= 60, "{packets} packets in five idle minutes\n{}", self.world.describe());
         assert!(steps <= 300, "{steps} wake-ups in five idle minutes\n{}", self.world.describe());
@@ -271,15 +279,19 @@ impl Run {
         let readers = self.world.hosts.iter().flat_map(|host| host.apps.connections.values());
         let downloads: u64 = readers.map(|connection| connection.reader.received).sum();
         let uploads: u64 = self.world.targets.sides.values().map(|side| side.reader.received).sum();
-        let counts = self.world.network.counts;
         let tally = &mut self.tally;
         tally.flows = self.world.targets.plans.len() as u64;
         tally.bytes = downloads + uploads;
         tally.datagrams = self.datagrams.arrived;
         tally.packets = self.world.transcript.packets;
-        tally.lost = counts.lost + counts.dropped_at_rate;
-        tally.duplicated = counts.duplicated;
-        tally.corrupted = counts.corrupted;
+        for way in Way::BOTH {
+            let stats = self.world.line.stats(way);
+            tally.lost += stats.dropped();
+            tally.duplicated += stats.duplicated;
+            tally.corrupted += stats.corrupted;
+            tally.reordered += stats.reordered;
+            tally.forged += stats.forged;
+        }
         tally.seconds = self.world.age().as_secs();
         let peak = self.world.bounds.peak;
         tally.peak_session = peak.client_session.max(peak.server_session);

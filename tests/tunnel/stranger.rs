@@ -1,12 +1,12 @@
 //! Senders without keys: noise, floods, forgeries, and packets recorded from the path.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
+use link_emulator::Direction as Way;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _};
 
-use super::nat::{DESTINATION, SOURCE, endpoint, set_endpoint};
-use super::network::Way;
+use super::wire::{End, ip_header, set_endpoint, set_length};
 use super::world::World;
 
 /// What they send.
@@ -43,18 +43,18 @@ impl Attack {
     /// Sends it, past the network: strangers sit where they like.
     pub(crate) fn run(self, world: &mut World, rng: &mut StdRng) {
         for _ in 0..rng.random_range(1..60) {
-            let way = if rng.random() { Way::Up } else { Way::Down };
+            let way = if rng.random() { Way::Out } else { Way::In };
             let Some(recorded) = world.captured.choose(way, rng) else { return };
             match self {
                 Self::Noise => deliver(world, way, noise(&recorded, rng)),
                 Self::Forgery => deliver(world, way, forged(recorded, rng)),
                 Self::Replay => deliver(world, way, recorded),
                 Self::SynFlood => {
-                    let Some(recorded) = world.captured.choose(Way::Up, rng) else { return };
-                    deliver_to_server(world, from_elsewhere(syn(recorded, rng), rng));
+                    let Some(recorded) = world.captured.choose(Way::Out, rng) else { return };
+                    deliver_to_server(world, from_elsewhere(bare(recorded, SYN, rng), rng));
                 }
                 Self::ReplayFromElsewhere => {
-                    let Some(recorded) = world.captured.choose(Way::Up, rng) else { return };
+                    let Some(recorded) = world.captured.choose(Way::Out, rng) else { return };
                     deliver_to_server(world, from_elsewhere(recorded, rng));
                 }
             }
@@ -65,8 +65,8 @@ impl Attack {
 /// Recorded packets are as they were at the ends.
 fn deliver(world: &mut World, way: Way, packet: Vec<u8>) {
     match way {
-        Way::Up => deliver_to_server(world, packet),
-        Way::Down => world.deliver_down(packet),
+        Way::Out => deliver_to_server(world, packet),
+        Way::In => world.deliver_down(packet),
     }
 }
 
@@ -79,19 +79,18 @@ fn deliver_to_server(world: &mut World, mut packet: Vec<u8>) {
 fn noise(recorded: &[u8], rng: &mut StdRng) -> Vec<u8> {
     let mut packet = vec![0; rng.random_range(0..1500)];
     rng.fill_bytes(&mut packet);
-    if rng.random() && packet.len() >= IP_HEADER {
-        packet[..IP_HEADER].copy_from_slice(&recorded[..IP_HEADER]);
+    let header = ip_header(recorded);
+    if rng.random() && packet.len() >= header {
+        packet[..header].copy_from_slice(&recorded[..header]);
         set_length(&mut packet);
     }
     packet
 }
 
 /// The same 4-tuple; flags, numbers and payload are anything.
-fn forged(mut packet: Vec<u8>, rng: &mut StdRng) -> Vec<u8> {
-    packet.truncate(HEADERS);
-    rng.fill_bytes(&mut packet[24..32]);
-    packet[DATA_OFFSET] = 5 << 4;
-    packet[FLAGS] = rng.random::<u8>() & 0x17;
+fn forged(packet: Vec<u8>, rng: &mut StdRng) -> Vec<u8> {
+    let flags = rng.random::<u8>() & 0x17;
+    let mut packet = bare(packet, flags, rng);
     let mut payload = vec![0; rng.random_range(0..200)];
     rng.fill_bytes(&mut payload);
     packet.extend_from_slice(&payload);
@@ -99,29 +98,28 @@ fn forged(mut packet: Vec<u8>, rng: &mut StdRng) -> Vec<u8> {
     packet
 }
 
-fn syn(mut packet: Vec<u8>, rng: &mut StdRng) -> Vec<u8> {
-    packet.truncate(HEADERS);
-    rng.fill_bytes(&mut packet[24..28]);
-    packet[DATA_OFFSET] = 5 << 4;
-    packet[FLAGS] = 0x02;
+/// The headers with other flags and numbers.
+fn bare(mut packet: Vec<u8>, flags: u8, rng: &mut StdRng) -> Vec<u8> {
+    let tcp = ip_header(&packet);
+    packet.truncate(tcp + TCP_HEADER);
+    rng.fill_bytes(&mut packet[tcp + 4..tcp + 12]);
+    packet[tcp + 12] = 5 << 4;
+    packet[tcp + 13] = flags;
     set_length(&mut packet);
     packet
 }
 
 fn from_elsewhere(mut packet: Vec<u8>, rng: &mut StdRng) -> Vec<u8> {
-    if endpoint(&packet, DESTINATION).is_some() {
-        let address = Ipv4Addr::new(100, 64, rng.random(), rng.random());
-        set_endpoint(&mut packet, SOURCE, SocketAddrV4::new(address, rng.random_range(1..u16::MAX)));
-    }
+    let [a, b] = rng.random();
+    let address: IpAddr = match ip_header(&packet) {
+        20 => [100, 64, a, b].into(),
+        _ => [0x2001, 0xdb8, 0xbad, a.into(), b.into(), 0, 0, 1].into(),
+    };
+    set_endpoint(&mut packet, End::Source, SocketAddr::new(address, rng.random_range(1..u16::MAX)));
     packet
 }
 
-fn set_length(packet: &mut [u8]) {
-    let length = u16::try_from(packet.len()).expect("a packet");
-    packet[2..4].copy_from_slice(&length.to_be_bytes());
-}
+const TCP_HEADER: usize = 20;
 
-const IP_HEADER: usize = 20;
-const HEADERS: usize = 40;
-const DATA_OFFSET: usize = 32;
-const FLAGS: usize = 33;
+/// SYN alone.
+const SYN: u8 = 0x02;

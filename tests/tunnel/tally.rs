@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     pub(crate) lost: u64,
     pub(crate) duplicated: u64,
     pub(crate) corrupted: u64,
+    pub(crate) reordered: u64,
+    pub(crate) forged: u64,
     /// Of virtual time.
     pub(crate) seconds: u64,
     pub(crate) peak_session: usize,
@@ -36,6 +38,8 @@ impl AddAssign for Tally {
         self.lost += other.lost;
         self.duplicated += other.duplicated;
         self.corrupted += other.corrupted;
+        self.reordered += other.reordered;
+        self.forged += other.forged;
         self.seconds += other.seconds;
         self.peak_session = self.peak_session.max(other.peak_session);
         self.longest_calm = self.longest_calm.max(other.longest_calm);
@@ -55,12 +59,14 @@ impl fmt::Display for Tally {
         )?;
         writeln!(
             f,
-            "{} packets, of which {} lost, {} duplicated, {} corrupted; a session held {:.1} MB at most; \
+            "{} packets, of which {} lost, {} duplicated, {} corrupted, {} reordered, {} forged; a session held {:.1} MB at most; \
              all flows had ended after {} s of calm at most",
             self.packets,
             self.lost,
             self.duplicated,
             self.corrupted,
+            self.reordered,
+            self.forged,
             self.peak_session as f64 / 1e6,
             self.longest_calm
         )?;

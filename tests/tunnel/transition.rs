@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use link_emulator::{Middlebox, Profile};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use super::network::Weather;
 use super::stranger::Attack;
 use super::stream::Direction;
 use super::target::Manner;
+use super::weather;
 
 /// One step of a run. Flows are named by the port of their target.
 #[derive(Clone, Debug)]
@@ -58,16 +59,16 @@ pub(crate) enum Transition {
         ways: [bool; 2],
     },
     /// Other weather; what was black is clear again.
-    Weather(Weather),
+    Weather(Profile),
+    /// Other boxes on the line, which know nothing of what was before.
+    Boxes(Vec<Middlebox>),
     /// The newest 4-tuple of a host passes nothing any more; again and again, if a middlebox has taken a dislike to it.
     KillTuples {
         host: usize,
         times: u32,
     },
-    /// The NAT forgets; the client has another port at the server, perhaps another address.
-    Rebind {
-        moves: bool,
-    },
+    /// Every NAT forgets; the client has another port at the server, perhaps another address.
+    Rebind,
     /// The client's host gets another address; what uses the old one is dead.
     NewAddress,
     RestartServer,
@@ -121,7 +122,8 @@ impl Transition {
             Self::Blackout { .. } => "one-way blackout",
             Self::Weather(_) => "other weather",
             Self::KillTuples { .. } => "4-tuples killed",
-            Self::Rebind { .. } => "NAT rebinding",
+            Self::Boxes(_) => "other middleboxes",
+            Self::Rebind => "NAT rebinding",
             Self::NewAddress => "client address change",
             Self::RestartServer => "server restart",
             Self::RestartClient => "client restart",
@@ -181,13 +183,14 @@ impl Transition {
                 let ways = rng.random_range(1..4);
                 Self::Blackout { ways: [ways & 1 != 0, ways & 2 != 0] }
             }
-            20..50 => Self::Weather(if rng.random() { Weather::random(rng) } else { Weather::FAIR }),
+            20..50 => Self::Weather(if rng.random() { weather::any(rng) } else { weather::FAIR }),
             50..60 => {
                 let times = if rng.random_bool(0.1) { rng.random_range(2..12) } else { 1 };
                 Self::KillTuples { host: rng.random_range(0..hosts), times }
             }
-            60..68 => Self::Rebind { moves: rng.random() },
-            68..75 => Self::NewAddress,
+            60..65 => Self::Boxes(weather::boxes(rng)),
+            65..70 => Self::Rebind,
+            70..75 => Self::NewAddress,
             75..79 => Self::RestartServer,
             79..82 => Self::RestartClient,
             82..83 => Self::RestartBoth,

@@ -1,9 +1,10 @@
 //! A whole tunnel under one virtual clock: apps — client — network — server — targets.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
+use link_emulator::{Direction as Way, Emulator, Flow, Layer, Line, Profile, TCP};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use vpn::carrier::Mode;
@@ -16,9 +17,9 @@ use super::app::{Connection, Outcome, addresses_of_client};
 use super::bounds::Bounds;
 use super::capture::{Captured, Transcript};
 use super::host::Host;
-use super::nat::{DESTINATION, Nat, SOURCE, endpoint};
-use super::network::{Network, Way, Weather};
 use super::target::{Manner, Plan, Targets};
+use super::weather::FAIR;
+use super::wire::{End, endpoint};
 
 pub(crate) struct World {
     pub(crate) seed: u64,
@@ -29,8 +30,9 @@ pub(crate) struct World {
     /// The host that things are done with.
     pub(crate) current: usize,
     pub(crate) server: Server,
-    pub(crate) network: Network,
-    pub(crate) nat: Nat,
+    server_address: SocketAddr,
+    /// Between the hosts and the server.
+    pub(crate) line: Emulator,
     pub(crate) targets: Targets,
     /// Packets out of the server's TUN.
     pub(crate) server_tun: Vec<Vec<u8>>,
@@ -48,20 +50,20 @@ pub(crate) struct World {
 
 impl World {
     /// A client that is up already, in fair weather; then `weather` sets in.
-    pub(crate) fn new(weather: Weather, seed: u64) -> Self {
-        let mut world = Self::connecting(Weather::FAIR, seed);
+    pub(crate) fn new(weather: Profile, seed: u64) -> Self {
+        let mut world = Self::connecting(FAIR, seed);
         world.come_up();
-        world.network.weather = weather;
+        world.set_weather(weather);
         world
     }
 
     /// A client that has not begun.
-    pub(crate) fn connecting(weather: Weather, seed: u64) -> Self {
+    pub(crate) fn connecting(weather: Profile, seed: u64) -> Self {
         Self::with_settings(weather, seed, |_, _| {})
     }
 
     pub(crate) fn with_settings(
-        weather: Weather,
+        weather: Profile,
         seed: u64,
         change: impl FnOnce(&mut ClientSettings, &mut ServerSettings),
     ) -> Self {
@@ -73,11 +75,11 @@ impl World {
             seed,
             now,
             start: now,
-            hosts: vec![Host::new(0, client_settings.clone(), rng.random(), now, now)],
+            hosts: vec![Host::new(0, false, client_settings.clone(), rng.random(), now, now)],
             current: 0,
             server: Server::new(server_settings.clone(), rng.random(), now),
-            network: Network::new(weather, seed),
-            nat: Nat::default(),
+            server_address: SERVER,
+            line: Emulator::new(Line::new(weather), Layer::Ip, seed, now),
             targets: Targets::default(),
             server_tun: Vec::new(),
             bounds: Bounds::of(&client_settings, &server_settings),
@@ -160,9 +162,51 @@ impl World {
     pub(crate) fn second_host(&mut self) {
         let number = u8::try_from(self.hosts.len()).expect("few");
         let seed = self.rng.random();
-        let host = Host::new(number, self.client_settings.clone(), seed, self.start, self.now);
+        let host = Host::new(
+            number,
+            self.server_address.is_ipv6(),
+            self.client_settings.clone(),
+            seed,
+            self.start,
+            self.now,
+        );
         self.current = self.hosts.len();
         self.hosts.push(host);
+    }
+
+    /// What the line does from now on, both ways; what was black is clear.
+    pub(crate) fn set_weather(&mut self, weather: Profile) {
+        Way::BOTH.into_iter().for_each(|way| self.line.set_profile(way, weather, self.now));
+        self.set_blackout([false; 2]);
+    }
+
+    /// Whether nothing passes, up and down.
+    pub(crate) fn set_blackout(&mut self, ways: [bool; 2]) {
+        Way::BOTH.into_iter().zip(ways).for_each(|(way, is_black)| self.line.set_blackout(way, is_black));
+    }
+
+    /// The newest 4-tuple of a host never passes anything again.
+    pub(crate) fn kill_tuple(&mut self, host: usize) {
+        let flow = Flow::new(TCP, self.hosts[host].local(), self.server_address);
+        self.line.kill_flow(flow);
+    }
+
+    /// The newest 4-tuple takes this much longer than others.
+    pub(crate) fn slow_tuple(&mut self, by: Duration) {
+        let flow = Flow::new(TCP, self.host().local(), self.server_address);
+        self.line.set_flow_delay(flow, by);
+    }
+
+    /// Packets that entered the line so far.
+    pub(crate) fn packets(&self) -> u64 {
+        Way::BOTH.into_iter().map(|way| self.line.stats(way).received).sum()
+    }
+
+    /// The outer network is IPv6, from before the first dial.
+    pub(crate) fn move_to_ipv6(&mut self) {
+        self.server_address = SERVER_V6;
+        let seed = self.rng.random();
+        self.hosts[0] = Host::new(0, true, self.client_settings.clone(), seed, self.start, self.now);
     }
 
     /// Neither apps nor targets know of the connections there were.
@@ -257,7 +301,7 @@ impl World {
         loop {
             let mut moved = false;
             for host in &mut self.hosts {
-                moved |= host.settle(SERVER, self.now);
+                moved |= host.settle(self.server_address, self.now);
             }
             while let Some(event) = self.server.poll_event() {
                 moved = true;
@@ -279,30 +323,28 @@ impl World {
         for host in &mut self.hosts {
             while host.poll_transmit(&mut out, self.now) {
                 moved = true;
-                self.captured.note(Way::Up, &out);
-                self.transcript.note(Way::Up, &out, self.start, self.now);
+                self.captured.note(Way::Out, &out);
+                self.transcript.note(Way::Out, &out, self.start, self.now);
                 // What leaves from an address that is not the host's any more goes nowhere.
-                if endpoint(&out, SOURCE).is_some_and(|source| *source.ip() == host.address) {
-                    self.network.send(Way::Up, &out, self.now);
+                if endpoint(&out, End::Source).is_some_and(|source| source.ip() == host.address) {
+                    self.line.handle_frame(Way::Out, &out, self.now);
                 }
             }
         }
         while self.server.poll_transmit(&mut out, self.now) {
             moved = true;
-            self.captured.note(Way::Down, &out);
-            self.transcript.note(Way::Down, &out, self.start, self.now);
-            if self.nat.translate_down(&mut out) {
-                self.network.send(Way::Down, &out, self.now);
-            }
+            self.captured.note(Way::In, &out);
+            self.transcript.note(Way::In, &out, self.start, self.now);
+            self.line.handle_frame(Way::In, &out, self.now);
         }
         moved
     }
 
     fn deliver(&mut self) {
-        while let Some((way, packet)) = self.network.receive(self.now) {
+        while let Some((way, packet)) = self.line.poll_frame(self.now) {
             match way {
-                Way::Up => self.deliver_up(packet),
-                Way::Down => self.deliver_down(packet),
+                Way::Out => self.deliver_up(packet),
+                Way::In => self.deliver_down(packet),
             }
         }
         for host in &mut self.hosts {
@@ -315,8 +357,7 @@ impl World {
 
     /// A packet arrives at the server's host, which takes what is addressed to it.
     pub(crate) fn deliver_up(&mut self, mut packet: Vec<u8>) {
-        self.nat.translate_up(&mut packet);
-        if endpoint(&packet, DESTINATION).is_some_and(|destination| SocketAddr::V4(destination) == SERVER) {
+        if endpoint(&packet, End::Destination) == Some(self.server_address) {
             self.server.handle_packet(&mut packet, self.now);
             self.bounds.check_server(&self.server.load());
         }
@@ -324,8 +365,8 @@ impl World {
 
     /// A packet arrives where its destination lives, if it lives anywhere.
     pub(crate) fn deliver_down(&mut self, packet: Vec<u8>) {
-        let Some(destination) = endpoint(&packet, DESTINATION) else { return };
-        if let Some(host) = self.hosts.iter_mut().find(|host| host.address == *destination.ip()) {
+        let Some(destination) = endpoint(&packet, End::Destination) else { return };
+        if let Some(host) = self.hosts.iter_mut().find(|host| host.address == destination.ip()) {
             host.handle_packet(packet, self.now);
             self.bounds.check_client(&host.load());
         }
@@ -334,7 +375,7 @@ impl World {
     fn next_event(&mut self) -> Option<Instant> {
         let now = self.now;
         let hosts = self.hosts.iter_mut().filter_map(|host| host.poll_timeout(now)).min();
-        [self.network.next_arrival(), self.server.poll_timeout(now), hosts]
+        [self.line.poll_timeout(), self.server.poll_timeout(now), hosts]
             .into_iter()
             .flatten()
             .min()
@@ -396,7 +437,10 @@ fn start() -> Instant {
 }
 
 /// Where the server listens.
-pub(crate) const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)), 443);
+const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)), 443);
+
+const SERVER_V6: SocketAddr =
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9)), 443);
 
 /// The server's own address in the tunnel.
 pub(crate) const SERVER_TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
