@@ -1,7 +1,7 @@
 //! Runs of random transitions: some of fixed seeds always, as many as there is time for by `scripts/soak`.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::runner::run;
@@ -25,30 +25,66 @@ fn a_seed_gives_the_same_packets_at_the_same_times_again() {
     }
 }
 
-/// Runs seed after seed for `VPN_SOAK_SECONDS`, from `VPN_SEED` on.
+/// Runs seed after seed for `VPN_SOAK_SECONDS`, from `VPN_SEED` on; ends with the first that fails.
 #[test]
 #[ignore = "runs as long as it is told to: scripts/soak"]
-#[expect(clippy::disallowed_methods, reason = "how long it runs is a matter of real time")]
 fn soak() {
     let first = number("VPN_SEED").expect("VPN_SEED");
-    let end = Instant::now() + Duration::from_secs(number("VPN_SOAK_SECONDS").expect("VPN_SOAK_SECONDS"));
-    let (next, total) = (AtomicU64::new(first), Mutex::new(Tally::default()));
-    let work = || {
-        while Instant::now() < end {
-            let report = run(next.fetch_add(1, Ordering::Relaxed));
-            let mut total = total.lock().expect("no other run has failed");
+    let seconds = number("VPN_SOAK_SECONDS").expect("VPN_SOAK_SECONDS");
+    let soak = Soak::new(first, Duration::from_secs(seconds));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        (0..workers).for_each(|_| {
+            scope.spawn(|| soak.work());
+        });
+    });
+    eprintln!("{}", soak.total.into_inner().expect("no run has failed"));
+}
+
+/// Seeds for many threads, and what came of them.
+struct Soak {
+    next: AtomicU64,
+    end: Instant,
+    has_failed: AtomicBool,
+    total: Mutex<Tally>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long it runs is a matter of real time")]
+impl Soak {
+    fn new(first: u64, time: Duration) -> Self {
+        Self {
+            next: AtomicU64::new(first),
+            end: Instant::now() + time,
+            has_failed: AtomicBool::new(false),
+            total: Mutex::default(),
+        }
+    }
+
+    fn work(&self) {
+        let _guard = Failure(&self.has_failed);
+        while Instant::now() < self.end && !self.has_failed.load(Ordering::Relaxed) {
+            let report = run(self.next.fetch_add(1, Ordering::Relaxed));
+            let mut total = self.total.lock().expect("nothing fails in here");
             *total += report.tally;
             if total.seeds % PROGRESS_EVERY == 0 {
-                eprintln!("{} seeds, {:.1} MB checked", total.seeds, total.bytes as f64 / 1e6);
+                eprintln!(
+                    "{} seeds, {:.0} MB and {} datagrams checked",
+                    total.seeds,
+                    total.megabytes(),
+                    total.datagrams
+                );
             }
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(work);
-        }
-    });
-    eprintln!("{}", total.into_inner().expect("no run has failed"));
+    }
+}
+
+/// Tells the other threads that this one panics.
+struct Failure<'a>(&'a AtomicBool);
+
+impl Drop for Failure<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_or(std::thread::panicking(), Ordering::Relaxed);
+    }
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -59,4 +95,4 @@ fn number(variable: &str) -> Option<u64> {
 /// Our choice: about half a minute of the ordinary tests.
 const QUICK_SEEDS: u64 = 150;
 
-const PROGRESS_EVERY: u64 = 50;
+const PROGRESS_EVERY: u64 = 500;

@@ -25,6 +25,13 @@ pub(crate) struct Tally {
     pub(crate) longest_calm: u64,
 }
 
+impl Tally {
+    #[expect(clippy::cast_precision_loss, reason = "for display")]
+    pub(crate) fn megabytes(&self) -> f64 {
+        self.bytes as f64 / 1e6
+    }
+}
+
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.seeds += other.seeds;
@@ -54,7 +61,7 @@ impl fmt::Display for Tally {
             self.seeds,
             self.seconds as f64 / 3600.0,
             self.flows,
-            self.bytes as f64 / 1e6,
+            self.megabytes(),
             self.datagrams
         )?;
         writeln!(
