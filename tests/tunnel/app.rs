@@ -78,7 +78,7 @@ impl Apps {
     }
 
     /// Opens a connection to the target that `plan` describes.
-    pub(crate) fn connect(&mut self, plan: Plan) -> &mut Connection {
+    pub(crate) fn connect(&mut self, plan: Plan) {
         let buffer = || tcp::SocketBuffer::new(vec![0; 65_536]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
@@ -99,7 +99,7 @@ impl Apps {
             reset: false,
             outcome: None,
         };
-        self.connections.entry(target.port()).insert_entry(connection).into_mut()
+        self.connections.insert(target.port(), connection);
     }
 
     /// An app resets its connection at once.

@@ -26,7 +26,7 @@ impl Captured {
         self.seen += 1;
         let old = &mut self.old[way.index()];
         // The first are the handshake's.
-        if old.len() < FIRST || (old.len() < OLD && self.seen % 64 == 0) {
+        if old.len() < FIRST || (old.len() < OLD && self.seen.is_multiple_of(64)) {
             old.push(packet.to_vec());
         }
     }

@@ -7,6 +7,7 @@ mod app;
 mod bounds;
 mod capture;
 mod datagram;
+mod heap;
 mod host;
 mod model;
 mod random;

@@ -66,7 +66,7 @@ impl Soak {
             let report = run(self.next.fetch_add(1, Ordering::Relaxed));
             let mut total = self.total.lock().expect("nothing fails in here");
             *total += report.tally;
-            if total.seeds % PROGRESS_EVERY == 0 {
+            if total.seeds.is_multiple_of(PROGRESS_EVERY) {
                 eprintln!(
                     "{} seeds, {:.0} MB and {} datagrams checked",
                     total.seeds,

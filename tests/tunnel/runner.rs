@@ -13,7 +13,7 @@ use super::datagram::Datagrams;
 use super::model::{Excuse, Model};
 use super::stream::{Direction, Reader, Writer};
 use super::tally::Tally;
-use super::transition::Transition;
+use super::transition::{Transition, duration};
 use super::weather;
 use super::world::World;
 
@@ -61,23 +61,31 @@ impl Run {
             (client.congestion, server.congestion) = (congestion, congestion);
             client.dead_after = dead_after;
         });
-        world.line.set_middleboxes(&weather::boxes(&mut rng), world.now);
+        let boxes = weather::boxes(&mut rng);
+        world.line.set_middleboxes(&boxes, world.now);
         if rng.random_bool(0.3) {
             world.move_to_ipv6();
         }
+        let lines = vec![format!(
+            "{session_buffer} bytes, {congestion:?}, dead after {dead_after:?}, {weather:?}, {boxes:?}"
+        )];
         Self {
             world,
             model: Model::new(dead_after),
             datagrams: Datagrams::default(),
             most_flows: (session_buffer / FLOW_SHARE).min(MOST_FLOWS),
             rng,
-            log: Log { seed, lines: Vec::new() },
+            log: Log { seed, lines },
             tally: Tally { seeds: 1, ..Tally::default() },
         }
     }
 
     fn come_up(&mut self) {
-        assert!(self.run_until(3 * MINUTE, |run| run.world.host().is_up()), "not up");
+        assert!(
+            self.run_until(3 * MINUTE, |run| run.world.host().is_up()),
+            "not up\n{}",
+            self.world.describe()
+        );
     }
 
     /// One transition, and some time for it to show.
@@ -92,7 +100,7 @@ impl Run {
         self.log.lines.push(format!("{:>12?} {transition:?}", self.world.age()));
         *self.tally.transitions.entry(transition.name()).or_default() += 1;
         self.apply(transition);
-        let pause = Duration::from_micros(10_f64.powf(self.rng.random_range(2.0..7.0)) as u64);
+        let pause = duration(&mut self.rng, Duration::from_micros(100), Duration::from_secs(10));
         self.run_for(pause);
     }
 

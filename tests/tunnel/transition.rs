@@ -148,7 +148,7 @@ impl Transition {
             50..85 => Self::on_path(hosts, rng),
             85..90 => Self::Attack(Attack::choose(rng)),
             90..95 => Self::Datagrams { count: rng.random_range(1..40), length: rng.random_range(9..1200) },
-            _ => Self::Wait { time: duration(rng, 1, 120_000) },
+            _ => Self::Wait { time: millis(rng, 1, 120_000) },
         }
     }
 
@@ -195,16 +195,20 @@ impl Transition {
             79..82 => Self::RestartClient,
             82..83 => Self::RestartBoth,
             83..86 => Self::SecondHost,
-            86..91 => Self::SetClock { forward: rng.random(), by: duration(rng, 1_000, 90 * 86_400_000) },
-            91..95 => Self::Pause { time: duration(rng, 100, 400_000) },
-            _ => Self::Sleep { time: duration(rng, 100, 400_000) },
+            86..91 => Self::SetClock { forward: rng.random(), by: millis(rng, 1_000, 90 * 86_400_000) },
+            91..95 => Self::Pause { time: millis(rng, 100, 400_000) },
+            _ => Self::Sleep { time: millis(rng, 100, 400_000) },
         }
     }
 }
 
-/// Any order of magnitude between so many milliseconds.
-fn duration(rng: &mut StdRng, least: u64, most: u64) -> Duration {
-    Duration::from_millis(spread(rng, least, most))
+fn millis(rng: &mut StdRng, least: u64, most: u64) -> Duration {
+    duration(rng, Duration::from_millis(least), Duration::from_millis(most))
+}
+
+/// Evenly over the orders of magnitude.
+pub(crate) fn duration(rng: &mut StdRng, least: Duration, most: Duration) -> Duration {
+    least.mul_f64(most.div_duration_f64(least).powf(rng.random_range(0.0..1.0)))
 }
 
 /// Nothing, a keystroke, a request, a page, a file; more than a small session may hold.

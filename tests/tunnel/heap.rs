@@ -1,0 +1,105 @@
+//! What a whole tunnel takes of the heap, counted where it is taken: the bound on bytes holds for memory, too.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use super::weather::FAIR;
+use super::world::World;
+
+/// The system's allocator, which counts for each thread what it holds: a world lives in one thread.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(change: isize) {
+    // A thread that ends frees what it has after its counters are gone.
+    let _gone = HELD.try_with(|held| {
+        held.set(held.get() + change);
+        PEAK.try_with(|peak| peak.set(peak.get().max(held.get())))
+    });
+}
+
+fn signed(bytes: usize) -> isize {
+    isize::try_from(bytes).unwrap_or(isize::MAX)
+}
+
+#[expect(unsafe_code, reason = "an allocator cannot be written without")]
+// SAFETY: every call goes to the system's allocator as it came; counting neither allocates nor panics.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(signed(layout.size()));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(signed(layout.size()));
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-signed(layout.size()));
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(signed(size) - signed(layout.size()));
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+/// The most that `work` held at any time beyond what was held before.
+fn peak_of(work: impl FnOnce()) -> usize {
+    let before = HELD.get();
+    PEAK.set(before);
+    work();
+    usize::try_from(PEAK.get() - before).expect("a peak is not below the start")
+}
+
+#[test]
+fn readers_that_stopped_cost_no_more_memory_than_the_sessions_bound() {
+    let mut world = World::with_settings(FAIR, 1, |client, server| {
+        (client.session_buffer, server.session_buffer) = (SESSION, SESSION);
+        (client.process_buffer, server.process_buffer) = (SESSION + FLOWS * FLOW, 2 * SESSION);
+    });
+    world.come_up();
+    let peak = peak_of(|| {
+        for _ in 0..FLOWS {
+            let port = world.open(false, 0, 4_000_000);
+            world.host_mut().apps.connections.get_mut(&port).expect("just opened").reader.stopped = true;
+        }
+        world.run_for(Duration::from_secs(30));
+    });
+    let stopped = world.host().apps.connections.values();
+    assert!(stopped.clone().all(|connection| connection.established), "every flow is open");
+    assert!(stopped.clone().all(|connection| connection.outcome.is_none()), "and waits for its reader");
+    let held = world.bounds.peak.client_session.max(world.bounds.peak.server_session);
+    assert!(held > SESSION / 4, "the sessions were to be filled, and held {held} bytes");
+    assert!(peak < BOUND, "{peak} bytes at most, of {BOUND}");
+}
+
+const MIB: usize = 1 << 20;
+
+/// Of each end. An eighth of it is for first windows, of 64 KiB each.
+const SESSION: usize = 32 * MIB;
+const FLOWS: usize = SESSION / 8 / (64 * 1024);
+
+/// The buffers of a flow at the client.
+const FLOW: usize = 512 * 1024;
+
+/// The test's own: two buffers of an app's socket, and packets that travel.
+const APP: usize = 2 * 64 * 1024;
+const TRAVELLING: usize = 4 * MIB;
+
+/// Both sessions full; what the targets have to send is twice as much.
+const BOUND: usize = 2 * SESSION + FLOWS * (FLOW + APP) + TRAVELLING;
