@@ -7,9 +7,10 @@ use crate::ip::{Flow, Layer};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::frame::Frame;
 use crate::lane::Lane;
 use crate::line::{Direction, End, Line};
-use crate::middlebox::{Chain, Frame, Middlebox};
+use crate::middlebox::{Chain, Middlebox};
 use crate::pool::Pool;
 use crate::profile::Profile;
 use crate::stats::{Cause, Stats};

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::frame::Frame;
 use crate::ip::{Flow, Layer};
 use crate::loss::Dice;
-use crate::middlebox::Frame;
 use crate::pool::Pool;
 use crate::profile::Profile;
 use crate::stats::{Cause, Stats};

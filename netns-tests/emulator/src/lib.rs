@@ -28,6 +28,7 @@ mod accounting;
 mod checksum;
 mod craft;
 mod emulator;
+mod frame;
 mod ip;
 mod lane;
 mod line;

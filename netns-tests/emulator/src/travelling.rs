@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Instant;
 
-use crate::middlebox::Frame;
+use crate::frame::Frame;
 
 /// The frames under way, in the order in which they are due; those due at the same time in the order in which they came.
 ///

@@ -6,27 +6,13 @@ use std::time::Instant;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::frame::Frame;
 use crate::ip::{Flow, Layer, TCP};
 use crate::line::Direction;
 use crate::middlebox::packet::Packet;
 use crate::middlebox::{MAX_FLOWS, Middlebox, Station};
-use crate::pool::Pool;
 use crate::stats::{Cause, Stats};
 use crate::table::Table;
-
-/// A frame on its way.
-#[derive(Debug)]
-pub(crate) struct Frame {
-    pub(crate) bytes: Vec<u8>,
-    /// Whether a box has made it up; nothing is forged in answer to what is forged.
-    pub(crate) is_forged: bool,
-}
-
-impl Frame {
-    pub(crate) fn copy(&self, pool: &mut Pool) -> Self {
-        Self { bytes: pool.copy(&self.bytes), is_forged: self.is_forged }
-    }
-}
 
 /// All boxes of a line, and on the client's side of them the list of flows that were killed by command.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-pub(crate) use chain::{Chain, Frame};
+pub(crate) use chain::Chain;
 use packet::Packet;
 
 use crate::ip::Flow;

@@ -430,6 +430,26 @@ mod tests {
     }
 
     #[test]
+    fn a_checksum_of_udp_never_becomes_the_zero_that_says_there_is_none() {
+        let mut rig = rig(&[OUTSIDE], None);
+        rebind(&mut rig);
+        let mut full = 0;
+        for tail in 0..=u16::MAX {
+            let mut packet = udp(CLIENT, SERVER, 60);
+            packet[26..28].fill(0);
+            packet[58..60].copy_from_slice(&tail.to_be_bytes());
+            let header = Layer::Ip.parse(&packet).unwrap();
+            let sum =
+                crate::checksum::checksum(&packet[20..], crate::checksum::pseudo_header(&packet, &header));
+            packet[26..28].copy_from_slice(&if sum == 0 { [0xff; 2] } else { sum.to_be_bytes() });
+            let passed = pass(&mut rig, Direction::Out, &packet);
+            assert_ne!(passed[26..28], [0, 0], "{tail}");
+            full += u32::from(passed[26..28] == [0xff, 0xff]);
+        }
+        assert!(full > 0);
+    }
+
+    #[test]
     fn a_wrong_checksum_stays_wrong() {
         let mut rig = rig(&[OUTSIDE], None);
         rebind(&mut rig);

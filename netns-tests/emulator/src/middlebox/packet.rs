@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::craft;
+use crate::frame::Frame;
 use crate::ip::{Flow, IpHeader, Layer};
 use crate::line::Direction;
-use crate::middlebox::Frame;
 use crate::stats::Stats;
 use crate::tcp::TcpHeader;
 

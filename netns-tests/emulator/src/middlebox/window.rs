@@ -17,7 +17,7 @@ use crate::middlebox::packet::Packet;
 use crate::middlebox::{MAX_FLOWS, Station};
 use crate::stats::Cause;
 use crate::table::Table;
-use crate::tcp::{ACK, RST, SYN, TcpHeader, is_after};
+use crate::tcp::{ACK, RST, TcpHeader, is_after};
 
 /// [`Middlebox::RequireWindow`](crate::Middlebox::RequireWindow).
 #[derive(Debug)]
@@ -162,8 +162,7 @@ impl Side {
     }
 
     fn learn(&mut self, other: &mut Self, segment: &TcpHeader, ack: u32, sack: u32) {
-        let scale = if segment.has(SYN) { 0 } else { self.scale.unwrap_or(0) };
-        let window = u32::from(segment.window) << scale;
+        let window = u32::from(segment.window) << self.scale.unwrap_or(0);
         let end = segment.end();
         self.window = self.window.max(window.saturating_add(sack.wrapping_sub(ack)));
         if is_after(end, self.end) {
@@ -189,6 +188,7 @@ const LEAST_ACK_WINDOW: u32 = 66_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tcp::SYN;
     use crate::testing::{Rig, Tcp, handshake};
     use crate::{Line, Middlebox, Profile};
 
@@ -245,6 +245,17 @@ mod tests {
         let passed = (0..8000).filter(|n| rig.passes(Direction::Out, &data(Direction::Out, *n, 0))).count();
         assert_eq!(passed, 93);
         assert_eq!(rig.stats(Direction::Out).out_of_window, 7907);
+    }
+
+    #[test]
+    fn the_segment_that_crosses_the_edge_widens_the_window_beyond_it() {
+        let mut rig = opened(None);
+        assert!((0..93).all(|n| rig.passes(Direction::Out, &data(Direction::Out, n, 0))));
+        // Segment 46 crossed the edge by 265 bytes, so two windows end at 2 * 65,535 + 265.
+        let rest =
+            |size: u32| Tcp::new(Direction::Out, ACK).at(1001 + 93 * PAYLOAD, 5001).payload(size as usize);
+        assert!(!rig.passes(Direction::Out, &rest(2 * 65_535 + 265 - 93 * PAYLOAD).packet()));
+        assert!(rig.passes(Direction::Out, &rest(2 * 65_535 + 264 - 93 * PAYLOAD).packet()));
     }
 
     #[test]
