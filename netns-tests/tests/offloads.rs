@@ -5,10 +5,11 @@
 //!      on, off, changed under a tunnel that is up
 //! ```
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use netns_tests::addresses::{SERVER, TARGET, TARGET_V6};
+use netns_tests::addresses::{SERVER, SERVER_V6, TARGET, TARGET_V6};
 use netns_tests::node::Node;
 use netns_tests::scenario::scenario;
 use netns_tests::services::Services;
@@ -59,26 +60,40 @@ fn files_are_right_whatever_the_kernel_offloads() {
 
 #[test]
 fn packets_that_the_receivers_kernel_has_merged_are_cut_again() {
-    scenario("packets_that_the_receivers_kernel_has_merged_are_cut_again", Setup::PLAIN, |topology| {
+    merged_packets_are_cut("packets_that_the_receivers_kernel_has_merged_are_cut_again", SERVER.into());
+}
+
+#[test]
+fn packets_over_ipv6_that_the_receivers_kernel_has_merged_are_cut_again() {
+    let name = "packets_over_ipv6_that_the_receivers_kernel_has_merged_are_cut_again";
+    merged_packets_are_cut(name, SERVER_V6.into());
+}
+
+/// Files both ways through a tunnel to `server` while both ends receive what their kernels have merged.
+fn merged_packets_are_cut(name: &str, server: IpAddr) {
+    scenario(name, Setup::PLAIN, |topology| {
         let services = Services::start(topology, SIZE)?;
         let vpn = Vpn::prepare(topology)?;
+        let any = if server.is_ipv4() { "0.0.0.0" } else { "[::]" };
+        vpn.write("server.toml", &vpn.server_config().replace("0.0.0.0", any))?;
+        let found = format!("\"{}\"", SocketAddr::new(server, PORT));
+        let config = vpn.client_config(0, "").replace(&format!("\"{SERVER}:{PORT}\""), &found);
+        vpn.write("client0/client.toml", &config)?;
         for (sender, receiver) in [("client0", topology.client()), ("server", &topology.server)] {
             // A veth merges only what its other end sends one by one.
             set_offloads(&topology.router, sender, "tso off gso off tx off")?;
             set_offloads(receiver, "eth0", "gro on")?;
             wait_for_more(receiver)?;
         }
-        let large = format!("tcp port {PORT} and host {SERVER} and greater 2000");
-        let captures = [topology.client(), &topology.server].map(|node| node.capture("eth0", &large));
+        let nodes = [(topology.client(), "src"), (&topology.server, "dst")];
+        let large = format!("tcp port {PORT} and host {server} and greater 2000");
+        let captures = nodes.map(|(node, _)| node.capture("eth0", &large));
         let _serve = vpn.serve(topology)?;
         vpn.up(topology, 0, "")?;
         services.download(topology.client(), TARGET, LIMIT)?;
         services.upload(topology.client(), TARGET, LIMIT)?;
-        for (capture, (node, way)) in captures
-            .into_iter()
-            .zip([(topology.client(), format!("src {SERVER}")), (&topology.server, format!("dst {SERVER}"))])
-        {
-            let merged = capture?.finish(node, &way)?.len();
+        for (capture, (node, way)) in captures.into_iter().zip(nodes) {
+            let merged = capture?.finish(node, &format!("{way} {server}"))?.len();
             ensure!(merged > 100, "{} has received only {merged} merged packets", node.role());
         }
         vpn.down(topology, 0)?.expect_code(0)?;
