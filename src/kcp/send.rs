@@ -10,7 +10,7 @@ use super::{
     delivery::{Delivery, Snapshot},
     recovery::Recovery,
     ring::{Acknowledged, Departure, Ring, State},
-    rtt::Rtt,
+    rtt::{MAX_RTO, Rtt},
     segment::distance,
 };
 
@@ -107,10 +107,12 @@ impl Sender {
 
     /// Ends a packet: what its acks say together.
     pub(crate) fn on_packet_end(&mut self, now: Instant) {
-        let batch = std::mem::take(&mut self.batch);
+        let mut batch = std::mem::take(&mut self.batch);
         if batch.bytes == 0 {
             return;
         }
+        // No path takes so long: one of the ends stood still meanwhile.
+        batch.rtt = batch.rtt.filter(|rtt| *rtt <= MAX_RTO);
         self.last_progress = Some(now);
         (self.backoff, self.tail_probed) = (0, false);
         if let Some(rtt) = batch.rtt {

@@ -29,6 +29,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use target::Manner;
 use vpn::crypto::PresharedKey;
+use vpn::kcp::CongestionKind;
 use vpn::session::{ClientEvent, Ending, Reach};
 use weather::{FAIR, any, lossy};
 use world::World;
@@ -266,6 +267,23 @@ fn a_rebound_nat_is_followed_without_another_carrier() {
         assert!(!world.host().apps.is_done(), "seed {seed}: over before the NAT forgot");
         world.finish(MINUTE);
         assert_eq!(world.host().client.status(world.now).migrations, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn flows_go_on_at_once_when_everything_stood_still_for_minutes() {
+    for congestion in [CongestionKind::Bbr, CongestionKind::Loss] {
+        for seed in 0..10 {
+            let mut world = World::with_settings(FAIR, seed, |client, server| {
+                (client.congestion, server.congestion) = (congestion, congestion);
+            });
+            world.come_up();
+            world.open(false, 1_000_000, 1_000_000);
+            world.run_for(Duration::from_millis(310 + 7 * seed));
+            assert!(!world.host().apps.is_done(), "seed {seed}: over too early");
+            world.now += 5 * MINUTE;
+            world.finish(Duration::from_secs(10));
+        }
     }
 }
 
