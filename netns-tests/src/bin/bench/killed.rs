@@ -23,25 +23,28 @@ pub(crate) fn run(plan: &Plan) -> Vec<Row> {
     let kills = kills(plan);
     let report = Report::measure_at_once(columns, &plan.systems, 1, |system| measure(system, kills));
     println!("{report}");
-    println!("never: not within {} s.\n", LIMIT.as_secs());
+    println!("never: not within {} s; who takes long is killed less often.\n", LIMIT.as_secs());
     vec![Row::new("outer 5-tuple killed: gap in a download, p50 / worst, s", &[(&report, 0), (&report, 1)])]
 }
 
 pub(crate) fn takes(plan: &Plan) -> Duration {
-    LIMIT.max((BETWEEN + Duration::from_secs(1)) * kills(plan)) + BETWEEN
+    let fast = (BETWEEN + Duration::from_secs(1)) * kills(plan);
+    // A gap of a minute may begin just before the limit.
+    fast.max(LIMIT + Duration::from_secs(60))
 }
 
 fn measure(system: System, kills: u32) -> Result<Vec<f64>> {
     over_line(system, LINE, 0.0, |running| {
         let mut download = Download::start(running.topology.client(), running.server)?;
-        let mut gaps = Vec::new();
+        let mut gaps: Vec<f64> = Vec::new();
+        let begun = wait::now();
         for _ in 0..kills {
-            wait::pass(BETWEEN);
-            gaps.push(gap_after_kill(running, &mut download)?);
-            if gaps.last().is_some_and(|gap| gap.is_infinite()) {
-                // Nothing comes after a flow that is dead.
+            // Who needs a minute each time is killed a few times only; nothing comes after a download that is dead.
+            if begun.elapsed() > LIMIT || gaps.last().is_some_and(|gap| gap.is_infinite()) {
                 break;
             }
+            wait::pass(BETWEEN);
+            gaps.push(gap_after_kill(running, &mut download)?);
         }
         gaps.sort_by(f64::total_cmp);
         let worst = gaps.last().copied().unwrap_or(f64::NAN);
@@ -76,4 +79,4 @@ const BETWEEN: Duration = Duration::from_secs(3);
 const NEW_DATA: f64 = 1_000_000.0;
 
 /// What has not come back by then is said never to.
-const LIMIT: Duration = Duration::from_secs(150);
+const LIMIT: Duration = Duration::from_secs(100);

@@ -16,8 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::addresses::TARGET;
-use netns_tests::emulator::Profile;
-use netns_tests::emulator::{Flow, UDP};
+use netns_tests::emulator::{Flow, Profile, UDP};
 use netns_tests::node::Node;
 use netns_tests::process::Process;
 use netns_tests::topology::{Setup, Topology};

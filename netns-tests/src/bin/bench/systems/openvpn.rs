@@ -1,5 +1,6 @@
 //! OpenVPN over UDP: TLS with certificates pinned by fingerprint, AES-256-GCM, `keepalive 10 60` as its manual's examples have it;
-//! MTU 1500 and its own choice of `mssfix`, by which the outer packets are at most 1492 bytes. Its kernel part is used if there.
+//! MTU 1500 and its own choice of `mssfix`, by which the outer packets are at most 1492 bytes; socket buffers for long lines. Its
+//! kernel part is used if it is there.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,7 @@ pub(crate) fn start(topology: &Topology) -> Result<[Process; 2]> {
 fn common(node: &Node, own: &Certificate, peer: &Certificate) -> Result<netns_tests::process::Program> {
     let words = format!(
         "--dev {DEVICE} --dev-type tun --proto udp4 --data-ciphers AES-256-GCM --cipher AES-256-GCM \
-         --keepalive 10 60 --persist-tun --txqueuelen 1000 --verb 3"
+         --keepalive 10 60 --persist-tun --txqueuelen 1000 --sndbuf {BUFFER} --rcvbuf {BUFFER} --verb 3"
     );
     let openvpn = node.program("openvpn")?.words(&words);
     Ok(openvpn
@@ -78,3 +79,6 @@ impl Certificate {
 pub(crate) const PORT: u16 = 1194;
 
 const DEVICE: &str = "ovpn0";
+
+/// Of the UDP socket. With the system's default, bursts of the inner TCP are lost there and a long line stays half empty.
+const BUFFER: u32 = 1 << 20;
