@@ -202,7 +202,9 @@ impl Emulator {
 mod tests {
     use super::*;
     use crate::ip::{TCP, UDP};
+    use crate::lane::MAX_IN_FLIGHT;
     use crate::loss::Loss;
+    use crate::middlebox::{Segment, Towards};
     use crate::tcp::{ACK, SYN};
     use crate::testing::{CLIENT, MILLISECOND, Rig, SERVER, Tcp, ethernet, flow, numbered, udp};
 
@@ -287,6 +289,19 @@ mod tests {
             (1, 2),
             "too big itself"
         );
+    }
+
+    #[test]
+    fn what_boxes_make_up_keeps_the_bound_too() {
+        let forge =
+            Middlebox::Forge { segment: Segment::Reset, towards: Towards::Router, after: 1, every: Some(1) };
+        let mut rig = Rig::new(Line::new(Profile::CLEAR).with(forge));
+        let packet = Tcp::new(Direction::Out, SYN | ACK).packet();
+        for _ in 0..MAX_IN_FLIGHT {
+            rig.send(Direction::Out, &packet);
+        }
+        assert_eq!(rig.emulator.in_flight(Direction::Out), MAX_IN_FLIGHT);
+        assert!(rig.stats(Direction::Out).overflow > 0);
     }
 
     #[test]

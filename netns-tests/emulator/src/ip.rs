@@ -171,3 +171,88 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CLIENT, ENDS, SERVER, Tcp, address, ethernet, udp};
+    use crate::{Direction, tcp};
+
+    fn flow(layer: Layer, frame: &[u8]) -> Option<Flow> {
+        layer.parse(frame)?.flow(frame)
+    }
+
+    /// Puts an extension header between the IPv6 header and what follows.
+    fn extended(packet: &[u8], kind: u8, mut extension: Vec<u8>) -> Vec<u8> {
+        let mut packet = packet.to_vec();
+        extension[0] = std::mem::replace(&mut packet[6], kind);
+        packet.splice(IPV6_HEADER..IPV6_HEADER, extension);
+        let payload = u16::try_from(packet.len() - IPV6_HEADER).unwrap();
+        packet[4..6].copy_from_slice(&payload.to_be_bytes());
+        packet
+    }
+
+    #[test]
+    fn finds_the_same_flow_in_both_directions_of_both_families() {
+        for (client, server) in ENDS {
+            let expected = Flow::new(UDP, address(server), address(client));
+            for packet in [udp(client, server, 100), udp(server, client, 100)] {
+                assert_eq!(flow(Layer::Ip, &packet), Some(expected));
+                assert_eq!(flow(Layer::Ethernet, &ethernet(&packet)), Some(expected));
+            }
+            let segment = Tcp::between(client, server, Direction::In, tcp::ACK).packet();
+            assert_eq!(flow(Layer::Ip, &segment).unwrap().protocol, TCP);
+        }
+    }
+
+    #[test]
+    fn finds_a_flow_behind_extension_headers() {
+        let (client, server) = ENDS[1];
+        let plain = udp(client, server, 100);
+        let mut packet = plain.clone();
+        for (kind, length) in [(DESTINATION_OPTIONS, 16), (FRAGMENT, 8), (ROUTING, 8), (HOP_BY_HOP, 24)] {
+            let mut extension = vec![0; length];
+            extension[1] = if kind == FRAGMENT { 0 } else { u8::try_from(length / 8 - 1).unwrap() };
+            packet = extended(&packet, kind, extension);
+            assert_eq!(flow(Layer::Ip, &packet), flow(Layer::Ip, &plain), "{kind}");
+        }
+    }
+
+    #[test]
+    fn sees_no_flow_in_a_later_fragment() {
+        let mut later = udp(CLIENT, SERVER, 100);
+        later[7] = 1;
+        assert_eq!(flow(Layer::Ip, &later), None);
+        let (client, server) = ENDS[1];
+        let later = extended(&udp(client, server, 100), FRAGMENT, vec![0, 0, 0, 8, 0, 0, 0, 1]);
+        let header = Layer::Ip.parse(&later).unwrap();
+        assert_eq!((header.flow(&later), header.protocol), (None, UDP));
+    }
+
+    #[test]
+    fn a_frame_that_is_cut_short_or_is_no_ip_shows_nothing() {
+        for (client, server) in ENDS {
+            let packet = udp(client, server, 100);
+            let ports = if packet[0] >> 4 == 4 { IPV4_HEADER + 4 } else { IPV6_HEADER + 4 };
+            for length in 0..ports {
+                assert_eq!(flow(Layer::Ip, &packet[..length]), None, "{length} bytes");
+            }
+            let mut arp = ethernet(&packet);
+            arp[13] = 6;
+            assert_eq!(Layer::Ethernet.parse(&arp), None);
+            for first in [0, 0x41, 0x50, 0xf0] {
+                assert_eq!(Layer::Ip.parse(&[&[first], &packet[1..]].concat()), None, "{first:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn knows_the_padding_of_a_short_frame() {
+        let packet = udp(CLIENT, SERVER, 30);
+        let mut frame = ethernet(&packet);
+        frame.resize(60, 0);
+        assert_eq!(Layer::Ethernet.parse(&frame).unwrap().end, ETHERNET_HEADER + 30);
+        assert_eq!(Layer::Ethernet.wire_bytes(&frame), 46);
+        assert_eq!(Layer::Ethernet.wire_bytes(&[]), 0);
+    }
+}

@@ -120,3 +120,64 @@ const SACK: u8 = 5;
 
 /// The largest window scale (RFC 7323, section 2.3).
 const MAX_SCALE: u8 = 14;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::Layer;
+    use crate::line::Direction;
+    use crate::testing::{ENDS, Tcp, udp};
+
+    fn parse(packet: &[u8]) -> Option<TcpHeader> {
+        TcpHeader::parse(packet, &Layer::Ip.parse(packet).unwrap())
+    }
+
+    #[test]
+    fn reads_a_segment_of_both_families() {
+        for (client, server) in ENDS {
+            let segment =
+                Tcp::between(client, server, Direction::In, SYN | ACK).at(7, 9).window(11).payload(5);
+            let header = parse(&segment.scale(20).packet()).unwrap();
+            assert_eq!((header.seq, header.ack, header.window, header.payload), (7, 9, 11, 5));
+            assert_eq!((header.scale, header.sack_permitted, header.sack), (Some(14), false, None));
+            assert_eq!(header.end(), 13);
+            assert!(header.is_syn_ack() && !header.is_syn());
+        }
+    }
+
+    #[test]
+    fn finds_the_highest_of_the_selective_acknowledgements() {
+        for edges in [[500_u32, 900, 100, 300], [100, 300, 500, 900], [0xffff_ff00, 0xffff_fff0, 800, 900]] {
+            let mut options = vec![1, 1, 5, 18];
+            edges.iter().for_each(|edge| options.extend(edge.to_be_bytes()));
+            let segment = Tcp { options, ..Tcp::new(Direction::Out, ACK) };
+            assert_eq!(parse(&segment.packet()).unwrap().sack, Some(900), "{edges:?}");
+        }
+    }
+
+    #[test]
+    fn options_that_make_no_sense_end_the_reading_and_nothing_else() {
+        for options in [[3, 0, 7, 7], [3, 200, 7, 7], [1, 1, 1, 3], [0, 3, 3, 7], [3, 1, 9, 9]] {
+            let segment = Tcp { options: options.to_vec(), ..Tcp::new(Direction::Out, SYN) };
+            assert_eq!(parse(&segment.packet()).unwrap().scale, None, "{options:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_go_round() {
+        assert!(is_after(1, 0) && is_after(0, u32::MAX) && is_after(0x7fff_ffff, 0));
+        assert!(!is_after(0, 0) && !is_after(u32::MAX, 0));
+    }
+
+    #[test]
+    fn nothing_else_is_a_segment() {
+        let packet = Tcp::new(Direction::Out, ACK).packet();
+        assert_eq!(parse(&udp(ENDS[0].0, ENDS[0].1, 100)), None);
+        for length in 20..40 {
+            assert_eq!(parse(&packet[..length]), None, "{length} bytes");
+        }
+        let mut long = packet;
+        long[32] = 0xf0;
+        assert_eq!(parse(&long), None, "a header longer than the packet");
+    }
+}

@@ -222,6 +222,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_forged_is_not_counted_by_another_and_gets_no_answer() {
+        let forge = |after| Middlebox::Forge {
+            segment: Segment::Reset,
+            towards: Towards::Router,
+            after,
+            every: None,
+        };
+        let narrow = Middlebox::Mtu { size: 39, icmp: true };
+        let mut rig = Rig::new(Line::new(Profile::CLEAR).with(forge(2)).with(forge(3)).with(narrow));
+        let [(client, server), _] = ENDS;
+        let out: Vec<_> = talk(client, server).into_iter().filter(|(to, _)| *to == Direction::Out).collect();
+        for (n, (direction, packet)) in (1..).zip(&out[..3]) {
+            rig.pass(*direction, packet);
+            assert_eq!(rig.stats(Direction::Out).forged, n - 1, "the second counts without the first one's");
+            assert_eq!(rig.stats(Direction::In).forged, n, "the sender is told of its own packets only");
+        }
+    }
+
+    #[test]
     fn two_of_them_do_not_answer_each_other() {
         let forge =
             Middlebox::Forge { segment: Segment::Reset, towards: Towards::Both, after: 1, every: Some(1) };

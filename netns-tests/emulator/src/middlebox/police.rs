@@ -76,5 +76,6 @@ mod tests {
         assert_eq!(passed(&mut rig), 10);
         rig.wait(MILLISECOND * 10_000);
         assert_eq!(passed(&mut rig), 20, "the bucket does not overflow");
+        assert!(rig.passes(Direction::Out, &udp("10.0.0.2:1", SERVER, FULL)), "the other way has its own");
     }
 }
