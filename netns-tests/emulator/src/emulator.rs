@@ -297,6 +297,8 @@ mod tests {
             Middlebox::Forge { segment: Segment::Reset, towards: Towards::Router, after: 1, every: Some(1) };
         let mut rig = Rig::new(Line::new(Profile::CLEAR).with(forge));
         let packet = Tcp::new(Direction::Out, SYN | ACK).packet();
+        // Two come out for each that goes in, but for this one, so that the last finds room for itself only.
+        rig.send(Direction::Out, &udp(CLIENT, SERVER, 60));
         for _ in 0..MAX_IN_FLIGHT {
             rig.send(Direction::Out, &packet);
         }

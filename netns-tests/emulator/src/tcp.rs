@@ -129,7 +129,7 @@ mod tests {
     use crate::testing::{ENDS, Tcp, udp};
 
     fn parse(packet: &[u8]) -> Option<TcpHeader> {
-        TcpHeader::parse(packet, &Layer::Ip.parse(packet).unwrap())
+        TcpHeader::parse(packet, &Layer::Ip.parse(packet)?)
     }
 
     #[test]
