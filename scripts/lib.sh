@@ -17,6 +17,7 @@ require_root() {
 PACKAGES="
     ip:iproute2 nft:nftables ethtool:ethtool ping:iputils-ping tcpdump:tcpdump
     curl:curl dig:bind9-dnsutils iperf3:iperf3 nginx:nginx dnsmasq:dnsmasq-base
+    conntrack:conntrack ssh:openssh-client sshd:openssh-server traceroute:traceroute
     cc:gcc /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates
 "
 
@@ -34,7 +35,7 @@ install_missing_packages() {
     install_without_starting $missing || fail "apt-get could not install$missing"
 }
 
-# Some of the packages bring services (nginx on port 80); only their programs are wanted here.
+# Some of the packages bring services (nginx on port 80, sshd on port 22); only their programs are wanted here.
 # A subshell for the sake of its trap, which runs when the function's own variables would be gone.
 install_without_starting() (
     policy=/usr/sbin/policy-rc.d
@@ -51,9 +52,12 @@ install_without_starting() (
         tail -20 "$log" >&2
         return 1
     fi
-    case " $* " in
-        *" nginx "*) ! command -v systemctl > /dev/null || systemctl --quiet disable nginx 2> /dev/null || true ;;
-    esac
+    local entry
+    for entry in nginx:nginx openssh-server:ssh openssh-server:ssh.socket; do
+        case " $* " in
+            *" ${entry%%:*} "*) ! command -v systemctl > /dev/null || systemctl --quiet disable "${entry#*:}" 2> /dev/null || true ;;
+        esac
+    done
 )
 
 # Runs a command as who called sudo, with that user's home and cargo; as root if there was no sudo.

@@ -20,21 +20,56 @@ pub fn expected_failure(scenario: &str) -> Option<ExpectedFailure> {
     LIST.iter().find(|entry| entry.scenario == scenario).copied()
 }
 
+const fn entry(scenario: &'static str, failure: &'static str, issue: &'static str) -> ExpectedFailure {
+    ExpectedFailure { scenario, failure, issue }
+}
+
 const LIST: &[ExpectedFailure] = &[
-    ExpectedFailure {
-        scenario: "files_are_right_over_a_path_of_1280_bytes",
-        failure: "in vain for a tunnel over a path of 1280 bytes",
-        issue: CARRIER,
-    },
-    ExpectedFailure {
-        scenario: "a_download_survives_a_path_that_swallows_what_is_above_1280_bytes",
-        failure: "Operation timed out",
-        issue: CARRIER,
-    },
+    entry(
+        "files_are_right_over_a_path_of_1280_bytes",
+        "in vain for a tunnel over a path of 1280 bytes",
+        CARRIER,
+    ),
+    entry(
+        "a_download_survives_a_path_that_swallows_what_is_above_1280_bytes",
+        "Operation timed out",
+        CARRIER,
+    ),
+    entry(
+        "a_bare_carrier_passes_a_router_that_picks_up_connections",
+        "carrier.mode: this value is not built yet",
+        CARRIER,
+    ),
+    entry("a_carrier_with_fixed_numbers_carries_files", "carrier.mode: this value is not built yet", CARRIER),
+    entry(
+        "a_bare_carrier_with_fixed_numbers_carries_files",
+        "carrier.mode: this value is not built yet",
+        CARRIER,
+    ),
+    entry("a_network_without_syns_is_passed_by_the_mode_that_needs_none", "no answer to SYN", CARRIER),
+    entry(
+        "a_preface_is_the_first_thing_on_the_wire",
+        "carrier.preface: this value is not built yet",
+        CARRIER,
+    ),
+    entry("two_carriers_carry_at_once", "carrier.carriers: this value is not built yet", CARRIER),
+    entry("a_server_listens_on_a_range_of_ports", "listen: this value is not built yet", CARRIER),
+    entry("probe_says_what_the_network_lets_through", "unrecognized subcommand 'probe'", CARRIER),
+    entry("a_fast_connect_does_not_wait_for_the_target", "tunnel.connect: this value is not built yet", MUX),
+    entry("status_lists_the_flows", "status --flows is not built yet", MUX),
+    entry(
+        "a_service_of_the_client_is_reached_from_the_servers_side",
+        "inbound.allow: this value is not built yet",
+        MUX,
+    ),
+    entry("a_ping_larger_than_the_path_is_answered", "ended with exit code 1, not 0", MUX),
+    entry("a_name_with_a_large_answer_is_resolved_by_udp", "no servers could be reached", MUX),
 ];
 
 const CARRIER: &str =
     "The carrier, complete: every ISP mode, migration nobody notices, a listener that cannot be flooded";
+const MUX: &str =
+    "MUX and inner TCP, complete: faithful, fair, fast under load, and the same cost at 10,000 flows";
 
 #[cfg(test)]
 mod tests {

@@ -208,18 +208,18 @@ impl Capture {
     /// # Errors
     /// If tcpdump fails, or says that packets escaped it.
     pub fn finish(self, node: &Node, filter: &str) -> Result<Vec<String>> {
-        self.finish_with("-n -r", node, filter)
+        self.read(node, "-n -r", filter)
     }
 
-    /// The same with the lines that `tcpdump -vv` prints: several for each packet, checksums looked at.
+    /// Ends the capture and gives back all that tcpdump has to say of its packets, several lines each.
     ///
     /// # Errors
-    /// As [`Capture::finish`].
-    pub fn finish_verbosely(self, node: &Node, filter: &str) -> Result<Vec<String>> {
-        self.finish_with("-n -vv -r", node, filter)
+    /// If tcpdump fails, or says that packets escaped it.
+    pub fn finish_verbosely(self, node: &Node) -> Result<Vec<String>> {
+        self.read(node, "-n -vv -r", "")
     }
 
-    fn finish_with(self, options: &str, node: &Node, filter: &str) -> Result<Vec<String>> {
+    fn read(self, node: &Node, options: &str, filter: &str) -> Result<Vec<String>> {
         self.process.signal(Signal::INT)?;
         self.process.finish(START_LIMIT)?.expect_code(0)?.expect_text("0 packets dropped by kernel")?;
         let program = node.program("tcpdump")?.words(options).arg(&self.file);

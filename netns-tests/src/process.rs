@@ -113,12 +113,6 @@ pub struct Process {
 }
 
 impl Process {
-    /// Since its start.
-    #[must_use]
-    pub fn age(&self) -> Duration {
-        self.started.elapsed()
-    }
-
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {

@@ -1,6 +1,6 @@
 //! Sockets of this process on a host of the topology, for what no program at hand does to a connection.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::node::Node;
+use crate::wait;
 
 /// Runs `action` in a thread of its own that is on `node`; the sockets that it makes stay there wherever they are used.
 ///
@@ -25,13 +26,16 @@ pub fn on<T: Send>(node: &Node, action: impl FnOnce() -> Result<T> + Send) -> Re
     })
 }
 
-/// A socket on `node` that listens on `address`.
+/// A socket on `node` that listens on `address`, for [`accept`].
 ///
 /// # Errors
 /// If the kernel refuses.
 pub fn listen(node: &Node, address: impl Into<IpAddr>, port: u16) -> Result<TcpListener> {
     let address = SocketAddr::new(address.into(), port);
-    on(node, || TcpListener::bind(address).with_context(|| format!("listening on {address}")))
+    let listener =
+        on(node, || TcpListener::bind(address).with_context(|| format!("listening on {address}")))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// A connection from `node` to `host`; it fails as the kernel says, or after `limit`. Reading and writing end after `limit`, too.
@@ -43,12 +47,18 @@ pub fn connect(node: &Node, host: impl Into<IpAddr>, port: u16, limit: Duration)
     on(node, || bounded(TcpStream::connect_timeout(&address, limit)?, limit))
 }
 
-/// The next connection to `listener`; it waits for ever, so the other end must be connected, or about to be.
+/// The next connection to `listener`; reading and writing end after `limit`.
 ///
 /// # Errors
-/// If the kernel refuses.
+/// If there is none before `limit`.
 pub fn accept(listener: &TcpListener, limit: Duration) -> Result<TcpStream> {
-    bounded(listener.accept()?.0, limit)
+    let stream = wait::until("a connection", limit, || match listener.accept() {
+        Ok((stream, _)) => Ok(Some(stream)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error.into()),
+    })?;
+    stream.set_nonblocking(false)?;
+    bounded(stream, limit)
 }
 
 /// Reads exactly `text`.

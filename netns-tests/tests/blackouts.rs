@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use netns_tests::emulator::{Direction, Profile};
+use netns_tests::services::HTTP_PORT;
 use netns_tests::topology::Setup;
 use netns_tests::tunnel::tunnel_scenario;
 use netns_tests::wait;
@@ -28,12 +29,34 @@ fn a_download_survives_a_blackout_of_thirty_seconds() {
 
 #[test]
 fn a_download_survives_a_blackout_of_the_way_out() {
-    survives("a_download_survives_a_blackout_of_the_way_out", &[Direction::Out], Duration::from_secs(8));
+    survives("a_download_survives_a_blackout_of_the_way_out", &[Direction::Out], Duration::from_secs(6));
 }
 
 #[test]
 fn a_download_survives_a_blackout_of_the_way_in() {
-    survives("a_download_survives_a_blackout_of_the_way_in", &[Direction::In], Duration::from_secs(8));
+    survives("a_download_survives_a_blackout_of_the_way_in", &[Direction::In], Duration::from_secs(6));
+}
+
+#[test]
+fn an_outage_longer_than_dead_after_resets_what_was_open_and_new_connections_work() {
+    let name = "an_outage_longer_than_dead_after_resets_what_was_open_and_new_connections_work";
+    let profile = Profile::long_line(50_000_000, Duration::from_millis(100), 0.0);
+    tunnel_scenario(name, Setup::link(profile), SIZE, |tunnel| {
+        tunnel.vpn.down(tunnel.topology, 0)?.expect_code(0)?;
+        let config = tunnel.vpn.client_config(0, "[carrier]\ndead_after = \"2s\"");
+        tunnel.vpn.write("client0/client.toml", &config)?;
+        tunnel.vpn.up(tunnel.topology, 0, "")?;
+        let curl = tunnel.begin_download(UNDER_WAY)?;
+        tunnel.topology.link().set_blackout(true)?;
+        // While the line is still dark: nobody waits for it any more.
+        curl.finish(Duration::from_secs(20))?.expect_text("reset")?;
+        tunnel.topology.link().set_blackout(false)?;
+        tunnel.download()?;
+        wait::until("the server to end the old connection to the target", SOON, || {
+            let connections = format!("ss -Htn state established dport = :{HTTP_PORT}");
+            Ok(tunnel.topology.server.run(&connections)?.trim().is_empty().then_some(()))
+        })
+    });
 }
 
 fn survives(name: &str, directions: &[Direction], length: Duration) {

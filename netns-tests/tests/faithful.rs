@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -154,14 +155,14 @@ fn hundreds_of_connections_open_at_once_and_their_ports_are_used_again() {
 /// Opens connections all at once, and sees that each leads to one of its own.
 fn crowd(tunnel: &Tunnel<'_>, listener: &TcpListener) -> Result<()> {
     let connect = || sockets::connect(tunnel.client(), TARGET, PORT, LIMIT);
-    let here = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..CROWD).map(|_| scope.spawn(connect)).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| bail!("a thread panicked")))
-            .collect::<Result<Vec<_>>>()
+    let accept_all = || (0..CROWD).map(|_| accept(listener, LIMIT)).collect::<Result<Vec<_>>>();
+    let (here, there) = std::thread::scope(|scope| {
+        // At the same time: a listener queues no more than 128.
+        let there = scope.spawn(accept_all);
+        let here: Vec<_> = (0..CROWD).map(|_| scope.spawn(connect)).collect();
+        let here = here.into_iter().map(joined).collect::<Result<Vec<_>>>();
+        Ok::<_, anyhow::Error>((here?, joined(there)?))
     })?;
-    let there = (0..CROWD).map(|_| accept(listener, LIMIT)).collect::<Result<Vec<_>>>()?;
     for (number, stream) in (0..CROWD).zip(&here) {
         say(stream, &number.to_be_bytes())?;
     }
@@ -186,6 +187,10 @@ fn pair(
     let here = sockets::connect(tunnel.client(), host, PORT, LIMIT)?;
     let there = accept(listener, LIMIT)?;
     Ok((here, there))
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|_| bail!("a thread panicked"))
 }
 
 fn say(mut stream: &TcpStream, text: &[u8]) -> Result<()> {

@@ -11,7 +11,7 @@ use netns_tests::emulator::{Middlebox, Profile, Segment, Towards};
 use netns_tests::topology::Setup;
 use netns_tests::tunnel::{Tunnel, tunnel_scenario};
 
-const SIZE: usize = 8 << 20;
+const SIZE: usize = 3 << 20;
 
 #[test]
 fn forged_resets_end_nothing_and_are_counted() {

@@ -14,7 +14,7 @@ use netns_tests::topology::Setup;
 use netns_tests::tunnel::{Tunnel, tunnel_scenario};
 
 const LIMIT: Duration = Duration::from_secs(60);
-const SIZE: usize = 16 << 20;
+const SIZE: usize = 8 << 20;
 
 fn line() -> Setup {
     lossy(0.0)
@@ -25,31 +25,31 @@ fn lossy(loss: f64) -> Setup {
 }
 
 #[test]
-fn files_survive_a_box_that_kills_every_flow_after_four_megabytes() {
-    let kill = Middlebox::KillFlow { after_bytes: Some(4 << 20), after_time: None };
-    let name = "files_survive_a_box_that_kills_every_flow_after_four_megabytes";
+fn files_survive_a_box_that_kills_every_flow_after_two_megabytes() {
+    let kill = Middlebox::KillFlow { after_bytes: Some(2 << 20), after_time: None };
+    let name = "files_survive_a_box_that_kills_every_flow_after_two_megabytes";
     tunnel_scenario(name, line().with(kill), SIZE, |tunnel| {
         tunnel.download()?;
         let after_download = migrations(tunnel)?;
-        ensure!(after_download >= 3, "16 MiB with {after_download} migrations");
+        ensure!(after_download >= 3, "8 MiB with {after_download} migrations");
         tunnel.upload()?;
         let after_upload = migrations(tunnel)?;
         ensure!(
             after_upload >= after_download + 3,
-            "16 MiB with {after_upload} - {after_download} migrations"
+            "8 MiB with {after_upload} - {after_download} migrations"
         );
         Ok(())
     });
 }
 
 #[test]
-fn a_download_survives_a_box_that_kills_every_flow_after_two_seconds() {
-    let kill = Middlebox::KillFlow { after_bytes: None, after_time: Some(Duration::from_secs(2)) };
-    let name = "a_download_survives_a_box_that_kills_every_flow_after_two_seconds";
-    tunnel_scenario(name, line().with(kill), 2 * SIZE, |tunnel| {
+fn a_download_survives_a_box_that_kills_every_flow_after_a_second() {
+    let kill = Middlebox::KillFlow { after_bytes: None, after_time: Some(Duration::from_secs(1)) };
+    let name = "a_download_survives_a_box_that_kills_every_flow_after_a_second";
+    tunnel_scenario(name, line().with(kill), 3 * SIZE / 2, |tunnel| {
         tunnel.download()?;
         let migrations = migrations(tunnel)?;
-        ensure!(migrations >= 2, "{migrations} migrations in more than five seconds");
+        ensure!(migrations >= 2, "{migrations} migrations in more than two seconds");
         Ok(())
     });
 }

@@ -1,16 +1,17 @@
-//! More of what people run: names by UDP and by TCP, pings and bulk UDP, over both families.
+//! More of what people run: names by UDP and by TCP, pings and bulk UDP, over both families; traceroute.
 //!
 //! ```text
 //!   client ──[ 50 Mbit/s, 40 ms ]── router ── server ── target
-//!     dig, ping, iperf3 -u                      dnsmasq, iperf3
+//!     dig, ping, iperf3 -u, traceroute                dnsmasq, iperf3
 //! ```
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::addresses::{TARGET, TARGET_V6};
+use netns_tests::addresses::{TARGET, TARGET_V6, TUNNEL_SERVER};
 use netns_tests::emulator::Profile;
+use netns_tests::process::Finished;
 use netns_tests::services::{self, NAME};
 use netns_tests::topology::Setup;
 use netns_tests::tunnel::{Tunnel, tunnel_scenario};
@@ -19,8 +20,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn names_pings_and_bulk_udp_pass_over_both_families() {
-    let profile = Profile::long_line(50_000_000, Duration::from_millis(40), 0.0);
-    tunnel_scenario("names_pings_and_bulk_udp_pass_over_both_families", Setup::link(profile), 1, |tunnel| {
+    tunnel_scenario("names_pings_and_bulk_udp_pass_over_both_families", link(), 1, |tunnel| {
         for host in [IpAddr::from(TARGET), IpAddr::from(TARGET_V6)] {
             let _iperf = services::serve_iperf(&tunnel.topology.target, host)?;
             names(tunnel, host)?;
@@ -33,6 +33,35 @@ fn names_pings_and_bulk_udp_pass_over_both_families() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn an_app_that_finds_the_path_mtu_itself_is_told() {
+    tunnel_scenario("an_app_that_finds_the_path_mtu_itself_is_told", link(), 1, |tunnel| {
+        ping(tunnel, &format!("-M do -s 1100 {TARGET}"))?.expect_code(0)?;
+        ping(tunnel, &format!("-M do -s 1400 {TARGET}"))?.expect_code(1)?.expect_text("message too long")?;
+        Ok(())
+    });
+}
+
+#[test]
+fn traceroute_sees_the_server_and_the_target() {
+    tunnel_scenario("traceroute_sees_the_server_and_the_target", link(), 1, |tunnel| {
+        let words = format!("-n -q 2 -w 2 -m 4 {TARGET}");
+        let hops = tunnel.client().program("traceroute")?.words(&words).run(LIMIT)?.expect_code(0)?;
+        let hop = |number: usize| hops.stdout.lines().nth(number).context("too few hops").map(str::to_owned);
+        ensure!(hop(1)?.contains(&TUNNEL_SERVER.to_string()), "{}", hops.stdout);
+        ensure!(hop(2)?.contains(&TARGET.to_string()), "{}", hops.stdout);
+        Ok(())
+    });
+}
+
+fn link() -> Setup {
+    Setup::link(Profile::long_line(50_000_000, Duration::from_millis(40), 0.0))
+}
+
+fn ping(tunnel: &Tunnel<'_>, words: &str) -> Result<Finished> {
+    tunnel.client().program("ping")?.words("-n -c 3 -i 0.2 -W 2").words(words).run(LIMIT)
 }
 
 fn names(tunnel: &Tunnel<'_>, host: IpAddr) -> Result<()> {

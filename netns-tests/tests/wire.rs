@@ -27,8 +27,23 @@ fn every_packet_of_a_session_has_right_checksums_and_none_is_a_reset() {
         let captures = captures.into_iter().collect::<Result<Vec<_>>>()?;
         whole_session(topology)?;
         for capture in captures {
-            expect_sound(&capture.finish_verbosely(router, "")?)?;
+            expect_sound(&capture.finish_verbosely(router)?)?;
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_tunnel_that_is_taken_down_ends_its_connection_as_tcp_does() {
+    let name = "a_tunnel_that_is_taken_down_ends_its_connection_as_tcp_does";
+    scenario(name, Setup::PLAIN, |topology| {
+        let vpn = Vpn::prepare(topology)?;
+        let _serve = vpn.serve(topology)?;
+        let capture = topology.router.capture("client0", &format!("tcp port {PORT}"))?;
+        vpn.up(topology, 0, "")?;
+        vpn.down(topology, 0)?.expect_code(0)?;
+        let fins = capture.finish(&topology.router, "tcp[tcpflags] & tcp-fin != 0")?;
+        ensure!(!fins.is_empty(), "no FIN was seen");
         Ok(())
     });
 }
