@@ -49,7 +49,7 @@ fn a_full_tunnel_works_over_ipv6_alone() {
             let (answered, _) = services::ping(topology.client(), host, 10)?;
             ensure!(answered >= 0.5, "{host} answered {answered} of the pings");
         }
-        expect_ordinary_packets(&capture.finish_verbosely(&topology.router, "")?)?;
+        expect_ordinary_packets(&capture.finish_verbosely(&topology.router)?)?;
         let invalid = topology.router.run("nft list chain inet strict forward")?;
         ensure!(invalid.contains("packets 0 "), "the router found packets invalid: {invalid}");
         vpn.down(topology, 0)?.expect_code(0)?;

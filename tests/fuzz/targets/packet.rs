@@ -28,7 +28,7 @@ pub(crate) fn run(bytes: &[u8]) {
     if let Ok(segment) = Segment::parse(packet) {
         check_segment(&header, &segment, packet);
     }
-    let _neither_panics = (header.destination_port(packet), header.is_echo_request(packet));
+    let _neither_panics = (header.destination_port(packet), header.is_echo(packet));
 }
 
 fn answers(packet: &[u8], mtu: u16) -> Vec<Vec<u8>> {
