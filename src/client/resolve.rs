@@ -72,3 +72,20 @@ impl Asked {
 
 /// Our choice: more addresses of one name are not tried.
 const ADDRESSES_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn keeps_the_order_of_a_list_and_each_address_once() {
+        let servers =
+            r#"["[2001:db8::9]:443", "127.0.0.1:80", "localhost:80", "[2001:db8::9]:443", "192.0.2.9:1"]"#;
+        let servers: Endpoints = serde_json::from_str(servers).unwrap();
+        let mut found = resolve(&servers).await.unwrap();
+        // What else a host calls localhost is its own affair.
+        found.retain(|address| *address != "[::1]:80".parse().unwrap());
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["[2001:db8::9]:443", "127.0.0.1:80", "192.0.2.9:1"]);
+    }
+}
