@@ -39,7 +39,7 @@ impl Feature {
             probe: Probe { count: 2000, gap: Duration::from_millis(1), size: 100 },
             rows: |outcome| {
                 let [least, median, most] = [0.0, 0.5, 0.99].map(|share| milliseconds(outcome.delay(share)));
-                vec![row("delay", "50 ms", format!("{median} ms ({least} to {most} of 99 %)"))]
+                vec![row("delay", "50 ms", format!("{median} ms ({least} to {most}, 99 % of them)"))]
             },
         },
         Self {
@@ -187,7 +187,7 @@ const BLACKOUT: Duration = Duration::from_millis(500);
 const RATE: u64 = 20_000_000;
 
 /// Small packets, enough of them to see a share of some percent.
-const MANY: Probe = Probe { count: 20_000, gap: Duration::from_micros(100), size: 100 };
+const MANY: Probe = Probe { count: 40_000, gap: Duration::from_micros(50), size: 100 };
 
 /// 500 Mbit/s for 5 s.
 const FULL_LOAD: Probe = Probe { count: 208_333, gap: Duration::from_micros(24), size: FULL };
