@@ -1,8 +1,8 @@
 //! Every fuzz target as an ordinary test: its corpus, then a fixed number of mutations of it, the same in each run.
 //!
-//! A failure prints its input and where it was saved; copied to `fuzz/corpus/TARGET/` it is run by everybody from then
-//! on. `scripts/fuzz TARGET` looks for more, with libFuzzer. `FUZZ_SEED` and `FUZZ_ROUNDS` (a factor) change what is
-//! tried here.
+//! A failure says where its input was saved; copied to `fuzz/corpus/TARGET/`, under a name that says what it shows, it is
+//! run by everybody from then on. `scripts/fuzz TARGET` looks for more, with libFuzzer. `FUZZ_SEED` and `FUZZ_ROUNDS` (a
+//! factor) change what is tried here.
 
 mod mutate;
 mod targets;
@@ -29,28 +29,28 @@ macro_rules! holds {
 }
 
 holds! {
-    carrier_packet: 40_000,
-    carrier_connection: 20_000,
-    carrier_listener: 10_000,
-    gso: 20_000,
-    ip_packet: 10_000,
-    sealed_packet: 500,
-    handshake: 1500,
-    payload: 40_000,
-    kcp_hostile: 10_000,
-    kcp_pair: 2000,
-    mux: 10_000,
-    flow: 5000,
-    datagram_queue: 20_000,
-    server_strangers: 2000,
-    server_peer: 1000,
-    client: 1000,
-    egress: 10_000,
-    config_client: 3000,
-    config_server: 3000,
-    text: 40_000,
-    journal: 1000,
-    control: 5000,
+    carrier_packet: 160_000,
+    carrier_connection: 80_000,
+    carrier_listener: 40_000,
+    gso: 80_000,
+    ip_packet: 40_000,
+    sealed_packet: 2000,
+    handshake: 6000,
+    payload: 160_000,
+    kcp_hostile: 40_000,
+    kcp_pair: 8000,
+    mux: 40_000,
+    flow: 20_000,
+    datagram_queue: 80_000,
+    server_strangers: 8000,
+    server_peer: 4000,
+    client: 4000,
+    egress: 40_000,
+    config_client: 12_000,
+    config_server: 12_000,
+    text: 160_000,
+    journal: 4000,
+    control: 20_000,
 }
 
 fn run(name: &str, rounds: usize) {
