@@ -29,7 +29,6 @@ pub mod ssh;
 mod sys;
 pub mod table;
 pub mod topology;
-pub mod transfer;
 pub mod tunnel;
 pub mod vpn;
 pub mod wait;

@@ -115,6 +115,24 @@ impl Services {
         wait::until(&what, limit, || Ok((self.downloaded(client) >= size).then_some(())))
     }
 
+    /// Starts a download from `host`, does `harm` when a fifth of it has arrived, and checks that the same curl gets the rest.
+    ///
+    /// # Errors
+    /// If `harm` fails, or the download as in [`Self::finish_download`].
+    pub fn download_through(
+        &self,
+        client: &Node,
+        host: impl Into<IpAddr>,
+        limit: Duration,
+        harm: impl FnOnce() -> Result<()>,
+    ) -> Result<Finished> {
+        let size = std::fs::metadata(self.file())?.len();
+        let curl = self.start_download(client, host, limit)?;
+        self.wait_for_download(client, size / 5, limit)?;
+        harm()?;
+        self.finish_download(client, curl, limit).context("after the harm")
+    }
+
     fn copy_path(&self, client: &Node) -> PathBuf {
         self.root.join(format!("copy-{}", client.role()))
     }

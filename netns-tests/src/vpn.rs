@@ -177,6 +177,34 @@ impl Vpn {
         self.status(node)?["tunnels"].get(0).cloned().with_context(|| format!("no tunnel on {}", node.role()))
     }
 
+    /// The ends of the first carrier in use on `node`, local and remote; `None` while there is none.
+    ///
+    /// # Errors
+    /// If `vpn status` fails.
+    pub fn carrier(&self, node: &Node) -> Result<Option<(String, String)>> {
+        let tunnel = self.tunnel(node)?;
+        let end = |which: &str| Some(tunnel["carriers"][0][which].as_str()?.to_owned());
+        Ok(end("local").zip(end("remote")))
+    }
+
+    /// Waits until the first carrier in use on `node` is one that `is_wanted`, and gives back its ends, local and remote.
+    ///
+    /// # Errors
+    /// If it is not after a minute.
+    pub fn wait_for_carrier(
+        &self,
+        node: &Node,
+        what: &str,
+        is_wanted: impl Fn(&str, &str) -> bool,
+    ) -> Result<(String, String)> {
+        let mut last = None;
+        let found = wait::until(what, CARRIER_LIMIT, || {
+            last = self.carrier(node)?;
+            Ok(last.clone().filter(|(local, remote)| is_wanted(local, remote)))
+        });
+        found.with_context(|| format!("the carrier is {last:?}"))
+    }
+
     /// Waits until every `vpn` on `node` has ended.
     ///
     /// # Errors
@@ -258,6 +286,9 @@ pub const PORT: u16 = 443;
 
 /// What a small command, or a start on a busy machine, may take.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Another carrier takes a few seconds; an old one may be missed only after its server is given up.
+const CARRIER_LIMIT: Duration = Duration::from_secs(60);
 
 /// A first `up` tries for 20 s before it gives up.
 const UP_LIMIT: Duration = Duration::from_secs(40);

@@ -65,7 +65,7 @@ fn survives(name: &str, directions: &[Direction], length: Duration) {
         let link = tunnel.topology.link();
         let blackout =
             |begins| directions.iter().try_for_each(|direction| link.set_blackout_of(*direction, begins));
-        tunnel.download_through(UNDER_WAY, || {
+        tunnel.download_through(|| {
             blackout(true)?;
             wait::pass(length);
             let before = tunnel.services.downloaded(tunnel.client());

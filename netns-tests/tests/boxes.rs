@@ -60,7 +60,9 @@ fn a_kernel_believes_a_forged_reset_and_a_forged_end() {
                 fetch(topology, host, LIMIT)?.expect_code(code).with_context(|| format!("{segment:?}"))?;
             }
         }
-        ensure!(counted(topology, |stats| stats.forged)? == [0, 4], "{:?}", topology.link().stats()?);
+        // What an ended connection has under way may be counted as another by the next box.
+        let [out, inward] = counted(topology, |stats| stats.forged)?;
+        ensure!(out == 0 && inward >= 4, "{out} and {inward} were forged");
         Ok(())
     });
 }

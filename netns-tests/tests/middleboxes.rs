@@ -106,7 +106,7 @@ fn a_download_survives_a_nat_that_rebinds() {
     let nat = Middlebox::Nat { every: None, addresses: Vec::new() };
     tunnel_scenario("a_download_survives_a_nat_that_rebinds", line().with(nat), SIZE, |tunnel| {
         let before = remote_seen_by_server(tunnel)?;
-        tunnel.download_through(SIZE as u64 / 4, || tunnel.topology.link().rebind())?;
+        tunnel.download_through(|| tunnel.topology.link().rebind())?;
         let after = remote_seen_by_server(tunnel)?;
         ensure!(before != after, "the server still sees {before}");
         ensure!(

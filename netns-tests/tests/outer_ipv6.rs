@@ -18,7 +18,6 @@ use netns_tests::process::Process;
 use netns_tests::scenario::scenario;
 use netns_tests::services::{self, Services};
 use netns_tests::topology::{Setup, Topology};
-use netns_tests::transfer::{carrier, download_through, wait_for_carrier};
 use netns_tests::vpn::{PORT, Vpn};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -65,13 +64,13 @@ fn a_download_survives_the_death_of_its_carrier_over_ipv6() {
         remove_ipv4(topology)?;
         let _serve = vpn.serve(topology)?;
         vpn.up(topology, 0, "")?;
-        download_through(topology, &services, TARGET, || {
+        services.download_through(topology.client(), TARGET, LIMIT, || {
             let killed = topology.link().kill_newest_tcp_flow()?;
             ensure!(
                 killed.ends.iter().any(|end| end.ip() == SERVER_V6 && end.port() == PORT),
                 "{killed:?} is not the carrier"
             );
-            wait_for_carrier(topology, &vpn, "another carrier", |local, _| {
+            vpn.wait_for_carrier(topology.client(), "another carrier", |local, _| {
                 !killed.ends.iter().any(|end| end.to_string() == local)
             })?;
             Ok(())
@@ -169,11 +168,11 @@ fn expect_ordinary_packets(packets: &[String]) -> Result<()> {
 fn loses_ipv6_in_mid_download(topology: &Topology, services: &Services, vpn: &Vpn) -> Result<()> {
     let _serve = vpn.serve(topology)?;
     vpn.up(topology, 0, "")?;
-    let (_, remote) = carrier(topology, vpn)?.unwrap_or_default();
+    let (_, remote) = vpn.carrier(topology.client())?.unwrap_or_default();
     ensure!(remote == format!("[{SERVER_V6}]:{PORT}"), "the carrier goes to {remote}");
-    download_through(topology, services, TARGET, || {
+    services.download_through(topology.client(), TARGET, LIMIT, || {
         topology.router.ip(&format!("route add blackhole {SERVER_V6}"))?;
-        wait_for_carrier(topology, vpn, "a carrier over IPv4", |_, remote| {
+        vpn.wait_for_carrier(topology.client(), "a carrier over IPv4", |_, remote| {
             remote == format!("{SERVER}:{PORT}")
         })?;
         Ok(())

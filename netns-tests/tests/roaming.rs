@@ -13,7 +13,6 @@ use netns_tests::emulator::Profile;
 use netns_tests::scenario::scenario;
 use netns_tests::services::{self, Services};
 use netns_tests::topology::Setup;
-use netns_tests::transfer::{carrier, download_through, wait_for_carrier};
 use netns_tests::vpn::{PORT, Vpn};
 use netns_tests::wait;
 
@@ -31,15 +30,16 @@ fn a_download_survives_a_new_address_and_port_of_the_client() {
         let vpn = Vpn::prepare(topology)?;
         let _serve = vpn.serve(topology)?;
         vpn.up(topology, 0, "")?;
-        let (old, _) = carrier(topology, &vpn)?.unwrap_or_default();
-        download_through(topology, &services, TARGET, || {
+        let (old, _) = vpn.carrier(topology.client())?.unwrap_or_default();
+        services.download_through(topology.client(), TARGET, LIMIT, || {
             // Nobody has the old address any more, and the router asks for whoever has it.
             topology.router.ip(&format!("neighbour del {} dev client0", client(0)))?;
             topology.client().ip(&format!("address del {}/24 dev eth0", client(0)))?;
             topology.client().ip("address add 10.0.1.77/24 dev eth0")?;
             topology.client().ip(&format!("route add default via {}", client_gateway(0)))?;
             let moved = |local: &str, _: &str| local.starts_with("10.0.1.77:");
-            let (new, _) = wait_for_carrier(topology, &vpn, "a carrier from the new address", moved)?;
+            let (new, _) =
+                vpn.wait_for_carrier(topology.client(), "a carrier from the new address", moved)?;
             ensure!(port_of(&new) != port_of(&old), "the port is still that of {old}");
             Ok(())
         })?;
@@ -62,12 +62,12 @@ fn a_download_survives_a_new_ipv6_address_of_the_client() {
         vpn.write("client0/client.toml", &config)?;
         let _serve = vpn.serve(topology)?;
         vpn.up(topology, 0, "")?;
-        download_through(topology, &services, TARGET, || {
+        services.download_through(topology.client(), TARGET, LIMIT, || {
             // The kernel sends nothing from an IPv6 address that this host no longer has.
             topology.client().ip(&format!("address del {}/64 dev eth0", client_v6(0)))?;
             topology.client().ip("address add 2001:db8:1::77/64 dev eth0")?;
             let moved = |local: &str, _: &str| local.starts_with("[2001:db8:1::77]:");
-            wait_for_carrier(topology, &vpn, "a carrier from the new address", moved)?;
+            vpn.wait_for_carrier(topology.client(), "a carrier from the new address", moved)?;
             Ok(())
         })?;
         vpn.down(topology, 0)?.expect_code(0)?;
@@ -87,14 +87,14 @@ fn a_download_survives_the_loss_of_one_of_the_servers_addresses() {
         )?;
         let _serve = vpn.serve(topology)?;
         vpn.up(topology, 0, "")?;
-        download_through(topology, &services, TARGET, || {
+        services.download_through(topology.client(), TARGET, LIMIT, || {
             topology.server.set_sysctl("net/ipv4/conf/eth0/promote_secondaries", "1")?;
             topology.server.ip(&format!("address add {SECOND}/24 dev eth0"))?;
             topology.server.ip(&format!("address del {SERVER}/24 dev eth0"))?;
             topology.server.ip(&format!("route replace default via {ROUTER}"))?;
             topology.router.ip("neighbour flush dev server")?;
             let moved = |_: &str, remote: &str| remote == format!("{SECOND}:{PORT}");
-            wait_for_carrier(topology, &vpn, "a carrier to the second address", moved)?;
+            vpn.wait_for_carrier(topology.client(), "a carrier to the second address", moved)?;
             Ok(())
         })?;
         vpn.down(topology, 0)?.expect_code(0)?;
@@ -109,7 +109,7 @@ fn a_download_survives_an_uplink_that_goes_down_and_comes_back() {
         let vpn = Vpn::prepare(topology)?;
         let _serve = vpn.serve(topology)?;
         vpn.up(topology, 0, "")?;
-        download_through(topology, &services, TARGET, || {
+        services.download_through(topology.client(), TARGET, LIMIT, || {
             topology.client().ip("link set eth0 down")?;
             wait::until("the client to notice", LIMIT, || {
                 Ok((vpn.tunnel(topology.client())?["state"] == "recovering").then_some(()))

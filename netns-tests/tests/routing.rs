@@ -17,7 +17,6 @@ use netns_tests::node::Node;
 use netns_tests::scenario::scenario;
 use netns_tests::services::{self, Services};
 use netns_tests::topology::{Setup, Topology};
-use netns_tests::transfer::{carrier, download_through};
 use netns_tests::vpn::{PORT, PROGRAM, Vpn};
 use netns_tests::wait;
 use serde_json::Value;
@@ -58,7 +57,7 @@ fn a_carrier_that_the_user_routes_into_its_own_tunnel_is_no_storm() {
         let _serve = vpn.serve(topology)?;
         vpn.up(topology, 0, "--route 192.0.2.0/24")?;
         let client = topology.client();
-        download_through(topology, &services, TARGET, || {
+        services.download_through(topology.client(), TARGET, LIMIT, || {
             let before = Effort::of(client)?;
             client.ip(&format!("route add {SERVER} dev vpn0"))?;
             wait::until("the client to notice", LIMIT, || {
@@ -120,7 +119,7 @@ fn the_users_rules_and_the_tunnels_leave_each_other_alone() {
         client.ip("route add default via 10.1.1.1 table 101")?;
         let before = HostState::of(client)?;
         vpn.up(topology, 0, "--route 192.0.2.0/24")?;
-        let (local, _) = carrier(topology, &vpn)?.unwrap_or_default();
+        let (local, _) = vpn.carrier(topology.client())?.unwrap_or_default();
         ensure!(local.starts_with("10.1.1.2:"), "the carrier leaves from {local}");
         let captures = ["eth0", "eth1"].map(|interface| client.capture(interface, "icmp or tcp port 443"));
         services.download(client, TARGET, LIMIT)?;
