@@ -6,9 +6,9 @@
 mod background;
 mod resolve;
 mod runner;
+mod servers;
 mod status;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use ipnetwork::IpNetwork;
 
 use self::background::Voice;
 use self::runner::Runner;
+use self::servers::Servers;
 use crate::carrier::Mode;
 use crate::config::{ClientConfig, ClientDns, Congestion};
 use crate::control::{InstanceName, Paths, State, Tunnel};
@@ -92,9 +93,9 @@ async fn tunnel(options: &UpOptions, instance: &mut Instance, voice: &mut Voice)
     voice
         .say(&format!("connecting to {}", config.server))
         .map_err(|error| Failure::of_system("cannot go on in the background", &error))?;
-    let Some(remotes) = resolve(&client, config, instance).await? else { return stopped(options) };
+    let Some(servers) = resolve(&client, config, instance).await? else { return stopped(options) };
     let tun = instance.create_tun(config.tunnel.interface.as_str()).await?;
-    let mut runner = Runner::open(client, tun, remotes, number)
+    let mut runner = Runner::open(client, tun, servers, number)
         .map_err(|error| Failure::of_system("cannot open raw sockets", &error))?;
     let Some(addresses) = connect(&mut runner, config, instance).await? else { return stopped(options) };
     let plan = plan(config, &runner.tun, addresses, number);
@@ -117,12 +118,12 @@ fn stopped(options: &UpOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The server's addresses; `None` if told to end before they were known.
+/// The servers' addresses; `None` if told to end before they were known.
 async fn resolve(
     client: &Client,
     config: &ClientConfig,
     instance: &mut Instance,
-) -> Result<Option<Vec<SocketAddr>>, Failure> {
+) -> Result<Option<Servers>, Failure> {
     let mut found = pin!(resolve::resolve(&config.server));
     loop {
         tokio::select! {
@@ -314,7 +315,7 @@ fn ended(ending: Ending) -> Failure {
 }
 
 fn unreachable(runner: &Runner) -> Failure {
-    let remotes: Vec<_> = runner.remotes.iter().map(ToString::to_string).collect();
+    let remotes: Vec<_> = runner.servers.addresses().iter().map(ToString::to_string).collect();
     let remotes = remotes.join(", ");
     let message = match runner.client.reach() {
         Reach::PresharedKeyDiffers => return ended(Ending::PresharedKeyDiffers),

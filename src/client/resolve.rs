@@ -6,28 +6,26 @@ use std::vec;
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::servers::Servers;
 use crate::config::{Endpoint, Endpoints, Host};
 use crate::failure::{ExitCode, Failure};
 
-/// The addresses of all of `servers`, in their order and each once. A name without any is passed over if another has one.
-pub(super) async fn resolve(servers: &Endpoints) -> Result<Vec<SocketAddr>, Failure> {
+/// The addresses of all of `servers`, in their order. A name without any is passed over if another has one.
+pub(super) async fn resolve(servers: &Endpoints) -> Result<Servers, Failure> {
     // All of them are asked before the first is waited for.
     let asked: Vec<_> = servers.iter().map(Asked::start).collect();
-    let (mut addresses, mut failure) = (Vec::new(), None);
+    let (mut addresses, mut failures) = (Vec::new(), Vec::new());
     for asked in asked {
         match asked.finish().await {
-            Ok(found) => found.into_iter().for_each(|address| {
-                if !addresses.contains(&address) {
-                    addresses.push(address);
-                }
-            }),
-            Err(why) => failure = Some(why),
+            Ok(found) => addresses.push(found),
+            Err(why) => failures.push(why),
         }
     }
-    match failure {
-        Some(why) if addresses.is_empty() => Err(why),
-        _ => Ok(addresses),
+    if addresses.is_empty() {
+        return Err(failures.swap_remove(0));
     }
+    failures.iter().for_each(|why| tracing::info!(%why, "passed over"));
+    Ok(Servers::new(addresses))
 }
 
 /// A server whose addresses are known, or will be.
@@ -82,7 +80,7 @@ mod tests {
         let servers =
             r#"["[2001:db8::9]:443", "127.0.0.1:80", "localhost:80", "[2001:db8::9]:443", "192.0.2.9:1"]"#;
         let servers: Endpoints = serde_json::from_str(servers).unwrap();
-        let mut found = resolve(&servers).await.unwrap();
+        let mut found = resolve(&servers).await.unwrap().addresses();
         // What else a host calls localhost is its own affair.
         found.retain(|address| *address != "[::1]:80".parse().unwrap());
         let found: Vec<_> = found.iter().map(ToString::to_string).collect();

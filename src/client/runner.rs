@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::servers::Servers;
 use crate::crypto::Timestamp;
 use crate::io::{
     self as shell, Family, Poller, PortFilter, PortGuard, Readiness, SendStats, TUN_MTU, Timer, TunDevice,
@@ -24,9 +25,9 @@ pub(crate) struct Runner {
     poller: Poller,
     timer: Timer,
     guards: Vec<Guard>,
-    /// The server's addresses.
-    pub(crate) remotes: Vec<SocketAddr>,
-    dials: usize,
+    pub(super) servers: Servers,
+    /// The carrier does not answer.
+    in_outage: bool,
     mark: u32,
     ready: Vec<Readiness>,
     buffer: Vec<u8>,
@@ -41,14 +42,14 @@ struct Guard {
 }
 
 impl Runner {
-    /// Opens the sockets; `remotes` are the server's addresses, tried in turn.
+    /// Opens the sockets, for carriers to `servers`.
     pub(crate) fn open(
         client: Client,
         tun: TunDevice,
-        remotes: Vec<SocketAddr>,
+        servers: Servers,
         mark: u32,
     ) -> io::Result<Self> {
-        let families = Family::all_of(&remotes);
+        let families = Family::all_of(&servers.addresses());
         let wire = Wire::open(&families, &PortFilter::default(), Some(mark))?;
         let (poller, timer) = (Poller::new()?, Timer::new()?);
         wire.watch(&poller, WIRE)?;
@@ -61,8 +62,8 @@ impl Runner {
             poller,
             timer,
             guards: Vec::new(),
-            remotes,
-            dials: 0,
+            servers,
+            in_outage: false,
             mark,
             ready: Vec::new(),
             buffer: vec![0; usize::from(TUN_MTU)],
@@ -97,7 +98,10 @@ impl Runner {
                 | ClientEvent::Suspect
                 | ClientEvent::Recovered
                 | ClientEvent::Restarted
-                | ClientEvent::Ended(_) => events.push(event),
+                | ClientEvent::Ended(_) => {
+                    self.choose_server(&event, now);
+                    events.push(event);
+                }
             }
         }
         self.release_guards(now);
@@ -147,9 +151,26 @@ impl Runner {
         Ok(())
     }
 
+    /// Keeps to the server that carries the session, until an outage has cost all flows.
+    fn choose_server(&mut self, event: &ClientEvent, now: Instant) {
+        match event {
+            ClientEvent::Up { .. } | ClientEvent::Recovered => {
+                self.in_outage = false;
+                if let Some(carrier) = self.client.status(now).carriers.first() {
+                    self.servers.on_carried_by(carrier.remote);
+                }
+            }
+            ClientEvent::Suspect => self.in_outage = true,
+            ClientEvent::Restarted if self.in_outage => self.servers.on_given_up(),
+            ClientEvent::Restarted
+            | ClientEvent::Dial
+            | ClientEvent::Retired(_)
+            | ClientEvent::Ended(_) => {}
+        }
+    }
+
     fn dial(&mut self, now: Instant) {
-        let remote = self.remotes[self.dials % self.remotes.len()];
-        self.dials += 1;
+        let Some(remote) = self.servers.next() else { return self.client.dial_failed(now) };
         match self.reserve(remote) {
             Ok(local) => self.client.dial(local, remote, Timestamp::from_unix(shell::wall()), now),
             Err(error) => {

@@ -21,9 +21,9 @@ pub(crate) struct Dial {
     message1: Vec<u8>,
     next_message1: Option<Instant>,
     repeats: u32,
-    /// The last message 2 that opened under no key of ours.
-    unopened: Vec<u8>,
-    differs: bool,
+    /// How many of our message 1s were answered by something that opens under no key of ours, and the number of the last.
+    unopened: u32,
+    last_unopened: u32,
     started: Instant,
     asked: Option<Instant>,
     deadline: Instant,
@@ -41,7 +41,7 @@ pub enum Reach {
     SynReset,
     /// The SYN was answered, message 1 was not: another server, or another `server_key`.
     SynAcked,
-    /// Message 2 came more than once and opened under no pre-shared key of ours.
+    /// Several of our messages were answered, and no message 2 opened under no pre-shared key of ours.
     PresharedKeyDiffers,
 }
 
@@ -75,8 +75,8 @@ impl Dial {
             message1,
             next_message1: None,
             repeats: 0,
-            unopened: Vec::new(),
-            differs: false,
+            unopened: 0,
+            last_unopened: 0,
             started: now,
             asked: None,
             deadline: now + lifetime,
@@ -96,7 +96,7 @@ impl Dial {
     }
 
     pub(crate) fn reach(&self) -> Reach {
-        if self.differs {
+        if self.unopened >= UNOPENED {
             Reach::PresharedKeyDiffers
         } else if self.connection.may_send() {
             Reach::SynAcked
@@ -133,11 +133,11 @@ impl Dial {
             }
             Ok((message, None)) => Progress::Answered(message),
             Err(error) => {
-                // One that was damaged on its way looks the same, but does not come again the same, as the server's
-                // repeats do. Still a forger may do so: only a suspicion, told if nothing better comes.
-                if error == HandshakeError::PresharedKeyDiffers {
-                    self.differs |= self.unopened == payload;
-                    self.unopened = payload.to_vec();
+                // One that was damaged on its way looks the same, as do its duplicates; the answers to several of our messages
+                // do not. Still a forger may make them: only a suspicion, told if nothing better comes.
+                if error == HandshakeError::PresharedKeyDiffers && self.last_unopened != self.repeats {
+                    self.last_unopened = self.repeats;
+                    self.unopened += 1;
                 }
                 Progress::Rejected
             }
@@ -172,6 +172,9 @@ impl Dial {
         due.into_iter().flatten().fold(self.deadline, Instant::min)
     }
 }
+
+/// Our choice: what is damaged on its way is damaged in a few of a hundred packets, and seldom twice in one dial.
+const UNOPENED: u32 = 2;
 
 /// Our choice: above the round trip of any path worth using.
 const FIRST_REPEAT: Duration = Duration::from_millis(500);
