@@ -13,11 +13,10 @@ require_root() {
     [ "$(id -u)" = 0 ] || fail "needs root for network namespaces: run sudo scripts/$(basename "$0")"
 }
 
-# The program or file to look for, and the Debian package it comes from.
+# The program or file to look for, and the Debian package it comes from. scripts/test adds more.
 PACKAGES="
     ip:iproute2 nft:nftables ethtool:ethtool ping:iputils-ping tcpdump:tcpdump
     curl:curl dig:bind9-dnsutils iperf3:iperf3 nginx:nginx dnsmasq:dnsmasq-base
-    conntrack:conntrack ssh:openssh-client sshd:openssh-server traceroute:traceroute
     cc:gcc /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates
 "
 
@@ -41,9 +40,9 @@ install_without_starting() (
     policy=/usr/sbin/policy-rc.d
     log="$(mktemp)"
     if [ -e $policy ]; then
-        trap 'rm -f "$log"' EXIT
+        trap 'disable_services "$@"; rm -f "$log"' EXIT
     else
-        trap 'rm -f "$log" "$policy"' EXIT
+        trap 'disable_services "$@"; rm -f "$log" "$policy"' EXIT
         printf '#!/bin/sh\nexit 101\n' > $policy
         chmod +x $policy
     fi
@@ -52,13 +51,18 @@ install_without_starting() (
         tail -20 "$log" >&2
         return 1
     fi
+)
+
+# Of these packages, just installed: what they would run from now on, or at the next boot.
+disable_services() {
     local entry
-    for entry in nginx:nginx openssh-server:ssh openssh-server:ssh.socket; do
+    command -v systemctl > /dev/null || return 0
+    for entry in nginx:nginx openssh-server:ssh.service openssh-server:ssh.socket openvpn:openvpn; do
         case " $* " in
-            *" ${entry%%:*} "*) ! command -v systemctl > /dev/null || systemctl --quiet disable "${entry#*:}" 2> /dev/null || true ;;
+            *" ${entry%%:*} "*) systemctl --quiet --now disable "${entry#*:}" > /dev/null 2>&1 || true ;;
         esac
     done
-)
+}
 
 # Runs a command as who called sudo, with that user's home and cargo; as root if there was no sudo.
 as_user() {
@@ -76,6 +80,7 @@ as_user() {
 require_rust() {
     local user="${SUDO_USER:-root}" wanted found
     wanted="$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml | head -1)"
+    command -v cc > /dev/null || fail "a C compiler is missing: apt install gcc libc6-dev"
     as_user sh -c 'command -v cargo' > /dev/null 2>&1 || fail "$user has no cargo: install Rust $wanted or later (https://rustup.rs)"
     found="$(as_user rustc --version | cut -d' ' -f2)"
     [ "$(printf '%s\n' "$wanted" "${found%%-*}" | sort -V | head -1)" = "$wanted" ] \
@@ -86,15 +91,27 @@ require_component() {
     as_user cargo "$1" --version > /dev/null 2>&1 || fail "cargo $1 is missing: rustup component add $2"
 }
 
+# Builds by a cargo command and prints the path of each program of a kind: "test" is a file in tests/.
+executables() {
+    local kind="$1" messages
+    shift
+    messages="$(as_user "$@" --quiet --no-run --message-format=json-render-diagnostics)" || return
+    sed -n '/"kind":\["'"$kind"'"\]/s/.*"executable":"\([^"]*\)".*/\1/p' <<< "$messages" | sort -u
+}
+
 # The release build of the programs; of vpn only if VPN_BIN does not name one to use instead.
 build_release() {
     [ -n "${VPN_BIN:-}" ] || as_user cargo build --release --quiet -p vpn --bins
     [ $# = 0 ] || as_user cargo build --release --quiet -p netns-tests "$@"
 }
 
+find_target() {
+    TARGET="$(as_user cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
+}
+
 prepare() {
     require_root
     install_missing_packages
     require_rust
-    TARGET="$(as_user cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')"
+    find_target
 }
