@@ -185,9 +185,21 @@ impl Node {
     /// # Errors
     /// If tcpdump does not start.
     pub fn capture(&self, interface: &str, filter: &str) -> Result<Capture> {
+        self.start_capture(interface, filter, SNAP_LENGTH)
+    }
+
+    /// The same with nothing of the packets but their headers, whatever they are: cheap enough to run beside everything.
+    ///
+    /// # Errors
+    /// As [`Self::capture`].
+    pub fn capture_headers(&self, interface: &str) -> Result<Capture> {
+        self.start_capture(interface, "", HEADERS_LENGTH)
+    }
+
+    fn start_capture(&self, interface: &str, filter: &str, length: u32) -> Result<Capture> {
         let file = self.logs.next(&self.role, interface).with_extension("pcap");
         let options =
-            format!("-i {interface} -n -s {SNAP_LENGTH} -B {CAPTURE_BUFFER} -U --immediate-mode -Z root -w");
+            format!("-i {interface} -n -s {length} -B {CAPTURE_BUFFER} -U --immediate-mode -Z root -w");
         let program = self.program("tcpdump")?.words(&options).arg(&file);
         let mut process = if filter.is_empty() { program } else { program.arg(filter) }.start()?;
         process.wait_for_text("listening on", START_LIMIT)?;
@@ -245,6 +257,9 @@ const RESOLV_CONF: &str = "nameserver 127.0.0.1\n";
 
 /// Whole packets of an ordinary link.
 const SNAP_LENGTH: u32 = 1600;
+
+/// Ethernet, IPv6 and TCP with all options.
+const HEADERS_LENGTH: u32 = 128;
 
 /// KiB: a second of a fast link.
 const CAPTURE_BUFFER: u32 = 16_384;

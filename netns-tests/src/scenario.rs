@@ -50,7 +50,7 @@ fn message_of(panic: &(dyn Any + Send)) -> &str {
 }
 
 fn capture(topology: &Topology) -> Result<Vec<crate::node::Capture>> {
-    (0..topology.clients.len()).map(|n| topology.router.capture(&format!("client{n}"), "")).collect()
+    (0..topology.clients.len()).map(|n| topology.router.capture_headers(&format!("client{n}"))).collect()
 }
 
 /// Copies the logs and captures to where they outlive the run, and says where that is.

@@ -148,11 +148,11 @@ impl Report {
         self.rows.iter().map(|(system, _)| *system).collect()
     }
 
-    /// A system's median in a column.
+    /// A system's median in a column, with how many of its runs failed.
     pub(crate) fn median_cell(&self, system: System, column: usize) -> String {
         let runs = self.rows.iter().find(|(of, _)| *of == system).map_or(&[][..], |(_, runs)| runs);
         match self.values(runs, column).median() {
-            Some(median) => self.columns[column].show(median),
+            Some(median) => self.columns[column].show(median) + &failures(runs),
             None if !runs.is_empty() && runs.iter().all(Result::is_err) => "failed".to_owned(),
             None => "–".to_owned(),
         }
@@ -170,7 +170,7 @@ impl Report {
     fn cell(&self, runs: &[Result<Vec<f64>>], column: usize, room: usize) -> String {
         match runs.iter().find_map(|run| run.as_ref().err()) {
             Some(error) if runs.iter().all(Result::is_err) => format!("failed{}", brief(error, room)),
-            _ => self.columns[column].cell(&self.values(runs, column)),
+            _ => self.columns[column].cell(&self.values(runs, column)) + &failures(runs),
         }
     }
 
@@ -241,6 +241,14 @@ fn show_progress(text: &str) {
 /// Says on standard error what failed: the table has no room for it.
 fn told(system: System, outcome: Result<Vec<f64>>) -> Result<Vec<f64>> {
     outcome.inspect_err(|error| eprintln!("bench: {system}: {error:#}"))
+}
+
+/// " (1 of 2 failed)", if some did.
+fn failures(runs: &[Result<Vec<f64>>]) -> String {
+    match runs.iter().filter(|run| run.is_err()).count() {
+        0 => String::new(),
+        failed => format!(" ({failed} of {} failed)", runs.len()),
+    }
 }
 
 /// ": REASON" as far as there is room for it.
@@ -318,12 +326,13 @@ mod tests {
     }
 
     #[test]
-    fn shows_a_failure_only_where_nothing_was_measured() {
+    fn shows_failures_beside_what_was_measured() {
         let mut runs = [false, true].into_iter();
         let report = Report::measure(columns(), &[System::Vpn], 2, |_| {
             if runs.next().unwrap() { Ok(vec![5.0, 1.0]) } else { bail!("no answer") }
         });
-        assert_eq!(report.cell(&report.rows[0].1, 0, 20), "5.0");
+        assert_eq!(report.cell(&report.rows[0].1, 0, 20), "5.0 (1 of 2 failed)");
+        assert_eq!(report.median_cell(System::Vpn, 0), "5.0 (1 of 2 failed)");
         let report = Report::measure(columns(), &[System::Vpn], 2, |_| bail!("no answer from it"));
         assert_eq!(report.cell(&report.rows[0].1, 0, 9), "failed: no answer…");
         assert_eq!(report.cell(&report.rows[0].1, 1, 0), "failed");
