@@ -170,7 +170,7 @@ impl Runner {
     }
 
     fn dial(&mut self, now: Instant) {
-        let Some(remote) = self.servers.next() else { return self.client.dial_failed(now) };
+        let Some(remote) = self.servers.next_address() else { return self.client.dial_failed(now) };
         match self.reserve(remote) {
             Ok(local) => self.client.dial(local, remote, Timestamp::from_unix(shell::wall()), now),
             Err(error) => {

@@ -42,7 +42,7 @@ impl Servers {
     }
 
     /// Where the next carrier goes, in turn; `None` if no address is known at all.
-    pub(super) fn next(&mut self) -> Option<SocketAddr> {
+    pub(super) fn next_address(&mut self) -> Option<SocketAddr> {
         let may_be_asked = |known: &&Address| self.in_use.is_none_or(|server| server == known.server);
         let candidates: Vec<&Address> = self.addresses.iter().filter(may_be_asked).collect();
         let address = candidates.get(self.turns.checked_rem(candidates.len())?)?.address;
@@ -71,7 +71,7 @@ mod tests {
 
     /// The next `count`, by the last digit of their ports.
     fn turns(servers: &mut Servers, count: usize) -> Vec<u16> {
-        (0..count).map(|_| servers.next().unwrap().port() % 10).collect()
+        (0..count).map(|_| servers.next_address().unwrap().port() % 10).collect()
     }
 
     /// One with two addresses, and another.
@@ -108,6 +108,6 @@ mod tests {
 
     #[test]
     fn has_nowhere_to_go_without_addresses() {
-        assert_eq!(Servers::new(vec![vec![]]).next(), None);
+        assert_eq!(Servers::new(vec![vec![]]).next_address(), None);
     }
 }

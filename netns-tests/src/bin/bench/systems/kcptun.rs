@@ -38,7 +38,7 @@ pub(crate) fn start(topology: &Topology, target: SocketAddr, line: Line, fec: bo
 
 /// What the line and its queue hold, and a quarter more: with less it waits for its repeats on a line that loses packets, with
 /// more it repeats what only waits in the queue. It has one window for all lines, so this also fills the queue of those without
-/// loss; half of it there halves the wait of others and costs a fifth of the rate.
+/// loss, where new connections wait for it.
 fn window(line: Line) -> u32 {
     let packets = line.held_bytes() * 1.25 / f64::from(MTU);
     #[expect(clippy::cast_possible_truncation, reason = "saturates")]
