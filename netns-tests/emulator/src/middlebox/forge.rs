@@ -24,7 +24,7 @@ pub(crate) struct Forge {
 struct Watched {
     packets: u64,
     /// For each direction, the sequence number that its receiver expects next: behind all that went there, or, if nothing has,
-    /// what the receiver has acknowledged.
+    /// what the receiver has acknowledged; `None` as long as neither is known.
     next: [Option<u32>; 2],
     /// For each direction, the last window advertised there.
     window: [u16; 2],
@@ -101,12 +101,14 @@ impl Watched {
     ) -> Option<Vec<u8>> {
         let (source, destination) =
             if seen == direction { ends? } else { ends.map(|(source, destination)| (destination, source))? };
-        let (flags, window) = match segment {
-            Segment::Reset => (RST | ACK, 0),
-            Segment::Fin => (FIN | ACK, self.window[direction.index()]),
+        let (flag, window) = match segment {
+            Segment::Reset => (RST, 0),
+            Segment::Fin => (FIN, self.window[direction.index()]),
         };
-        let seq = self.next[direction.index()]?;
-        let ack = self.next[direction.reverse().index()]?;
+        // To a SYN the other end has said nothing yet: its number is zero, as in the reset of a closed port.
+        let seq = self.next[direction.index()].unwrap_or(0);
+        let acknowledged = self.next[direction.reverse().index()];
+        let (flags, ack) = acknowledged.map_or((flag, 0), |ack| (flag | ACK, ack));
         Bare { source, destination, seq, ack, flags, window }.packet()
     }
 }
@@ -115,7 +117,7 @@ impl Watched {
 mod tests {
     use super::*;
     use crate::ip::Layer;
-    use crate::testing::{ENDS, Rig, Tcp, ends, handshake, has_valid_checksums, udp};
+    use crate::testing::{ENDS, Rig, Tcp, address, ends, handshake, has_valid_checksums, udp};
     use crate::{End, Line, Middlebox, Profile};
 
     fn rig(segment: Segment, towards: Towards, after: u64, every: Option<u64>) -> Rig {
@@ -182,6 +184,26 @@ mod tests {
                 }
                 assert_eq!(Direction::BOTH.map(|direction| rig.stats(direction).forged), [1, 1]);
             }
+        }
+    }
+
+    #[test]
+    fn a_syn_is_answered_with_its_number_acknowledged() {
+        for (client, server) in ENDS {
+            let mut rig = rig(Segment::Reset, Towards::Both, 1, None);
+            let (direction, syn) = talk(client, server).remove(0);
+            let out = rig.pass(direction, &syn);
+            let [to_server, to_client] = Direction::BOTH.map(|to| {
+                let forged = out.iter().find(|(direction, packet)| *direction == to && *packet != syn);
+                forged.map(|(_, packet)| packet).unwrap()
+            });
+            assert_eq!(out.len(), 3, "the SYN passes");
+            assert_eq!((ends(to_server), ends(to_client)), (ends(&syn), (address(server), address(client))));
+            assert!(has_valid_checksums(to_server) && has_valid_checksums(to_client));
+            let segment = parse(to_client);
+            assert_eq!((segment.seq, segment.ack, segment.flags), (0, 1001, RST | ACK));
+            let segment = parse(to_server);
+            assert_eq!((segment.seq, segment.ack, segment.flags), (1001, 0, RST), "nothing to acknowledge");
         }
     }
 

@@ -57,7 +57,8 @@ pub enum Middlebox {
     /// Drops TCP segments that lie outside of what the ends have advertised, in the bounds of `nf_conntrack_tcp_be_liberal=0`.
     /// A flow whose SYN it has not seen passes unchecked.
     RequireWindow,
-    /// Sends forged segments into TCP flows, with the sequence numbers that the receiver expects next.
+    /// Sends forged segments into TCP flows, with the sequence numbers that the receiver expects next. In answer to a SYN, which
+    /// shows none of the other end's, that is the reset of a closed port: sequence number zero, the SYN acknowledged.
     Forge {
         /// What to send.
         segment: Segment,
@@ -128,9 +129,9 @@ trait Station: Debug + Send {
 /// What a box forges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Segment {
-    /// RST and ACK.
+    /// RST, and ACK if there is anything to acknowledge.
     Reset,
-    /// FIN and ACK.
+    /// FIN, and ACK if there is anything to acknowledge.
     Fin,
 }
 
