@@ -51,9 +51,7 @@ impl Emulator {
         lane.stats.received += 1;
         lane.stats.received_bytes += self.layer.wire_bytes(bytes) as u64;
         let frame = Frame { bytes: self.pool.copy(bytes), is_forged: false };
-        if lane.is_dark(now) {
-            lane.drop(frame, Cause::Blackout, &mut self.pool);
-        } else if self.place.is_first_for(direction) {
+        if self.place.is_first_for(direction) {
             self.pass_boxes(direction, frame, now);
         } else {
             lane.enqueue(frame, now, &mut self.pool);
@@ -94,7 +92,8 @@ impl Emulator {
         self.lanes[direction.index()].profile()
     }
 
-    /// Begins or ends a blackout of one direction: everything that arrives meanwhile is dropped.
+    /// Begins or ends a blackout of one direction: everything that would begin its way over the lane meanwhile is dropped, also
+    /// what a box has made up. Boxes in front of the lane see it all the same.
     pub fn set_blackout(&mut self, direction: Direction, blackout: bool) {
         self.lanes[direction.index()].blackout = blackout;
     }
@@ -240,6 +239,34 @@ mod tests {
             }
             assert_eq!(rig.stats(Direction::Out).udp, out, "{place:?}");
             assert_eq!(rig.stats(Direction::In).udp, inward, "{place:?}");
+        }
+    }
+
+    #[test]
+    fn boxes_see_what_a_blackout_drops_only_in_front_of_it() {
+        for (place, udp_dropped) in [(End::Router, [0, 1]), (End::Client, [1, 0])] {
+            let mut rig = Rig::new(Line::new(Profile::CLEAR).with(Middlebox::DropUdp).at(place));
+            for (direction, dropped) in Direction::BOTH.into_iter().zip(udp_dropped) {
+                rig.emulator.set_blackout(direction, true);
+                assert!(rig.pass(direction, &udp(CLIENT, SERVER, 60)).is_empty());
+                assert!(rig.pass(direction, &Tcp::new(direction, ACK).packet()).is_empty());
+                let stats = rig.stats(direction);
+                assert_eq!((stats.udp, stats.blackout), (dropped, 2 - dropped), "{place:?}, {direction:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_box_makes_up_does_not_cross_a_blackout() {
+        let polite = Middlebox::Mtu { size: 50, icmp: true };
+        for (place, sent) in [(End::Router, Direction::Out), (End::Client, Direction::In)] {
+            let mut rig = Rig::new(Line::new(Profile::CLEAR).with(polite.clone()).at(place));
+            rig.emulator.set_blackout(sent.reverse(), true);
+            assert!(rig.pass(sent, &udp(CLIENT, SERVER, 60)).is_empty(), "{place:?}");
+            let stats = rig.stats(sent.reverse());
+            assert_eq!((stats.forged, stats.blackout), (1, 1), "{place:?}");
+            rig.emulator.set_blackout(sent.reverse(), false);
+            assert_eq!(rig.pass(sent, &udp(CLIENT, SERVER, 60)).len(), 1, "{place:?}");
         }
     }
 

@@ -67,14 +67,18 @@ impl Lane {
         self.slow.insert(flow, SlowFlow { extra, last_due });
     }
 
-    /// Whether nothing that arrives gets through.
-    pub(crate) fn is_dark(&self, now: Instant) -> bool {
+    /// Whether nothing that begins its way gets through.
+    fn is_dark(&self, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.since);
         self.blackout || self.profile.blackouts.is_some_and(|blackouts| blackouts.covers(elapsed))
     }
 
     /// Takes a frame that begins its way.
     pub(crate) fn enqueue(&mut self, frame: Frame, now: Instant, pool: &mut Pool) {
+        if self.is_dark(now) {
+            self.drop(frame, Cause::Blackout, pool);
+            return;
+        }
         let outcome = match self.departure(self.layer.wire_bytes(&frame.bytes), now) {
             None => Err(Cause::QueueFull),
             Some(_) if self.dice.is_lost(&self.profile.loss, &mut self.random) => Err(Cause::Lost),
