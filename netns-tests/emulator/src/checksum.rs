@@ -52,6 +52,13 @@ pub(crate) fn kind(frame: &[u8], header: &IpHeader, at: usize) -> Kind {
     if checksum(packet, pseudo) == 0 { Kind::Full } else { Kind::Partial }
 }
 
+/// Whether the checksum field at `at` of a TCP or ICMPv6 packet is right, or partial and so left for an offload to complete.
+pub(crate) fn is_right(frame: &[u8], header: &IpHeader, at: usize) -> bool {
+    let pseudo = pseudo_header(frame, header);
+    let packet = frame.get(header.transport..header.end).unwrap_or_default();
+    u16_at(frame, at).is_some_and(|field| u32::from(field) == pseudo) || checksum(packet, pseudo) == 0
+}
+
 /// Accounts for a change of `old` into `new`, at an even offset, in the checksum field at `at`.
 pub(crate) fn update(frame: &mut [u8], at: usize, kind: Kind, old: &[u8], new: &[u8]) {
     let Some(field) = u16_at(frame, at) else {

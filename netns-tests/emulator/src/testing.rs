@@ -107,6 +107,24 @@ impl Tcp {
     }
 }
 
+/// A segment with a bit flipped on the way: its checksum is wrong.
+pub(crate) fn damaged(segment: &Tcp) -> Vec<u8> {
+    let mut packet = segment.packet();
+    let last = packet.len() - 1;
+    packet[last] ^= 1;
+    assert!(!has_valid_checksums(&packet));
+    packet
+}
+
+/// A segment whose checksum is left to the network card: the field holds the sum of the pseudo-header.
+pub(crate) fn offloaded(segment: &Tcp) -> Vec<u8> {
+    let mut packet = segment.packet();
+    let at = transport_checksum_at(&packet);
+    let pseudo = pseudo_header(&packet, &Layer::Ip.parse(&packet).unwrap());
+    packet[at..at + 2].copy_from_slice(&u16::try_from(pseudo).unwrap().to_be_bytes());
+    packet
+}
+
 /// An ICMP message, of IPv4 or of IPv6.
 pub(crate) fn icmp(source: IpAddr, destination: IpAddr, kind: u8, quoted: &[u8]) -> Vec<u8> {
     let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];

@@ -54,7 +54,7 @@ impl Forge {
 impl Station for Forge {
     fn handle(&mut self, packet: &mut Packet<'_>) -> Result<(), Cause> {
         let flow = packet.flow().filter(|flow| flow.protocol == TCP && !packet.is_forged());
-        let (Some(flow), Some(segment)) = (flow, packet.tcp()) else {
+        let (Some(flow), Some(segment)) = (flow, packet.intact_tcp()) else {
             return Ok(());
         };
         let watched = self.flows.entry(flow, Watched::default);
@@ -117,7 +117,7 @@ impl Watched {
 mod tests {
     use super::*;
     use crate::ip::Layer;
-    use crate::testing::{ENDS, Rig, Tcp, address, ends, handshake, has_valid_checksums, udp};
+    use crate::testing::{ENDS, Rig, Tcp, address, damaged, ends, handshake, has_valid_checksums, udp};
     use crate::{End, Line, Middlebox, Profile};
 
     fn rig(segment: Segment, towards: Towards, after: u64, every: Option<u64>) -> Rig {
@@ -228,6 +228,28 @@ mod tests {
         assert_eq!((fin.seq, fin.ack, fin.flags, fin.window), (5301, 1201, FIN | ACK, 77));
         assert_eq!(rig.stats(Direction::In).forged, 4);
         assert_eq!(rig.stats(Direction::Out).forged, 0);
+    }
+
+    #[test]
+    fn a_damaged_segment_is_not_counted_and_its_numbers_are_not_believed() {
+        let mut rig = rig(Segment::Reset, Towards::Both, 6, None);
+        let [(client, server), _] = ENDS;
+        let mut talk = talk(client, server);
+        let (direction, last) = talk.pop().unwrap();
+        for (direction, packet) in talk {
+            assert!(rig.passes(direction, &packet));
+        }
+        for direction in Direction::BOTH {
+            let damaged = damaged(&Tcp::new(direction, ACK).at(9000, 9000).payload(100));
+            assert!(rig.passes(direction, &damaged));
+        }
+        let out = rig.pass(direction, &last);
+        let forged: Vec<_> = out.iter().filter(|(_, packet)| *packet != last).collect();
+        assert_eq!(forged.len(), 2);
+        for (direction, packet) in forged {
+            let (seq, ack) = if *direction == Direction::Out { (1201, 5301) } else { (5301, 1201) };
+            assert_eq!((parse(packet).seq, parse(packet).ack), (seq, ack));
+        }
     }
 
     #[test]

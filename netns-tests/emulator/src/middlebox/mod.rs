@@ -55,10 +55,11 @@ pub enum Middlebox {
     /// drops what is invalid.
     RequireHandshake,
     /// Drops TCP segments that lie outside of what the ends have advertised, in the bounds of `nf_conntrack_tcp_be_liberal=0`.
-    /// A flow whose SYN it has not seen passes unchecked.
+    /// A flow whose SYN it has not seen passes unchecked, and so does, unlike there, a segment with a wrong checksum.
     RequireWindow,
     /// Sends forged segments into TCP flows, with the sequence numbers that the receiver expects next. In answer to a SYN, which
     /// shows none of the other end's, that is the reset of a closed port: sequence number zero, the SYN acknowledged.
+    /// Segments with a wrong checksum do not count.
     Forge {
         /// What to send.
         segment: Segment,

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::craft;
+use crate::checksum::is_right;
+use crate::craft::{self, TCP_CHECKSUM};
 use crate::frame::Frame;
 use crate::ip::{Flow, IpHeader, Layer};
 use crate::line::Direction;
@@ -45,6 +46,13 @@ impl<'a> Packet<'a> {
 
     pub(crate) fn tcp(&self) -> Option<TcpHeader> {
         TcpHeader::parse(&self.frame.bytes, &self.header)
+    }
+
+    /// The TCP segment, if the line has not damaged it: no box may learn from numbers that nobody sent.
+    pub(crate) fn intact_tcp(&self) -> Option<TcpHeader> {
+        let segment = self.tcp()?;
+        let field = self.header.transport + TCP_CHECKSUM;
+        is_right(&self.frame.bytes, &self.header, field).then_some(segment)
     }
 
     /// Bytes of the IP packet.

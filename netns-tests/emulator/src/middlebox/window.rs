@@ -9,7 +9,8 @@
 //!
 //! What is too *old* (data that was acknowledged long ago, a very late acknowledgement) passes and changes nothing. The window in a
 //! SYN or SYN-ACK is not scaled, so until the server's next segment the client may send 64 KiB only. A SYN passes always; a
-//! SYN-ACK that answers it begins the connection anew, also on a 5-tuple that is known.
+//! SYN-ACK that answers it begins the connection anew, also on a 5-tuple that is known. A segment with a wrong checksum passes and
+//! changes nothing: what to think of it is left to its receiver.
 
 use crate::ip::{Flow, TCP};
 use crate::line::Direction;
@@ -34,7 +35,7 @@ impl RequireWindow {
 impl Station for RequireWindow {
     fn handle(&mut self, packet: &mut Packet<'_>) -> Result<(), Cause> {
         let flow = packet.flow().filter(|flow| flow.protocol == TCP);
-        let (Some(flow), Some(segment)) = (flow, packet.tcp()) else {
+        let (Some(flow), Some(segment)) = (flow, packet.intact_tcp()) else {
             return Ok(());
         };
         let connection = self.connections.entry(flow, Connection::default);
@@ -189,7 +190,7 @@ const LEAST_ACK_WINDOW: u32 = 66_000;
 mod tests {
     use super::*;
     use crate::tcp::SYN;
-    use crate::testing::{Rig, Tcp, handshake};
+    use crate::testing::{ENDS, Rig, Tcp, damaged, handshake, offloaded};
     use crate::{Line, Middlebox, Profile};
 
     const PAYLOAD: u32 = 1400;
@@ -306,6 +307,33 @@ mod tests {
         assert!(rig.passes(Direction::Out, &data(Direction::Out, 0, 0)), "a late copy");
         assert!(rig.passes(Direction::In, &ack(Direction::In, 0, 1)), "a late acknowledgement");
         assert!(rig.passes(Direction::Out, &data(Direction::Out, 1000, 0)));
+    }
+
+    #[test]
+    fn a_damaged_segment_passes_and_changes_nothing() {
+        let mut rig = opened(Some(7));
+        let sent = Tcp::new(Direction::Out, ACK).at(1001, 5001).payload(1400);
+        assert!(rig.passes(Direction::Out, &damaged(&sent)));
+        assert!(!rig.passes(Direction::In, &ack(Direction::In, 0, 1)), "nothing was sent yet");
+        assert!(rig.passes(Direction::Out, &damaged(&sent.clone().at(0x4000_0000, 0x4000_0000))));
+        assert!(rig.passes(Direction::Out, &sent.packet()));
+        assert!(rig.passes(Direction::In, &ack(Direction::In, 0, 1)));
+    }
+
+    #[test]
+    fn a_partial_checksum_is_as_good_as_a_full_one() {
+        for (client, server) in ENDS {
+            let mut rig = rig();
+            let segment = |direction, flags| Tcp::between(client, server, direction, flags);
+            let syn = segment(Direction::Out, SYN).at(1000, 0);
+            let syn_ack = segment(Direction::In, SYN | ACK).at(5000, 1001);
+            assert!(rig.passes(Direction::Out, &offloaded(&syn)));
+            assert!(rig.passes(Direction::In, &offloaded(&syn_ack)));
+            assert!(!rig.passes(Direction::In, &segment(Direction::In, ACK).at(5001, 2401).packet()));
+            let data = segment(Direction::Out, ACK).at(1001, 5001).payload(1400);
+            assert!(rig.passes(Direction::Out, &offloaded(&data)));
+            assert!(rig.passes(Direction::In, &segment(Direction::In, ACK).at(5001, 2401).packet()));
+        }
     }
 
     #[test]
