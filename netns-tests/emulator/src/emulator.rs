@@ -83,6 +83,7 @@ impl Emulator {
 
     /// Changes what a direction does from now on; frames under way keep their time.
     pub fn set_profile(&mut self, direction: Direction, profile: Profile, now: Instant) {
+        self.advance(now);
         self.lanes[direction.index()].set_profile(profile, now);
     }
 
@@ -105,8 +106,9 @@ impl Emulator {
         self.lanes.iter_mut().for_each(|lane| lane.set_flow_delay(flow, extra));
     }
 
-    /// Puts other boxes on the line, which know nothing of earlier packets.
+    /// Puts other boxes on the line, which know nothing of earlier packets; what has arrived at the old ones is past them.
     pub fn set_middleboxes(&mut self, middleboxes: &[Middlebox], now: Instant) {
+        self.advance(now);
         self.chain.set_boxes(middleboxes, now);
     }
 
@@ -120,7 +122,7 @@ impl Emulator {
         self.chain.revive(flow);
     }
 
-    /// The TCP flow, as the client sees it, that last sent something past the boxes and is not killed.
+    /// The TCP flow, as the client sees it, that last sent something past all boxes, which they had not made up, and is not killed.
     #[must_use]
     pub const fn newest_tcp_flow(&self) -> Option<Flow> {
         self.chain.newest_tcp()
@@ -128,6 +130,7 @@ impl Emulator {
 
     /// Rebinds every flow of each [`Middlebox::Nat`]: the next packet from the client gets a new mapping, the old one is gone.
     pub fn rebind(&mut self, now: Instant) {
+        self.advance(now);
         self.chain.rebind(now);
     }
 
@@ -200,12 +203,14 @@ impl Emulator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ip::{TCP, UDP};
+    use crate::ip::TCP;
     use crate::lane::MAX_IN_FLIGHT;
     use crate::loss::Loss;
     use crate::middlebox::{Segment, Towards};
     use crate::tcp::{ACK, SYN};
-    use crate::testing::{CLIENT, MILLISECOND, Rig, SERVER, Tcp, ethernet, flow, numbered, udp};
+    use crate::testing::{
+        CLIENT, MILLISECOND, Rig, SERVER, Tcp, address, ethernet, flow, handshake, numbered, udp,
+    };
 
     #[test]
     fn a_killed_flow_stays_dead_both_ways_while_others_pass() {
@@ -227,6 +232,66 @@ mod tests {
         assert_ne!(rig.emulator.newest_tcp_flow(), Some(flow(TCP)));
         rig.emulator.revive_flow(&flow(TCP));
         assert!(rig.passes(Direction::In, &packet(Direction::In, 40000)));
+    }
+
+    #[test]
+    fn the_newest_flow_is_one_that_passes_the_boxes_itself() {
+        let forge =
+            Middlebox::Forge { segment: Segment::Reset, towards: Towards::Client, after: 1, every: Some(1) };
+        let line = Line::new(Profile::CLEAR)
+            .with(Middlebox::Nat { every: None, addresses: vec![address("10.0.0.77:0").ip()] })
+            .with(forge)
+            .with(Middlebox::RequireHandshake);
+        let mut rig = Rig::new(line);
+        let now = rig.now();
+        rig.emulator.rebind(now);
+        let [(_, syn), _, (_, ack)] = handshake(None);
+        let out = rig.pass(Direction::Out, &ack);
+        assert_eq!(out.iter().map(|(direction, _)| *direction).collect::<Vec<_>>(), [Direction::In]);
+        assert_eq!(rig.emulator.newest_tcp_flow(), None, "its packet was dropped, and the other one forged");
+        assert_eq!(rig.pass(Direction::Out, &syn).len(), 2);
+        assert_eq!(rig.emulator.newest_tcp_flow(), Some(flow(TCP)), "as the client sees it");
+    }
+
+    #[test]
+    fn what_has_arrived_is_past_the_boxes_when_they_change() {
+        let slow = Profile { delay: MILLISECOND * 10, ..Profile::CLEAR };
+        let mut rig = Rig::new(Line::new(slow));
+        let packet = udp(CLIENT, SERVER, 60);
+        rig.send(Direction::Out, &packet);
+        rig.wait(MILLISECOND * 10);
+        rig.send(Direction::Out, &packet);
+        let now = rig.now();
+        rig.emulator.set_middleboxes(&[Middlebox::DropUdp], now);
+        rig.wait(MILLISECOND * 10);
+        assert_eq!(rig.take().len(), 1);
+        assert_eq!(rig.stats(Direction::Out).udp, 1);
+    }
+
+    #[test]
+    fn what_has_arrived_is_past_a_nat_when_it_is_rebound() {
+        let slow = Profile { delay: MILLISECOND * 10, ..Profile::CLEAR };
+        let mut rig = Rig::new(Line::new(slow).with(Middlebox::NAT));
+        let packet = udp(CLIENT, SERVER, 60);
+        for _ in 0..2 {
+            rig.send(Direction::Out, &packet);
+            rig.wait(MILLISECOND * 10);
+        }
+        let now = rig.now();
+        rig.emulator.rebind(now);
+        assert_eq!(rig.take(), [(Direction::Out, packet.clone()), (Direction::Out, packet)]);
+    }
+
+    #[test]
+    fn what_a_box_has_made_up_before_a_profile_is_set_keeps_its_time() {
+        let slow = Profile { delay: MILLISECOND * 10, ..Profile::CLEAR };
+        let mut rig = Rig::new(Line::new(slow).with(Middlebox::Mtu { size: 50, icmp: true }));
+        rig.send(Direction::Out, &udp(CLIENT, SERVER, 60));
+        rig.wait(MILLISECOND * 15);
+        let now = rig.now();
+        rig.emulator.set_profile(Direction::In, Profile { delay: MILLISECOND * 100, ..Profile::CLEAR }, now);
+        rig.wait(MILLISECOND * 5);
+        assert_eq!(rig.take().len(), 1);
     }
 
     #[test]
@@ -353,6 +418,5 @@ mod tests {
         rig.emulator.recycle(buffer);
         assert!(rig.passes(Direction::Out, &udp(CLIENT, SERVER, 40)));
         assert_eq!(rig.emulator.newest_tcp_flow(), None);
-        assert_eq!(flow(UDP).protocol, UDP);
     }
 }

@@ -105,18 +105,26 @@ impl Chain {
         let Some(mut packet) = Packet::new(self.layer, direction, frame, now, stats) else {
             return Ok(());
         };
-        match direction {
+        let flow = match direction {
             Direction::Out => {
+                let flow = packet.flow();
                 if next == 0 {
-                    self.pass_client_side(&packet)?;
+                    self.pass_client_side(flow)?;
                 }
-                (next..self.stations.len()).try_for_each(|n| self.visit(n, &mut packet))
+                (next..self.stations.len()).try_for_each(|n| self.visit(n, &mut packet))?;
+                flow
             }
             Direction::In => {
                 (0..next).rev().try_for_each(|n| self.visit(n, &mut packet))?;
-                self.pass_client_side(&packet)
+                let flow = packet.flow();
+                self.pass_client_side(flow)?;
+                flow
             }
+        };
+        if !packet.is_forged() {
+            self.newest_tcp = flow.filter(|flow| flow.protocol == TCP).or(self.newest_tcp);
         }
+        Ok(())
     }
 
     fn visit(&mut self, station: usize, packet: &mut Packet<'_>) -> Result<(), Cause> {
@@ -126,17 +134,9 @@ impl Chain {
         verdict
     }
 
-    fn pass_client_side(&mut self, packet: &Packet<'_>) -> Result<(), Cause> {
-        let Some(flow) = packet.flow() else {
-            return Ok(());
-        };
-        if self.killed.contains(&flow) {
-            return Err(Cause::Killed);
-        }
-        if flow.protocol == TCP {
-            self.newest_tcp = Some(flow);
-        }
-        Ok(())
+    /// Passes the place where flows are what the client sees, and where they are killed.
+    fn pass_client_side(&self, flow: Option<Flow>) -> Result<(), Cause> {
+        if flow.is_some_and(|flow| self.killed.contains(&flow)) { Err(Cause::Killed) } else { Ok(()) }
     }
 }
 
