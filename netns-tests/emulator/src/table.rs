@@ -1,32 +1,42 @@
 //! A map that never grows beyond its bound.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
-/// A map of at most `bound` entries: a new one pushes out the oldest. Nothing iterates over it, so the order of hashing does not
-/// show.
+/// A map of at most `bound` entries: a new one pushes out the one that was not used for longest. To read a value or to set it is to
+/// use it. Nothing iterates over the map, so the order of hashing does not show.
 #[derive(Debug)]
 pub(crate) struct Table<K, V> {
+    /// Each value with the number of its last use.
     entries: HashMap<K, (u64, V)>,
-    /// The keys with the number of their insertion, oldest first; those removed since then still stand here for a while.
-    order: VecDeque<(K, u64)>,
+    /// The keys by the number of their last use.
+    order: BTreeMap<u64, K>,
     bound: usize,
-    insertions: u64,
+    uses: u64,
 }
 
 impl<K: Hash + Eq + Copy, V> Table<K, V> {
     pub(crate) fn new(bound: usize) -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new(), bound, insertions: 0 }
+        Self { entries: HashMap::new(), order: BTreeMap::new(), bound, uses: 0 }
     }
 
-    pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        self.entries.get(key).map(|(_, value)| value)
+    pub(crate) fn get(&mut self, key: &K) -> Option<&V> {
+        self.get_mut(key).map(|value| &*value)
     }
 
     pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.entries.get_mut(key).map(|(_, value)| value)
+        let (last, value) = self.entries.get_mut(key)?;
+        // The newest stays the newest: a lone flow costs nothing.
+        if *last != self.uses {
+            self.order.remove(last);
+            self.uses += 1;
+            self.order.insert(self.uses, *key);
+            *last = self.uses;
+        }
+        Some(value)
     }
 
+    /// Whether there is an entry, without using it.
     pub(crate) fn contains(&self, key: &K) -> bool {
         self.entries.contains_key(key)
     }
@@ -37,52 +47,42 @@ impl<K: Hash + Eq + Copy, V> Table<K, V> {
 
     /// The value of `key`, made by `default` if there is none.
     pub(crate) fn entry(&mut self, key: K, default: impl FnOnce() -> V) -> &mut V {
-        if !self.contains(&key) {
+        if self.get_mut(&key).is_none() {
             self.make_room_for(key);
         }
-        let number = self.insertions;
+        let number = self.uses;
         &mut self.entries.entry(key).or_insert_with(|| (number, default())).1
     }
 
-    /// Sets the value of `key`, which keeps its age; gives back the entry that had to go.
+    /// Sets the value of `key`; gives back the entry that had to go.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
         if let Some(present) = self.get_mut(&key) {
             *present = value;
             return None;
         }
         let gone = self.make_room_for(key);
-        self.entries.insert(key, (self.insertions, value));
+        self.entries.insert(key, (self.uses, value));
         gone
     }
 
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        self.entries.remove(key).map(|(_, value)| value)
+        let (last, value) = self.entries.remove(key)?;
+        self.order.remove(&last);
+        Some(value)
     }
 
-    /// Gives `key` the next number; the oldest entry goes if there are as many as there may be.
+    /// Gives `key` the next number; the entry not used for longest goes if there are as many as there may be.
     fn make_room_for(&mut self, key: K) -> Option<(K, V)> {
-        let gone = if self.entries.len() < self.bound { None } else { self.remove_oldest() };
-        self.forget_removed();
-        self.insertions += 1;
-        self.order.push_back((key, self.insertions));
+        let gone = if self.entries.len() < self.bound { None } else { self.remove_idlest() };
+        self.uses += 1;
+        self.order.insert(self.uses, key);
         gone
     }
 
-    fn remove_oldest(&mut self) -> Option<(K, V)> {
-        while let Some((key, number)) = self.order.pop_front() {
-            if self.entries.get(&key).is_some_and(|(present, _)| *present == number) {
-                return Some((key, self.remove(&key)?));
-            }
-        }
-        None
-    }
-
-    /// Keeps the list of keys within twice the bound.
-    fn forget_removed(&mut self) {
-        if self.order.len() > 2 * self.bound.max(1) {
-            let entries = &self.entries;
-            self.order.retain(|(key, number)| entries.get(key).is_some_and(|(present, _)| present == number));
-        }
+    fn remove_idlest(&mut self) -> Option<(K, V)> {
+        let (_, key) = self.order.pop_first()?;
+        let (_, value) = self.entries.remove(&key)?;
+        Some((key, value))
     }
 }
 
@@ -91,14 +91,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_entry_makes_room() {
-        let mut table = Table::new(2);
-        assert_eq!(table.insert('a', 1), None);
-        assert_eq!(table.insert('b', 2), None);
-        assert_eq!(table.insert('a', 3), None);
-        assert_eq!(table.insert('c', 4), Some(('a', 3)));
+    fn the_entry_not_used_for_longest_makes_room() {
+        let mut table = Table::new(3);
+        for (value, key) in (1..).zip(['a', 'b', 'c']) {
+            assert_eq!(table.insert(key, value), None);
+        }
+        assert_eq!(table.insert('a', 4), None);
+        assert_eq!(table.get(&'b'), Some(&2));
+        assert_eq!(table.insert('d', 5), Some(('c', 3)));
+        assert_eq!(table.get_mut(&'a'), Some(&mut 4));
+        assert_eq!(table.insert('e', 6), Some(('b', 2)));
+        assert_eq!(*table.entry('d', || 0), 5);
+        assert!(table.contains(&'a'), "which is no use of it");
+        assert_eq!(*table.entry('f', || 7), 7);
         assert!(!table.contains(&'a'));
-        assert_eq!((table.get(&'b'), table.get(&'c')), (Some(&2), Some(&4)));
+        assert_eq!(['d', 'e', 'f'].map(|key| table.get(&key).copied()), [Some(5), Some(6), Some(7)]);
     }
 
     #[test]
@@ -123,7 +130,11 @@ mod tests {
                 table.remove(&(n / 2));
                 table.remove(&n);
             }
-            assert!(table.entries.len() <= 8 && table.order.len() <= 17, "{n}");
+            if n % 5 == 0 {
+                table.get(&(n / 3));
+                table.entry(n - n % 4, || n);
+            }
+            assert!(table.entries.len() <= 8 && table.order.len() == table.entries.len(), "{n}");
         }
     }
 }

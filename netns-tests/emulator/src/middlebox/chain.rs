@@ -135,8 +135,8 @@ impl Chain {
     }
 
     /// Passes the place where flows are what the client sees, and where they are killed.
-    fn pass_client_side(&self, flow: Option<Flow>) -> Result<(), Cause> {
-        if flow.is_some_and(|flow| self.killed.contains(&flow)) { Err(Cause::Killed) } else { Ok(()) }
+    fn pass_client_side(&mut self, flow: Option<Flow>) -> Result<(), Cause> {
+        if flow.is_some_and(|flow| self.killed.get(&flow).is_some()) { Err(Cause::Killed) } else { Ok(()) }
     }
 }
 

@@ -84,7 +84,7 @@ fn next(before: Option<Progress>, source: SocketAddr, segment: &TcpHeader) -> Op
 mod tests {
     use super::*;
     use crate::tcp::{FIN, SYN};
-    use crate::testing::{Rig, Tcp, handshake, udp};
+    use crate::testing::{Rig, SERVER, Tcp, handshake, udp};
     use crate::{Direction, Line, Middlebox, Profile};
 
     fn rig() -> Rig {
@@ -147,6 +147,24 @@ mod tests {
         assert!(rig.passes(Direction::Out, &handshake(None)[0].1));
         assert!(rig.passes(Direction::In, &segment(Direction::In, RST | ACK)));
         assert!(!rig.passes(Direction::In, &handshake(None)[1].1));
+    }
+
+    #[test]
+    fn an_open_connection_outlives_any_number_of_short_ones() {
+        let mut rig = rig();
+        for (direction, packet) in handshake(None) {
+            assert!(rig.passes(direction, &packet));
+        }
+        for n in 0..MAX_FLOWS {
+            let client = format!("10.1.{}.{}:5000", n / 256, n % 256);
+            assert!(
+                rig.passes(Direction::Out, &Tcp::between(&client, SERVER, Direction::Out, SYN).packet())
+            );
+            if n % 1000 == 0 {
+                assert!(rig.passes(Direction::In, &data(Direction::In)), "{n}");
+            }
+        }
+        assert!(rig.passes(Direction::Out, &data(Direction::Out)));
     }
 
     #[test]

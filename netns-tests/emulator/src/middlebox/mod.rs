@@ -23,7 +23,8 @@ use packet::Packet;
 use crate::ip::Flow;
 use crate::stats::Cause;
 
-/// A box on the line. Each looks at both directions; the tables of each are bounded by [`MAX_FLOWS`], the oldest flow is forgotten.
+/// A box on the line. Each looks at both directions; the tables of each are bounded by [`MAX_FLOWS`], the flow that was silent
+/// for longest is forgotten.
 ///
 /// A flow is a TCP or UDP 5-tuple, the same for both directions. Rates are in bit/s of IP packets, sizes in bytes of them.
 #[derive(Debug, Clone, PartialEq)]

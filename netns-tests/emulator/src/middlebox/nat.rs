@@ -115,7 +115,7 @@ impl Nat {
     }
 
     /// The client's end of a flow that comes in from `remote`.
-    fn client_of(&self, protocol: u8, outside: SocketAddr, remote: SocketAddr) -> Option<SocketAddr> {
+    fn client_of(&mut self, protocol: u8, outside: SocketAddr, remote: SocketAddr) -> Option<SocketAddr> {
         let client = *self.clients.get(&Flow::new(protocol, outside, remote))?;
         let mapping = self.mappings.get(&Flow::new(protocol, client, remote))?;
         (mapping.generation == Some(self.generation)).then_some(client)
@@ -141,7 +141,7 @@ impl Nat {
     }
 
     /// Translates the packet that an ICMP error quotes: it went the other way, so its other end is the client's.
-    fn translate_quoted(&self, packet: &mut Packet<'_>) -> Result<(), Cause> {
+    fn translate_quoted(&mut self, packet: &mut Packet<'_>) -> Result<(), Cause> {
         let at = packet.header.transport + ICMP_HEADER;
         let Some(quoted) = packet.bytes().get(at..packet.header.end) else {
             return Ok(());
@@ -375,6 +375,25 @@ mod tests {
                 .collect();
             assert_eq!(outside.len(), 2000);
             rebind(&mut rig);
+        }
+    }
+
+    #[test]
+    fn a_mapping_that_is_used_outlives_any_number_of_short_flows() {
+        for used in Direction::BOTH {
+            let mut rig = rig(&[], None);
+            let (live, idle) = (udp(CLIENT, SERVER, 60), udp("10.0.0.2:40001", SERVER, 60));
+            assert!(rig.passes(Direction::Out, &live) && rig.passes(Direction::Out, &idle));
+            for n in 0..MAX_FLOWS {
+                let client = format!("10.1.{}.{}:5000", n / 256, n % 256);
+                assert!(rig.passes(Direction::Out, &udp(&client, SERVER, 60)));
+                if n % 1000 == 0 {
+                    let packet = if used == Direction::Out { live.clone() } else { answer(&live) };
+                    assert!(rig.passes(used, &packet), "{n}");
+                }
+            }
+            assert!(rig.passes(Direction::In, &answer(&live)), "used by what goes {used:?}");
+            assert!(rig.pass(Direction::In, &answer(&idle)).is_empty());
         }
     }
 
