@@ -258,9 +258,10 @@ mod tests {
         let slow = Profile { delay: MILLISECOND * 10, ..Profile::CLEAR };
         let mut rig = Rig::new(Line::new(slow));
         let packet = udp(CLIENT, SERVER, 60);
-        rig.send(Direction::Out, &packet);
-        rig.wait(MILLISECOND * 10);
-        rig.send(Direction::Out, &packet);
+        for _ in 0..2 {
+            rig.send(Direction::Out, &packet);
+            rig.wait(MILLISECOND * 5);
+        }
         let now = rig.now();
         rig.emulator.set_middleboxes(&[Middlebox::DropUdp], now);
         rig.wait(MILLISECOND * 10);

@@ -157,9 +157,7 @@ mod tests {
         }
         for n in 0..MAX_FLOWS {
             let client = format!("10.1.{}.{}:5000", n / 256, n % 256);
-            assert!(
-                rig.passes(Direction::Out, &Tcp::between(&client, SERVER, Direction::Out, SYN).packet())
-            );
+            assert!(rig.passes(Direction::Out, &Tcp::between(&client, SERVER, Direction::Out, SYN).packet()));
             if n % 1000 == 0 {
                 assert!(rig.passes(Direction::In, &data(Direction::In)), "{n}");
             }
