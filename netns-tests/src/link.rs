@@ -140,6 +140,14 @@ impl Link {
         self.with(|emulator| Direction::BOTH.map(|direction| emulator.stats(direction)))
     }
 
+    /// One counter of each direction.
+    ///
+    /// # Errors
+    /// If the thread has stopped.
+    pub fn counted(&self, counter: fn(&Stats) -> u64) -> Result<[u64; 2]> {
+        Ok(self.stats()?.map(|stats| counter(&stats)))
+    }
+
     /// What the shell itself could not carry.
     ///
     /// # Errors

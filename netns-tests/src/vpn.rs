@@ -1,5 +1,6 @@
 //! The program under test, by its documented commands only.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,6 +52,24 @@ impl Vpn {
         vpn.write("server.toml", &vpn.server_config())?;
         for n in 0..topology.clients.len() {
             vpn.write(&client_file(n), &vpn.client_config(n, ""))?;
+        }
+        Ok(vpn)
+    }
+
+    /// The same for clients that know the server by `address` only; it listens on that version of IP.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_for(topology: &Topology, address: impl Into<IpAddr>) -> Result<Self> {
+        let vpn = Self::prepare(topology)?;
+        let address = address.into();
+        let any: IpAddr =
+            if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let [address, any] = [address, any].map(|address| SocketAddr::new(address, PORT).to_string());
+        vpn.write("server.toml", &vpn.server_config().replace(&format!("0.0.0.0:{PORT}"), &any))?;
+        for n in 0..topology.clients.len() {
+            let config = vpn.client_config(n, "").replace(&format!("{SERVER}:{PORT}"), &address);
+            vpn.write(&client_file(n), &config)?;
         }
         Ok(vpn)
     }
@@ -115,11 +134,19 @@ impl Vpn {
         node.program(&self.binary)
     }
 
-    /// Starts `vpn serve` on the server and waits until it listens.
+    /// Starts `vpn serve` on the server and waits until it listens on [`PORT`].
     ///
     /// # Errors
     /// If it does not within half a minute.
     pub fn serve(&self, topology: &Topology) -> Result<Process> {
+        self.serve_on(topology, PORT)
+    }
+
+    /// Starts `vpn serve` on the server and waits until it listens on `port`, one of those in its config.
+    ///
+    /// # Errors
+    /// If it does not within half a minute.
+    pub fn serve_on(&self, topology: &Topology, port: u16) -> Result<Process> {
         let mut serve =
             self.program(&topology.server)?.args(["serve", "--config"]).arg(self.server_path()).start()?;
         wait::until("vpn serve to listen", START_LIMIT, || {
@@ -127,7 +154,7 @@ impl Vpn {
                 bail!("vpn serve ended: {}", serve.logs()?.1.trim());
             }
             // Listed as up and not only holding its port: the host's side is arranged then, too.
-            Ok((topology.server.is_listening(PORT)?
+            Ok((topology.server.is_listening(port)?
                 && self.status(&topology.server)?["tunnels"][0]["state"] == "up")
                 .then_some(()))
         })?;
@@ -137,7 +164,7 @@ impl Vpn {
     /// Runs `vpn up` on client `n`, with more arguments; it returns when the tunnel carries packets.
     ///
     /// # Errors
-    /// If it fails or takes longer than half a minute.
+    /// If it fails or takes longer than 40 seconds.
     pub fn up(&self, topology: &Topology, n: usize, arguments: &str) -> Result<Finished> {
         self.try_up(&topology.clients[n], &self.client_path(n), arguments)?.expect_code(0)
     }
@@ -145,7 +172,7 @@ impl Vpn {
     /// Runs `vpn up` with a config, whatever comes of it.
     ///
     /// # Errors
-    /// If it takes longer than half a minute.
+    /// If it takes longer than 40 seconds.
     pub fn try_up(&self, node: &Node, config: &Path, arguments: &str) -> Result<Finished> {
         let finished = self.program(node)?.arg("up").arg(config).words(arguments).run(UP_LIMIT)?;
         watch_background_logs(node)?;
@@ -175,6 +202,14 @@ impl Vpn {
     /// If it fails or there is none.
     pub fn tunnel(&self, node: &Node) -> Result<Value> {
         self.status(node)?["tunnels"].get(0).cloned().with_context(|| format!("no tunnel on {}", node.role()))
+    }
+
+    /// How often the tunnel on `node` has moved to another carrier.
+    ///
+    /// # Errors
+    /// If `vpn status` fails or does not say.
+    pub fn migrations(&self, node: &Node) -> Result<u64> {
+        self.tunnel(node)?["migrations"].as_u64().context("no migrations in status --json")
     }
 
     /// The ends of the first carrier in use on `node`, local and remote; `None` while there is none.

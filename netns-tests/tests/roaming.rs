@@ -56,10 +56,7 @@ fn a_download_survives_a_new_address_and_port_of_the_client() {
 fn a_download_survives_a_new_ipv6_address_of_the_client() {
     scenario("a_download_survives_a_new_ipv6_address_of_the_client", link(), |topology| {
         let services = Services::start(topology, SIZE)?;
-        let vpn = Vpn::prepare(topology)?;
-        vpn.write("server.toml", &vpn.server_config().replace("0.0.0.0", "[::]"))?;
-        let config = vpn.client_config(0, "").replace(&format!("{SERVER}:"), &format!("[{SERVER_V6}]:"));
-        vpn.write("client0/client.toml", &config)?;
+        let vpn = Vpn::prepare_for(topology, SERVER_V6)?;
         let _serve = vpn.serve(topology)?;
         vpn.up(topology, 0, "")?;
         services.download_through(topology.client(), TARGET, LIMIT, || {
