@@ -231,6 +231,15 @@ impl Capture {
         self.read(node, "-n -vv -r", "")
     }
 
+    /// Ends the capture and gives back the first TCP segment over IPv4 in it that carries data, as text: a line of tcpdump's, then
+    /// the packet itself.
+    ///
+    /// # Errors
+    /// If tcpdump fails, or says that packets escaped it.
+    pub fn finish_first_data(self, node: &Node) -> Result<String> {
+        Ok(self.read(node, "-n -A -c 1 -r", HAS_DATA)?.join("\n"))
+    }
+
     fn read(self, node: &Node, options: &str, filter: &str) -> Result<Vec<String>> {
         self.process.signal(Signal::INT)?;
         self.process.finish(START_LIMIT)?.expect_code(0)?.expect_text("0 packets dropped by kernel")?;
@@ -251,6 +260,9 @@ fn is_ready(interface: &Value) -> bool {
         && addresses.iter().any(|address| is(&address["family"], "inet6") && is(&address["scope"], "link"))
         && addresses.iter().all(|address| address["tentative"] != true)
 }
+
+/// TCP over IPv4 with a payload: longer than both headers say they are.
+const HAS_DATA: &str = "tcp and ip[2:2] - ((ip[0] & 0xf) << 2) - ((tcp[12] & 0xf0) >> 2) > 0";
 
 /// No resolver: names are nobody's business here, unless a scenario says so.
 const RESOLV_CONF: &str = "nameserver 127.0.0.1\n";

@@ -8,9 +8,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use netns_tests::addresses::{SERVER, SERVER_BACK, TARGET, TARGET_V6, tunnel_client};
 use netns_tests::emulator::Profile;
+use netns_tests::node::Node;
 use netns_tests::services::{self, BIG_NAME, Services};
 use netns_tests::sockets::{self, accept, expect};
 use netns_tests::topology::{Setup, Topology};
@@ -24,90 +25,69 @@ const SIZE: usize = 1 << 20;
 #[test]
 fn a_bare_carrier_passes_a_router_that_picks_up_connections() {
     let name = "a_bare_carrier_passes_a_router_that_picks_up_connections";
-    configured(
-        name,
-        "[carrier]\nmode = \"bare+advance\"",
-        |server| server,
-        |topology, vpn| carries(topology, vpn, "bare+advance"),
-    );
+    configured(name, "[carrier]\nmode = \"bare+advance\"", |topology, vpn| {
+        carries(topology, vpn, "bare+advance")
+    });
 }
 
 #[test]
 fn a_carrier_with_fixed_numbers_carries_files() {
     let name = "a_carrier_with_fixed_numbers_carries_files";
-    configured(
-        name,
-        "[carrier]\nmode = \"handshake+fixed\"",
-        |server| server,
-        |topology, vpn| carries(topology, vpn, "handshake+fixed"),
-    );
+    configured(name, "[carrier]\nmode = \"handshake+fixed\"", |topology, vpn| {
+        carries(topology, vpn, "handshake+fixed")
+    });
 }
 
 #[test]
 fn a_bare_carrier_with_fixed_numbers_carries_files() {
     let name = "a_bare_carrier_with_fixed_numbers_carries_files";
-    configured(
-        name,
-        "[carrier]\nmode = \"bare+fixed\"",
-        |server| server,
-        |topology, vpn| carries(topology, vpn, "bare+fixed"),
-    );
+    configured(name, "[carrier]\nmode = \"bare+fixed\"", |topology, vpn| {
+        carries(topology, vpn, "bare+fixed")
+    });
 }
 
 #[test]
 fn a_network_without_syns_is_passed_by_the_mode_that_needs_none() {
     let name = "a_network_without_syns_is_passed_by_the_mode_that_needs_none";
-    configured(
-        name,
-        "",
-        |server| server,
-        |topology, vpn| {
-            let rule = format!(
-                "insert rule inet strict forward tcp dport {PORT} tcp flags & (syn | ack) == syn drop"
-            );
-            topology.router.program("nft")?.arg(rule).output()?;
-            carries(topology, vpn, "bare+advance")
-        },
-    );
+    configured(name, "", |topology, vpn| {
+        vpn.up(topology, 0, "").context("while SYNs pass")?;
+        vpn.down(topology, 0)?.expect_code(0)?;
+        let rule =
+            format!("insert rule inet strict forward tcp dport {PORT} tcp flags & (syn | ack) == syn drop");
+        topology.router.program("nft")?.arg(rule).output()?;
+        carries(topology, vpn, "bare+advance")
+    });
 }
 
 #[test]
 fn a_preface_is_the_first_thing_on_the_wire() {
     let config = "[carrier]\npreface = \"http\"\npreface_host = \"example.org\"";
-    configured(
-        "a_preface_is_the_first_thing_on_the_wire",
-        config,
-        |server| server,
-        |topology, vpn| {
-            let capture = topology.router.capture("client0", &format!("tcp dst port {PORT}"))?;
-            vpn.up(topology, 0, "")?;
-            ensure!(services::seen_from(topology.client(), TARGET, LIMIT)? == SERVER_BACK);
-            let packets = capture.finish_verbosely(&topology.router)?;
-            ensure!(packets.iter().any(|line| line.contains("Host: example.org")), "no request was seen");
-            Ok(())
-        },
-    );
+    configured("a_preface_is_the_first_thing_on_the_wire", config, |topology, vpn| {
+        let capture = topology.router.capture("client0", &format!("tcp dst port {PORT}"))?;
+        vpn.up(topology, 0, "")?;
+        ensure!(services::seen_from(topology.client(), TARGET, LIMIT)? == SERVER_BACK);
+        let first = capture.finish_first_data(&topology.router)?;
+        ensure!(first.contains("Host: example.org"), "the connection begins with {first}");
+        Ok(())
+    });
 }
 
 #[test]
 fn two_carriers_carry_at_once() {
-    configured(
-        "two_carriers_carry_at_once",
-        "[carrier]\ncarriers = 2",
-        |server| server,
-        |topology, vpn| {
-            vpn.up(topology, 0, "")?;
-            let carriers = vpn.tunnel(topology.client())?["carriers"].clone();
-            ensure!(carriers.as_array().is_some_and(|carriers| carriers.len() == 2), "{carriers}");
-            Ok(())
-        },
-    );
+    configured("two_carriers_carry_at_once", "[carrier]\ncarriers = 2", |topology, vpn| {
+        vpn.up(topology, 0, "")?;
+        let carriers = vpn.tunnel(topology.client())?["carriers"].clone();
+        ensure!(carriers.as_array().is_some_and(|carriers| carriers.len() == 2), "{carriers}");
+        Ok(())
+    });
 }
 
 #[test]
 fn a_server_listens_on_a_range_of_ports() {
-    let range = |server: String| server.replace("0.0.0.0:443", "0.0.0.0:4000-4003");
-    configured("a_server_listens_on_a_range_of_ports", "", range, |topology, vpn| {
+    prepared("a_server_listens_on_a_range_of_ports", "", |topology, vpn| {
+        let config = vpn.server_config().replace(&format!("0.0.0.0:{PORT}"), "0.0.0.0:4000-4003");
+        vpn.write("server.toml", &config)?;
+        let _serve = vpn.serve_on(topology, 4000)?;
         for port in ["4000", "4003", "4000-4003"] {
             let config =
                 vpn.client_config(0, "").replace(&format!("{SERVER}:{PORT}"), &format!("{SERVER}:{port}"));
@@ -121,84 +101,65 @@ fn a_server_listens_on_a_range_of_ports() {
 
 #[test]
 fn probe_says_what_the_network_lets_through() {
-    configured(
-        "probe_says_what_the_network_lets_through",
-        "",
-        |server| server,
-        |topology, vpn| {
-            let probe = vpn.program(topology.client())?.arg("probe").arg(vpn.client_path(0)).run(LIMIT)?;
-            let probe = probe.expect_code(0)?;
-            for mode in ["handshake+advance", "handshake+fixed", "bare+advance", "bare+fixed"] {
-                ensure!(probe.stdout.contains(mode), "nothing about {mode}: {}", probe.stdout);
-            }
-            Ok(())
-        },
-    );
+    configured("probe_says_what_the_network_lets_through", "", |topology, vpn| {
+        let probe = vpn.program(topology.client())?.arg("probe").arg(vpn.client_path(0)).run(LIMIT)?;
+        let probe = probe.expect_code(0)?;
+        for mode in ["handshake+advance", "handshake+fixed", "bare+advance", "bare+fixed"] {
+            ensure!(probe.stdout.contains(mode), "nothing about {mode}: {}", probe.stdout);
+        }
+        Ok(())
+    });
 }
 
 #[test]
 fn a_fast_connect_does_not_wait_for_the_target() {
     let config = "connect = \"fast\"";
-    configured(
-        "a_fast_connect_does_not_wait_for_the_target",
-        config,
-        |server| server,
-        |topology, vpn| {
-            vpn.up(topology, 0, "")?;
-            let slow = Profile { delay: Duration::from_millis(500), ..Profile::CLEAR };
-            topology.link().set_profiles([slow; 2])?;
-            let begun = netns_tests::wait::now();
-            sockets::connect(topology.client(), TARGET, services::HTTP_PORT, LIMIT)?;
-            ensure!(begun.elapsed() < Duration::from_millis(500), "connected after {:?}", begun.elapsed());
-            Ok(())
-        },
-    );
+    configured("a_fast_connect_does_not_wait_for_the_target", config, |topology, vpn| {
+        vpn.up(topology, 0, "")?;
+        let slow = Profile { delay: Duration::from_millis(500), ..Profile::CLEAR };
+        topology.link().set_profiles([slow; 2])?;
+        let begun = netns_tests::wait::now();
+        sockets::connect(topology.client(), TARGET, services::HTTP_PORT, LIMIT)?;
+        ensure!(begun.elapsed() < Duration::from_millis(500), "connected after {:?}", begun.elapsed());
+        Ok(())
+    });
 }
 
 #[test]
 fn status_lists_the_flows() {
-    configured(
-        "status_lists_the_flows",
-        "",
-        |server| server,
-        |topology, vpn| {
-            vpn.up(topology, 0, "")?;
-            let _flow = sockets::connect(topology.client(), TARGET, services::HTTP_PORT, LIMIT)?;
-            let status =
-                vpn.program(topology.client())?.args(["status", "--flows"]).run(LIMIT)?.expect_code(0)?;
-            status.expect_text(&format!("{TARGET}:{}", services::HTTP_PORT))?;
-            Ok(())
-        },
-    );
+    configured("status_lists_the_flows", "", |topology, vpn| {
+        vpn.up(topology, 0, "")?;
+        let _flow = sockets::connect(topology.client(), TARGET, services::HTTP_PORT, LIMIT)?;
+        let status =
+            vpn.program(topology.client())?.args(["status", "--flows"]).run(LIMIT)?.expect_code(0)?;
+        status.expect_text(&format!("{TARGET}:{}", services::HTTP_PORT))?;
+        Ok(())
+    });
 }
 
 #[test]
 fn a_service_of_the_client_is_reached_from_the_servers_side() {
     let config = format!("[inbound]\nallow = [\"tcp/{INBOUND}\"]");
     let name = "a_service_of_the_client_is_reached_from_the_servers_side";
-    configured(
-        name,
-        &config,
-        |server| server,
-        |topology, vpn| {
-            vpn.up(topology, 0, "")?;
-            let (address, _) = tunnel_client(0);
-            let listener = sockets::listen(topology.client(), address, INBOUND)?;
-            let outside = sockets::connect(&topology.server, address, INBOUND, LIMIT)?;
-            let inside = accept(&listener, LIMIT)?;
-            std::io::Write::write_all(&mut &outside, b"hello")?;
-            expect(&inside, b"hello")
-        },
-    );
+    configured(name, &config, |topology, vpn| {
+        vpn.up(topology, 0, "")?;
+        let (address, _) = tunnel_client(0);
+        let listener = sockets::listen(topology.client(), address, INBOUND)?;
+        let outside = sockets::connect(&topology.server, address, INBOUND, LIMIT)?;
+        let inside = accept(&listener, LIMIT)?;
+        std::io::Write::write_all(&mut &outside, b"hello")?;
+        expect(&inside, b"hello")
+    });
 }
 
 #[test]
 fn a_ping_larger_than_the_path_is_answered() {
     datagrams("a_ping_larger_than_the_path_is_answered", |topology| {
         for host in [IpAddr::from(TARGET), IpAddr::from(TARGET_V6)] {
+            ping(topology.client(), host, 56).context("a small ping")?;
+            ping(&topology.server, host, LARGE).context("beside the tunnel")?;
             // The first: a kernel that was told of a smaller path would send the next in pieces.
-            let words = format!("-n -c 1 -W 2 -M dont -s 3000 {host}");
-            topology.client().program("ping")?.words(&words).run(LIMIT)?.expect_code(0)?;
+            ping(topology.client(), host, LARGE).context("a ping larger than the path of the tunnel")?;
         }
         Ok(())
     });
@@ -207,28 +168,43 @@ fn a_ping_larger_than_the_path_is_answered() {
 #[test]
 fn a_name_with_a_large_answer_is_resolved_by_udp() {
     datagrams("a_name_with_a_large_answer_is_resolved_by_udp", |topology| {
-        let words = format!("{BIG_NAME} TXT +notcp +ignore +bufsize=4096 +time=2 +tries=1");
-        let answer = services::dig_with(topology.client(), TARGET, &words)?;
-        ensure!(answer.stdout.matches('x').count() > 3000, "{} bytes", answer.stdout.len());
-        Ok(())
+        services::dig(topology.client(), 3).context("a small answer")?;
+        large_answer(&topology.server).context("beside the tunnel")?;
+        large_answer(topology.client()).context("a large answer through the tunnel")
     });
 }
 
-/// Runs `body` with a client that has more lines in its config and a server whose config was changed; a router between them picks
-/// up connections in their middle, but passes nothing invalid.
-fn configured(
-    name: &str,
-    client: &str,
-    server: impl FnOnce(String) -> String,
-    body: impl FnOnce(&Topology, &Vpn) -> Result<()>,
-) {
+/// One ping with so many bytes, in pieces where it must be.
+fn ping(node: &Node, host: IpAddr, size: usize) -> Result<()> {
+    let words = format!("-n -c 1 -W 2 -M dont -s {size} {host}");
+    node.program("ping")?.words(&words).run(LIMIT)?.expect_code(0)?;
+    Ok(())
+}
+
+/// An answer in one datagram of several packets.
+fn large_answer(node: &Node) -> Result<()> {
+    let words = format!("{BIG_NAME} TXT +notcp +ignore +bufsize=4096 +time=2 +tries=1");
+    let answer = services::dig_with(node, TARGET, &words)?;
+    ensure!(answer.stdout.matches('x').count() > 3000, "{} bytes", answer.stdout.len());
+    Ok(())
+}
+
+/// Runs `body` with a running server and a client that has more lines in its config; as [`prepared`].
+fn configured(name: &str, client: &str, body: impl FnOnce(&Topology, &Vpn) -> Result<()>) {
+    prepared(name, client, |topology, vpn| {
+        let _serve = vpn.serve(topology)?;
+        body(topology, vpn)
+    });
+}
+
+/// Runs `body` with a client that has more lines in its config, and services on the target; a router between them picks up
+/// connections in their middle, but passes nothing invalid.
+fn prepared(name: &str, client: &str, body: impl FnOnce(&Topology, &Vpn) -> Result<()>) {
     scenario(name, line(), |topology| {
         firewall::raise(&topology.router, true)?;
         let _services = Services::start(topology, SIZE)?;
         let vpn = Vpn::prepare(topology)?;
         vpn.write("client0/client.toml", &vpn.client_config(0, client))?;
-        vpn.write("server.toml", &server(vpn.server_config()))?;
-        let _serve = vpn.serve(topology)?;
         body(topology, &vpn)
     });
 }
@@ -251,6 +227,9 @@ fn datagrams(name: &str, body: impl FnOnce(&Topology) -> Result<()>) {
 fn line() -> Setup {
     Setup::link(Profile { delay: Duration::from_millis(20), ..Profile::CLEAR })
 }
+
+/// What no packet of the tunnel holds whole.
+const LARGE: usize = 3000;
 
 /// Where the client serves.
 const INBOUND: u16 = 8080;

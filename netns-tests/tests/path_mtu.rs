@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use netns_tests::addresses::{SERVER, SERVER_V6, TARGET, TARGET_V6};
+use anyhow::{Context, Result, ensure};
+use netns_tests::addresses::{SERVER_V6, TARGET, TARGET_V6};
 use netns_tests::scenario::scenario;
-use netns_tests::services::Services;
+use netns_tests::services::{self, Services};
 use netns_tests::topology::{Setup, Topology};
 use netns_tests::vpn::{PORT, Vpn};
 use netns_tests::wait;
@@ -51,21 +51,20 @@ fn an_outer_packet_over_ipv4_fits_a_path_of_1400_bytes() {
 fn an_outer_packet_over_ipv6_fits_a_path_of_1420_bytes() {
     scenario("an_outer_packet_over_ipv6_fits_a_path_of_1420_bytes", Setup::PLAIN, |topology| {
         narrow(topology, 1420)?;
-        let vpn = Vpn::prepare(topology)?;
-        vpn.write("server.toml", &vpn.server_config().replace("0.0.0.0", "[::]"))?;
-        let config = vpn.client_config(0, "").replace(&format!("{SERVER}:"), &format!("[{SERVER_V6}]:"));
-        vpn.write("client0/client.toml", &config)?;
-        expect_files_both_ways(topology, &vpn)
+        expect_files_both_ways(topology, &Vpn::prepare_for(topology, SERVER_V6)?)
     });
 }
 
 #[test]
 fn files_are_right_over_a_path_of_1280_bytes() {
     scenario("files_are_right_over_a_path_of_1280_bytes", Setup::PLAIN, |topology| {
-        narrow(topology, 1280)?;
         let vpn = Vpn::prepare(topology)?;
         let services = Services::start(topology, SIZE)?;
         let _serve = vpn.serve(topology)?;
+        vpn.up(topology, 0, "")?;
+        services.download(topology.client(), TARGET, LIMIT).context("over the path as it was")?;
+        vpn.down(topology, 0)?.expect_code(0)?;
+        narrow(topology, 1280)?;
         let _up =
             vpn.program(topology.client())?.args(["up", "--foreground"]).arg(vpn.client_path(0)).start()?;
         wait::until("a tunnel over a path of 1280 bytes", SOON, || {
@@ -85,13 +84,16 @@ fn a_download_survives_a_path_that_swallows_what_is_above_1280_bytes() {
         let vpn = Vpn::prepare(topology)?;
         let _serve = vpn.serve(topology)?;
         vpn.up(topology, 0, "")?;
+        services.download(topology.client(), TARGET, LIMIT).context("over the path as it was")?;
         // Nobody is told: an ICMP that somebody filters is as good as none.
         let rules = format!(
             "table ip narrow {{ chain forward {{ type filter hook forward priority 0; tcp dport {PORT} meta length > 1280 drop; \
              tcp sport {PORT} meta length > 1280 drop; }}; }}"
         );
         topology.router.program("nft")?.arg("-f").arg("-").input(rules).output()?;
-        services.download(topology.client(), TARGET, SOON)?;
+        services::seen_from(topology.client(), TARGET, LIMIT).context("what is small passes")?;
+        let swallowed = services.download(topology.client(), TARGET, SOON);
+        swallowed.context("over the path that swallows large packets")?;
         Ok(())
     });
 }
