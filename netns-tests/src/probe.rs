@@ -141,8 +141,9 @@ impl Outcome {
         self.runs().map(|(first, next)| next - first).collect()
     }
 
-    /// How long nothing got through at the longest: surely (from the first that was lost to the last) and at most (from the one
-    /// that got through before them to the one after), by the times of sending.
+    /// How long nothing got through at the longest: surely (while those were sent that were lost, without the first, which may have
+    /// been held up before it met the line) and at most (from the sending of the one before them to the arrival of the one after).
+    /// Both hold however slow the machine is, if one did come after them.
     #[must_use]
     pub fn longest_silence(&self) -> (Duration, Duration) {
         let Some((first, next)) = self.runs().max_by_key(|(first, next)| next - first) else {
@@ -150,8 +151,19 @@ impl Outcome {
         };
         let sent =
             |number: u32| self.sent.get(number as usize).or(self.sent.last()).copied().unwrap_or_default();
-        let between = |from, to| sent(to).saturating_sub(sent(from));
-        (between(first, next.saturating_sub(1)), between(first.saturating_sub(1), next))
+        let after =
+            self.arrivals.iter().filter(|arrival| arrival.number == next).map(|arrival| arrival.at).min();
+        (
+            sent(next.saturating_sub(1)).saturating_sub(sent(first + 1)),
+            after.unwrap_or_else(|| sent(next)).saturating_sub(sent(first.saturating_sub(1))),
+        )
+    }
+
+    /// From the sending of the first to the last arrival: the line has seen all that arrived in no more time.
+    #[must_use]
+    pub fn span(&self) -> Duration {
+        let last = self.arrivals.iter().map(|arrival| arrival.at).max().unwrap_or_default();
+        last.saturating_sub(self.sent.first().copied().unwrap_or_default())
     }
 
     /// The first number that was lost and the first that was not, again and again.
@@ -246,10 +258,9 @@ mod tests {
 
     fn outcome(count: u32, numbers: &[u32]) -> Outcome {
         let probe = Probe { count, gap: Duration::from_millis(2), size: 1000 };
-        let arrival = |(n, number): (u64, &u32)| Arrival {
-            number: *number,
-            at: Duration::from_millis(n),
-            delay: Duration::from_millis(10 + n),
+        let arrival = |(n, number): (u64, &u32)| {
+            let delay = Duration::from_millis(10 + n);
+            Arrival { number: *number, at: probe.gap * *number + delay, delay }
         };
         let sent = (0..count).map(|number| Duration::from_millis(2) * number).collect();
         Outcome { probe, sent, arrivals: (0..).zip(numbers).map(arrival).collect() }
@@ -260,7 +271,10 @@ mod tests {
         let outcome = outcome(10, &[1, 2, 5, 6, 9, 9]);
         assert!((outcome.loss() - 0.5).abs() < 1e-9);
         assert_eq!(outcome.losses(), [1, 2, 2]);
-        assert_eq!(outcome.longest_silence(), (Duration::from_millis(2), Duration::from_millis(6)));
+        // Of 7 and 8, sent at 14 and 16 ms: 6 was sent at 12 ms, and 9 came at 18 + 14 ms.
+        assert_eq!(outcome.longest_silence(), (Duration::ZERO, Duration::from_millis(20)));
+        let four = self::outcome(7, &[0, 5]).longest_silence();
+        assert_eq!(four, (Duration::from_millis(4), Duration::from_millis(21)));
         assert_eq!(self::outcome(3, &[]).losses(), [3]);
         assert!(self::outcome(2, &[0, 1]).losses().is_empty());
     }
@@ -278,7 +292,9 @@ mod tests {
         assert_eq!(outcome.delay(0.0), Duration::from_millis(10));
         assert_eq!(outcome.delay(0.5), Duration::from_millis(15));
         assert_eq!(outcome.delay(1.0), Duration::from_millis(20));
-        assert!((outcome.rate() - 8e6).abs() < 1.0);
+        // Each comes 3 ms after the one before.
+        assert!((outcome.rate() - 8e6 / 3.0).abs() < 1.0);
+        assert_eq!(outcome.span(), Duration::from_millis(40));
         assert_eq!(self::outcome(1, &[]).delay(0.5), Duration::ZERO);
     }
 }

@@ -12,7 +12,7 @@ use netns_tests::addresses::{TARGET, TARGET_BACK, TARGET_V6, UNREACHABLE, UNREAC
 use netns_tests::emulator::{Blackouts, Loss, Profile, Reorder};
 use netns_tests::probe::Probe;
 use netns_tests::scenario::scenario;
-use netns_tests::services::{self, NO_NETWORK, NO_ROUTE, REFUSED, Services, fail_to_connect};
+use netns_tests::services::{self, HTTP_PORT, NO_NETWORK, NO_ROUTE, REFUSED, Services, fail_to_connect};
 use netns_tests::topology::{Setup, Topology};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -24,9 +24,14 @@ fn delays_and_loses_as_asked() {
     scenario("delays_and_loses_as_asked", Setup::link(profile), |topology| {
         let (answered, mean) = services::ping(topology.client(), TARGET, 200)?;
         let mean = mean.context("no answer")?;
-        ensure!((100.0..103.0).contains(&mean), "a round trip of {mean} ms");
+        ensure!(mean >= 100.0, "a round trip of {mean} ms");
         // Both ways: 0.95² = 0.9025; three standard deviations of 200.
         ensure!((0.83..=0.97).contains(&answered), "{answered} answered");
+        // A busy machine adds to most delays, but not to all. The two clocks may drift a little.
+        let probe = Probe { count: 500, gap: Duration::from_millis(1), size: 100 };
+        let quickest = probe.run(topology.client(), &topology.target, TARGET)?.delay(0.0);
+        let allowed = Duration::from_micros(49_900)..Duration::from_millis(53);
+        ensure!(allowed.contains(&quickest), "the quickest took {quickest:?}");
         expect_carried_by_the_shell(topology)
     });
 }
@@ -55,7 +60,8 @@ fn does_to_datagrams_what_it_was_asked_for() {
         let half = Duration::from_millis(500);
         let dark = measure(Profile { blackouts: Some(Blackouts::once(half / 2, half)), ..Profile::CLEAR })?;
         let (surely, at_most) = dark.longest_silence();
-        let slack = Duration::from_millis(2);
+        // The two clocks may drift a little.
+        let slack = Duration::from_millis(1);
         ensure!(surely < half + slack && at_most > half - slack, "dark for {surely:?} to {at_most:?}");
         expect_carried_by_the_shell(topology)
     });
@@ -69,7 +75,8 @@ fn carries_tcp_at_the_rate_it_was_given() {
         for host in [TARGET.into(), std::net::IpAddr::from(TARGET_V6)] {
             let seconds = services.download(topology.client(), host, LIMIT)?.elapsed.as_secs_f64();
             let rate = 50.0 * 8.389 / seconds;
-            ensure!((60.0..100.0).contains(&rate), "{rate} Mbit/s from {host}");
+            // How much less is a matter of the machine.
+            ensure!((20.0..100.0).contains(&rate), "{rate} Mbit/s from {host}");
         }
         services.upload(topology.client(), TARGET, LIMIT)?;
         expect_carried_by_the_shell(topology)
@@ -89,6 +96,18 @@ fn drops_every_udp_packet_and_nothing_else() {
             Ok(())
         },
     );
+}
+
+#[test]
+fn a_capture_gives_back_the_first_data_of_a_connection() {
+    scenario("a_capture_gives_back_the_first_data_of_a_connection", Setup::PLAIN, |topology| {
+        let _services = Services::start(topology, MEBI)?;
+        let capture = topology.router.capture("client0", &format!("tcp port {HTTP_PORT}"))?;
+        services::seen_from(topology.client(), TARGET, LIMIT)?;
+        let first = capture.finish_first_data(&topology.router)?;
+        ensure!(first.contains(&format!("Host: {TARGET}")) && !first.contains("200 OK"), "{first}");
+        Ok(())
+    });
 }
 
 #[test]
