@@ -129,6 +129,9 @@ impl Services {
         let size = std::fs::metadata(self.file())?.len();
         let curl = self.start_download(client, host, limit)?;
         self.wait_for_download(client, size / 5, limit)?;
+        // Harm that comes too late would do none.
+        let arrived = self.downloaded(client);
+        ensure!(arrived < size, "all of the file has arrived before the harm");
         harm()?;
         self.finish_download(client, curl, limit).context("after the harm")
     }
