@@ -1,5 +1,8 @@
 //! sshd on the target, with keys, configuration and users of its own, and the programs that speak to it.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -77,18 +80,26 @@ pub fn login() -> String {
 
 /// On the target alone, root's account is open for keys, with a plain shell and a home where nothing of the host's lies.
 fn replace_users(target: &Node, directory: &Path) -> Result<()> {
+    let users = std::fs::read_to_string("/etc/passwd").context("/etc/passwd")?;
     let root = format!("root:x:0:0:root:{}:/bin/sh", directory.join("home").display());
-    for (file, root) in [("passwd", root.as_str()), ("shadow", "root:*:20000:0:99999:7:::")] {
-        let host = Path::new("/etc").join(file);
-        let users = std::fs::read_to_string(&host).with_context(|| host.display().to_string())?;
-        let others = users.lines().filter(|line| !line.starts_with("root:"));
-        let users: String = std::iter::once(root).chain(others).flat_map(|line| [line, "\n"]).collect();
-        let copy = directory.join(file);
-        std::fs::write(&copy, users)?;
-        let modes = if file == "shadow" { "600" } else { "644" };
-        target.program("chmod")?.arg(modes).arg(&copy).output()?;
-        target.program("mount")?.arg("--bind").arg(&copy).arg(&host).output()?;
-    }
+    let others = users.lines().filter(|line| !line.starts_with("root:"));
+    let users: String = std::iter::once(root.as_str()).chain(others).flat_map(|line| [line, "\n"]).collect();
+    mount_over_etc(target, directory, "passwd", &users, 0o644)?;
+    // Nobody else logs in, and the hashes of the host's passwords are nobody's business.
+    mount_over_etc(target, directory, "shadow", "root:*:20000:0:99999:7:::\n", 0o600)
+}
+
+/// Puts `text` in the place of a file of the target's /etc; nobody whom `mode` keeps out can ever read it.
+fn mount_over_etc(target: &Node, directory: &Path, name: &str, text: &str, mode: u32) -> Result<()> {
+    let file = directory.join(name);
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&file)
+        .and_then(|mut opened| opened.write_all(text.as_bytes()))
+        .with_context(|| file.display().to_string())?;
+    target.program("mount")?.arg("--bind").arg(&file).arg(Path::new("/etc").join(name)).output()?;
     Ok(())
 }
 
