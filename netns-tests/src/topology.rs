@@ -196,50 +196,9 @@ impl Topology {
         wire((&self.server, "target", ROUTER_MAC), (&self.target, "eth1", PEER_MAC))?;
         self.router.set_sysctl("net/ipv4/ip_forward", "1")?;
         self.router.set_sysctl("net/ipv6/conf/all/forwarding", "1")?;
-        configure(
-            &self.router,
-            &[
-                "address add 198.51.100.1/24 dev server",
-                "address add 2001:db8:100::1/64 dev server",
-                "address add 192.0.2.1/24 dev target",
-                "address add 2001:db8:200::1/64 dev target",
-                "link set server up",
-                "link set target up",
-                "route add unreachable 192.0.2.128/25",
-                "route add unreachable 2001:db8:200:0:1::/80",
-                "route add 203.0.113.0/24 via 192.0.2.10",
-            ],
-        )?;
-        configure(
-            &self.server,
-            &[
-                "address add 198.51.100.2/24 dev eth0",
-                "address add 2001:db8:100::2/64 dev eth0",
-                "address add 203.0.113.1/24 dev target",
-                "address add 2001:db8:300::1/64 dev target",
-                "link set eth0 up",
-                "link set target up",
-                "route add default via 198.51.100.1",
-                "route add default via 2001:db8:100::1",
-                "route add 192.0.2.10 via 203.0.113.10",
-                "route add 2001:db8:200::10 via 2001:db8:300::10",
-                "route add unreachable 192.0.2.128/25",
-                "route add unreachable 2001:db8:200:0:1::/80",
-            ],
-        )?;
-        configure(
-            &self.target,
-            &[
-                "address add 192.0.2.10/24 dev eth0",
-                "address add 2001:db8:200::10/64 dev eth0",
-                "address add 203.0.113.10/24 dev eth1",
-                "address add 2001:db8:300::10/64 dev eth1",
-                "link set eth0 up",
-                "link set eth1 up",
-                "route add default via 192.0.2.1 congctl cubic",
-                "route add default via 2001:db8:200::1 congctl cubic",
-            ],
-        )
+        configure(&self.router, ROUTER_LINES)?;
+        configure(&self.server, SERVER_LINES)?;
+        configure(&self.target, TARGET_LINES)
     }
 
     fn connect_client_plainly(&self, n: u8) -> Result<()> {
@@ -330,6 +289,47 @@ fn configure(node: &Node, lines: &[&str]) -> Result<()> {
     node.ip_lines(&lines).with_context(|| format!("configuring {}", node.role()))?;
     Ok(())
 }
+
+/// The router's interfaces and routes on the side of the world.
+const ROUTER_LINES: &[&str] = &[
+    "address add 198.51.100.1/24 dev server",
+    "address add 2001:db8:100::1/64 dev server",
+    "address add 192.0.2.1/24 dev target",
+    "address add 2001:db8:200::1/64 dev target",
+    "link set server up",
+    "link set target up",
+    "route add unreachable 192.0.2.128/25",
+    "route add unreachable 2001:db8:200:0:1::/80",
+    "route add 203.0.113.0/24 via 192.0.2.10",
+];
+
+/// Those of the server.
+const SERVER_LINES: &[&str] = &[
+    "address add 198.51.100.2/24 dev eth0",
+    "address add 2001:db8:100::2/64 dev eth0",
+    "address add 203.0.113.1/24 dev target",
+    "address add 2001:db8:300::1/64 dev target",
+    "link set eth0 up",
+    "link set target up",
+    "route add default via 198.51.100.1",
+    "route add default via 2001:db8:100::1",
+    "route add 192.0.2.10 via 203.0.113.10",
+    "route add 2001:db8:200::10 via 2001:db8:300::10",
+    "route add unreachable 192.0.2.128/25",
+    "route add unreachable 2001:db8:200:0:1::/80",
+];
+
+/// Those of the target.
+const TARGET_LINES: &[&str] = &[
+    "address add 192.0.2.10/24 dev eth0",
+    "address add 2001:db8:200::10/64 dev eth0",
+    "address add 203.0.113.10/24 dev eth1",
+    "address add 2001:db8:300::10/64 dev eth1",
+    "link set eth0 up",
+    "link set eth1 up",
+    "route add default via 192.0.2.1 congctl cubic",
+    "route add default via 2001:db8:200::1 congctl cubic",
+];
 
 /// Every wire has two ends, so four locally administered addresses do for all of them.
 const ROUTER_MAC: &str = "02:00:00:00:00:01";

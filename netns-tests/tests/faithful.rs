@@ -91,7 +91,7 @@ fn an_urgent_byte_is_delivered_in_its_place() {
 #[test]
 fn a_silent_target_leaves_an_app_to_its_own_patience() {
     faithful("a_silent_target_leaves_an_app_to_its_own_patience", |tunnel| {
-        // In the target's network, but nobody: the server's kernel waits for a neighbour, or for an answer, as the app does.
+        // The target drops what comes to this port: the server's kernel waits for an answer, as the app does.
         let rule = "add table inet silent; add chain inet silent in { type filter hook input priority 0; }; \
                     add rule inet silent in tcp dport 7000 drop";
         tunnel.topology.target.program("nft")?.arg(rule).output()?;
