@@ -261,6 +261,17 @@ fn random_bytes(size: usize) -> Vec<u8> {
     bytes
 }
 
+/// A resolver on `client` itself, the one that its resolv.conf names, that knows `name` with these addresses.
+///
+/// # Errors
+/// If dnsmasq does not start.
+pub fn start_resolver(client: &Node, name: &str, addresses: &[IpAddr]) -> Result<Process> {
+    let records = addresses.iter().map(|address| format!("--address=/{name}/{address}"));
+    let resolver = client.program("dnsmasq")?.words(DNSMASQ_OPTIONS).args(records).start()?;
+    client.wait_for_listener(DNS_PORT, START_LIMIT)?;
+    Ok(resolver)
+}
+
 fn start_nginx(topology: &Topology, root: &Path) -> Result<Process> {
     let scratch = topology.work().join("nginx");
     std::fs::create_dir_all(&scratch)?;
@@ -299,17 +310,19 @@ fn nginx_config(root: &Path, scratch: &Path) -> String {
 }
 
 fn start_dnsmasq(target: &Node) -> Result<Process> {
-    let options = "--keep-in-foreground --conf-file=/dev/null --user=root --pid-file= --log-facility=- --no-resolv --no-hosts --port=53";
     let records = [
         format!("--address=/{NAME}/{TARGET}"),
         format!("--address=/{NAME}/{TARGET_V6}"),
         format!("--edns-packet-max={BIG_ANSWER}"),
         format!("--txt-record={BIG_NAME},{}", vec!["x".repeat(200); BIG_ANSWER / 250].join(",")),
     ];
-    let dnsmasq = target.program("dnsmasq")?.words(options).args(records).start()?;
-    target.wait_for_listener(53, START_LIMIT)?;
+    let dnsmasq = target.program("dnsmasq")?.words(DNSMASQ_OPTIONS).args(records).start()?;
+    target.wait_for_listener(DNS_PORT, START_LIMIT)?;
     Ok(dnsmasq)
 }
+
+const DNSMASQ_OPTIONS: &str = "--keep-in-foreground --conf-file=/dev/null --user=root --pid-file= --log-facility=- --no-resolv --no-hosts --port=53";
+const DNS_PORT: u16 = 53;
 
 /// Where nginx listens.
 pub const HTTP_PORT: u16 = 80;

@@ -5,6 +5,7 @@
 //!     10.0.1.2, then 10.0.1.77                  198.51.100.2, then 198.51.100.3
 //! ```
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -77,11 +78,9 @@ fn a_download_survives_the_loss_of_one_of_the_servers_addresses() {
     scenario("a_download_survives_the_loss_of_one_of_the_servers_addresses", link(), |topology| {
         let services = Services::start(topology, SIZE)?;
         let vpn = Vpn::prepare(topology)?;
-        let list = format!("[\"{SERVER}:{PORT}\", \"{SECOND}:{PORT}\"]");
-        vpn.write(
-            "client0/client.toml",
-            &vpn.client_config(0, "").replace(&format!("\"{SERVER}:{PORT}\""), &list),
-        )?;
+        let _resolver = services::start_resolver(topology.client(), NAME, &[SERVER.into(), SECOND.into()])?;
+        let config = vpn.client_config(0, "").replace(&format!("{SERVER}:"), &format!("{NAME}:"));
+        vpn.write("client0/client.toml", &config)?;
         let _serve = vpn.serve(topology)?;
         vpn.up(topology, 0, "")?;
         services.download_through(topology.client(), TARGET, LIMIT, || {
@@ -126,4 +125,7 @@ fn port_of(end: &str) -> Option<&str> {
 }
 
 /// The server's other address.
-const SECOND: &str = "198.51.100.3";
+const SECOND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 3);
+
+/// The name that has both.
+const NAME: &str = "server.test";

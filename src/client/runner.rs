@@ -43,12 +43,7 @@ struct Guard {
 
 impl Runner {
     /// Opens the sockets, for carriers to `servers`.
-    pub(crate) fn open(
-        client: Client,
-        tun: TunDevice,
-        servers: Servers,
-        mark: u32,
-    ) -> io::Result<Self> {
+    pub(crate) fn open(client: Client, tun: TunDevice, servers: Servers, mark: u32) -> io::Result<Self> {
         let families = Family::all_of(&servers.addresses());
         let wire = Wire::open(&families, &PortFilter::default(), Some(mark))?;
         let (poller, timer) = (Poller::new()?, Timer::new()?);
@@ -162,10 +157,7 @@ impl Runner {
             }
             ClientEvent::Suspect => self.in_outage = true,
             ClientEvent::Restarted if self.in_outage => self.servers.on_given_up(),
-            ClientEvent::Restarted
-            | ClientEvent::Dial
-            | ClientEvent::Retired(_)
-            | ClientEvent::Ended(_) => {}
+            ClientEvent::Restarted | ClientEvent::Dial | ClientEvent::Retired(_) | ClientEvent::Ended(_) => {}
         }
     }
 
