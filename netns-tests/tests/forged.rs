@@ -39,20 +39,36 @@ fn resets_to_the_client_end_nothing() {
     forged("resets_to_the_client_end_nothing", Segment::Reset, Towards::Client, 1);
 }
 
+#[test]
+fn a_reset_to_the_first_syn_of_each_connection_does_not_keep_the_tunnel_down() {
+    let name = "a_reset_to_the_first_syn_of_each_connection_does_not_keep_the_tunnel_down";
+    let forge = Middlebox::Forge { segment: Segment::Reset, towards: Towards::Client, after: 1, every: None };
+    tunnel_scenario(name, line().with(forge), SIZE, |tunnel| {
+        let forged = tunnel.topology.link().counted(|stats| stats.forged)?;
+        ensure!(forged[0] == 0 && forged[1] > 0, "{forged:?} were forged");
+        tunnel.download()?;
+        Ok(())
+    });
+}
+
 /// Files both ways with a forged segment after every so many packets.
 fn forged(name: &str, segment: Segment, towards: Towards, every: u64) {
-    let profile = Profile::long_line(50_000_000, Duration::from_millis(40), 0.0);
     let forge = Middlebox::Forge { segment, towards, after: every, every: Some(every) };
-    tunnel_scenario(name, Setup::link(profile).with(forge), SIZE, |tunnel| {
+    tunnel_scenario(name, line().with(forge), SIZE, |tunnel| {
         tunnel.download()?;
         tunnel.upload()?;
-        ensure!(migrations(tunnel)? == 0, "a forged segment has ended the carrier");
+        let migrations = tunnel.vpn.migrations(tunnel.client())?;
+        let nodes = [&tunnel.topology.server, tunnel.client()];
+        // Read before what the link says: what passes in between is forged there, too.
+        let counted = [counted(tunnel, nodes[0], segment)?, counted(tunnel, nodes[1], segment)?];
         // Forged segments that reach the router and its side go out, those that reach the client go in.
         let [out, inward] = tunnel.topology.link().stats()?.map(|stats| stats.forged);
         ensure!((out > 0) == (towards != Towards::Client), "{out} forged to the server");
         ensure!((inward > 0) == (towards != Towards::Router), "{inward} forged to the client");
-        for (node, forged) in [(&tunnel.topology.server, out), (tunnel.client(), inward)] {
-            let counted = counted(tunnel, node, segment)?;
+        // A carrier that they end would not live longer than to the next; on a busy machine, one may stall by itself.
+        let forged = out + inward;
+        ensure!(migrations * 10 < forged, "{migrations} migrations with {forged} forged segments");
+        for ((node, counted), forged) in nodes.into_iter().zip(counted).zip([out, inward]) {
             ensure!((counted > 0) == (forged > 0), "{} counts {counted} of {forged}", node.role());
             ensure!(counted <= forged, "{} counts {counted} of {forged}", node.role());
         }
@@ -60,8 +76,8 @@ fn forged(name: &str, segment: Segment, towards: Towards, every: u64) {
     });
 }
 
-fn migrations(tunnel: &Tunnel<'_>) -> Result<u64> {
-    tunnel.vpn.tunnel(tunnel.client())?["migrations"].as_u64().context("no migrations in status --json")
+fn line() -> Setup {
+    Setup::link(Profile::long_line(50_000_000, Duration::from_millis(40), 0.0))
 }
 
 /// What `status --json` on `node` says was injected.
