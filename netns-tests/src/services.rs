@@ -212,8 +212,18 @@ pub fn serve_iperf(node: &Node, address: impl Into<IpAddr>) -> Result<Process> {
 /// If iperf3 fails, or takes longer than `limit`.
 pub fn iperf(client: &Node, host: impl Into<IpAddr>, words: &str, limit: Duration) -> Result<Value> {
     let words = format!("-J -p {IPERF_PORT} {words} -c {}", host.into());
-    let report = client.program("iperf3")?.words(&words).run(limit)?.expect_code(0)?;
-    Ok(serde_json::from_str(&report.stdout)?)
+    // Its server ends a test a moment after its client.
+    wait::until("iperf3's server to be free", limit, || {
+        let iperf = client.program("iperf3")?.words(&words).run(limit)?;
+        let report: Value = serde_json::from_str(&iperf.stdout).context("iperf3's report")?;
+        let error = report["error"].as_str().unwrap_or_default();
+        if error.contains("server is busy") {
+            return Ok(None);
+        }
+        ensure!(error.is_empty(), "iperf3 {words}: {error}");
+        iperf.expect_code(0)?;
+        Ok(Some(report))
+    })
 }
 
 /// Pings `host` `count` times and gives back the share of answers, 0 to 1, and the mean round trip in milliseconds.

@@ -81,14 +81,19 @@ impl<'a> Iperf<'a> {
         Ok(())
     }
 
-    /// Datagrams at a modest rate; a busy machine loses some before they are sent.
+    /// Datagrams at a modest rate; a busy machine loses many of them.
     fn udp(&mut self, way: &str) -> Result<()> {
         let report = self.run(&format!("-u -b 20M -l 1200 -n {UDP_BYTES} {way}"))?;
         let sum = &report["end"]["sum"];
         let count = |key: &str| sum[key].as_u64().unwrap_or(0);
         let (packets, lost) = (count("packets"), count("lost_packets"));
         ensure!(packets * 1200 >= UDP_BYTES * 9 / 10, "{packets} datagrams {way} to {}: {sum}", self.host);
-        ensure!(lost * 2 <= packets, "{lost} of {packets} datagrams {way} to {} were lost", self.host);
+        let arrived = packets.saturating_sub(lost);
+        ensure!(
+            arrived * 1200 >= UDP_BYTES / 10,
+            "{lost} of {packets} datagrams {way} to {} were lost",
+            self.host
+        );
         Ok(())
     }
 
