@@ -132,7 +132,7 @@ struct Active {
     liveness: Liveness,
 }
 
-/// A carrier that was in use: it opens what is still on its way, then ends with a FIN.
+/// A carrier that was in use: while the session lasts it opens what is still on its way; then it ends with a FIN.
 #[derive(Debug)]
 struct Retired {
     link: Link,
@@ -211,8 +211,12 @@ impl Client {
         }
     }
 
-    /// Opens a carrier from `local`, whose port the shell guards, to `remote`; `wall` is the time of day.
+    /// Opens a carrier from `local`, whose port the shell guards, to `remote`; `wall` is the time of day. A session that
+    /// ended meanwhile opens none.
     pub fn dial(&mut self, local: SocketAddr, remote: SocketAddr, wall: Timestamp, now: Instant) {
+        if !self.is_running() {
+            return self.events.push_back(ClientEvent::Retired(local));
+        }
         self.carriers += 1;
         let isn = self.rng.random();
         let index = self.fresh_index();
@@ -257,6 +261,10 @@ impl Client {
             self.drops.outer += 1;
             return;
         };
+        if !self.is_running() {
+            self.drops.late += 1;
+            return;
+        }
         if self.dialing.dial.as_ref().is_some_and(|dial| dial.is_from(&segment)) {
             self.handle_dial(&segment, packet, now);
         } else {
@@ -271,7 +279,7 @@ impl Client {
             self.drops.inner += 1;
             return;
         };
-        if self.phase == Phase::Ended {
+        if !self.is_running() {
             // Apps are told at once that there is no tunnel; what has no way to be told is dropped.
             match flow::reset_for(packet) {
                 Some(reset) => self.tun.push(Some(reset)),
@@ -305,8 +313,10 @@ impl Client {
         self.check_dead(now);
     }
 
-    /// Ends the session: tells the server, closes the carriers. Drain [`Self::poll_transmit`] once more afterwards.
+    /// Ends the session: tells the server, closes the carriers, opens no other. Drain [`Self::poll_transmit`] once more
+    /// afterwards.
     pub fn close(&mut self, now: Instant) {
+        self.drop_dial();
         self.splice.reset_all(now);
         if let Some(active) = &mut self.active {
             active.link.say_goodbye(CloseCode::Done);
@@ -480,10 +490,6 @@ impl Client {
     }
 
     fn handle_data(&mut self, segment: &carrier::Segment, packet: &mut [u8], now: Instant) {
-        if !self.is_running() {
-            self.drops.late += 1;
-            return;
-        }
         let active = self.active.as_mut().map(|active| &mut active.link);
         let mut links = active.into_iter().chain(self.retired.iter_mut().map(|retired| &mut retired.link));
         let Some(link) = links.find(|link| link.is_from(segment)) else {
@@ -785,29 +791,3 @@ const RETIRED_MAX: usize = 4;
 
 /// Our choice: packets of at most [`DATAGRAM_MAX`] bytes that wait for the TUN.
 const TUN_QUEUE: usize = 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[expect(clippy::disallowed_methods, reason = "the test needs any instant to start from")]
-    #[test]
-    fn asks_for_its_first_carrier_once() {
-        let (start, mut rng) = (Instant::now(), StdRng::from_seed([1; 32]));
-        let settings = ClientSettings {
-            private_key: PrivateKey::generate(&mut rng),
-            server_key: PrivateKey::generate(&mut rng).public_key(),
-            preshared_key: PresharedKey::default(),
-            mode: Mode::HandshakeAdvance,
-            suites: SuiteSet::PORTABLE,
-            congestion: CongestionKind::Bbr,
-            session_buffer: 1 << 20,
-            process_buffer: 2 << 20,
-            dead_after: Duration::from_secs(600),
-        };
-        let mut client = Client::new(settings, [2; 32], start);
-        client.handle_timeout(start);
-        assert_eq!(client.poll_event(), Some(ClientEvent::Dial));
-        assert_eq!(client.poll_event(), None);
-    }
-}

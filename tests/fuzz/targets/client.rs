@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use vpn::carrier::{Accepted, Connection, Flags, Kind, Listener, ListenerAction, Mode, Seq, parse};
+use vpn::carrier::{Accepted, Connection, Flags, Kind, Listener, ListenerAction, Mode, Segment, Seq, parse};
 use vpn::crypto::{
-    Message2, PresharedKey, PrivateKey, PublicKey, Refusal, Responder, Suite, SuiteSet, Timestamp,
+    Message2, PresharedKey, PrivateKey, PublicKey, Received, Refusal, Responder, Suite, SuiteSet, Timestamp,
 };
 use vpn::kcp::CongestionKind;
 use vpn::packet;
@@ -20,7 +20,8 @@ use super::start;
 use super::wire::{emit, read, repr};
 
 /// Operations of the server, of the kernel behind the TUN, of others on the way; time. Whatever comes: bounds hold, all
-/// that leaves is well formed and for this server, nothing forged ends the tunnel, timers do not spin.
+/// that leaves is well formed and for this server, nothing forged ends the tunnel, timers do not spin; a client that was
+/// closed says goodbye and nothing else.
 pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mut world = World::new();
@@ -30,7 +31,7 @@ pub(crate) fn run(bytes: &[u8]) {
         world.operate(operation, &mut input);
         world.settle();
     }
-    world.client.close(world.now);
+    world.close();
     world.settle();
 }
 
@@ -45,6 +46,8 @@ struct World {
     answer: u8,
     is_silent: bool,
     is_over: bool,
+    /// The shell closed it: what may leave is goodbyes and FINs.
+    is_closed: bool,
 }
 
 impl World {
@@ -61,6 +64,7 @@ impl World {
             answer: 0,
             is_silent: false,
             is_over: false,
+            is_closed: false,
         }
     }
 
@@ -81,13 +85,22 @@ impl World {
             }
             10 => {
                 self.answer = input.u8();
-                self.is_silent = input.bool();
+                let how = input.u8();
+                self.is_silent = how & 1 == 1;
+                if how >= 0x80 {
+                    self.close();
+                }
             }
             _ => {
                 self.now += Duration::from_millis(u64::from(input.u16()) << (input.u8() % 8));
                 self.client.handle_timeout(self.now);
             }
         }
+    }
+
+    fn close(&mut self) {
+        self.client.close(self.now);
+        (self.is_over, self.is_closed) = (true, true);
     }
 
     fn interfere(&mut self, input: &mut Input<'_>) {
@@ -161,10 +174,27 @@ impl World {
             assert!(count < 20_000, "packets never end");
             let segment = read(&packet);
             assert_eq!(segment.destination, SERVER);
+            if self.is_closed {
+                self.check_farewell(&segment, &mut packet);
+                continue;
+            }
             let answers = self.serve(&mut packet);
             answers.into_iter().for_each(|mut answer| self.client.handle_packet(&mut answer, self.now));
         }
         count > 0
+    }
+
+    /// A closed client says goodbye, or ends a connection.
+    fn check_farewell(&mut self, segment: &Segment, packet: &mut [u8]) {
+        if segment.payload.is_empty() {
+            assert!(segment.flags.contains(Flags::FIN), "{segment:?} after the close");
+            return;
+        }
+        let is_handshake = self.read_message1(&packet[segment.payload.clone()]).is_some();
+        assert!(!is_handshake, "a handshake after the close");
+        let opened = self.server.as_mut().and_then(|server| server.take(packet, self.now));
+        let is_goodbye = |plaintext: &Vec<u8>| frames(plaintext).iter().any(|(kind, _)| *kind == CLOSE);
+        assert!(opened.as_ref().is_none_or(is_goodbye), "{opened:02x?} after the close");
     }
 
     /// What the server does with an outer packet; it answers pings, unless it is silent.
@@ -195,9 +225,7 @@ impl World {
 
     /// Message 2, of the kind that the input asked for last.
     fn accept(&mut self, message1: &[u8]) -> Option<Vec<u8>> {
-        let lookup = |_: &PublicKey| Some(PresharedKey::default());
-        let mut rng = StdRng::seed_from_u64(u64::from(self.dials));
-        let received = Responder::read(&server_key(), message1, &lookup, &mut rng).ok()?;
+        let received = self.read_message1(message1)?;
         let message1 = received.payload;
         let mut connection = Connection::accepted(&self.accepted?, Mode::default(), self.now).ok()?;
         let index = 500 + u32::from(self.dials);
@@ -213,6 +241,12 @@ impl World {
             self.server = Some(Puppet::new(&server_key(), index, connection, pair, session, self.now));
         }
         Some(packet)
+    }
+
+    fn read_message1(&self, payload: &[u8]) -> Option<Received> {
+        let lookup = |_: &PublicKey| Some(PresharedKey::default());
+        let mut rng = StdRng::seed_from_u64(u64::from(self.dials));
+        Responder::read(&server_key(), payload, &lookup, &mut rng).ok()
     }
 
     fn message2(&self, index: u32, epoch: u32, timestamp: Timestamp) -> Message2 {
@@ -274,6 +308,7 @@ const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113,
 const BUFFER: usize = 1 << 20;
 const PING: u8 = 1;
 const PONG: u8 = 2;
+const CLOSE: u8 = 8;
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let speech = |number: usize| {
@@ -299,5 +334,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     }
     seeds.push([vec![9, 1, 0x10, 0, 9, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9], speech(8), wait(9, 0)].concat());
     seeds.push([vec![7, 1, 1, 9, 0, 4], vec![7, 0, 4, 1, 1, 1, 1, 2, 2, 2, 2, 0, 0], speech(0)].concat());
+    // Closed with a dial under way.
+    seeds.push([vec![10, 1, 1], speech(11), vec![10, 1, 0x81], wait(3000, 0), speech(0)].concat());
     seeds
 }
