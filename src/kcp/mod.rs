@@ -60,9 +60,10 @@ pub struct Config {
     pub min_rto: Duration,
     /// Wire bytes around each packet, for pacing.
     pub overhead: usize,
-    /// Payload bytes kept for retransmission.
+    /// Payload bytes kept for retransmission: no fresh segment is made while there are so many, so that less than one is
+    /// held beyond.
     pub send_buffer: usize,
-    /// Payload bytes held for the reader.
+    /// Payload bytes held for the reader or for those before them; one segment beyond if all others wait for it.
     pub receive_buffer: usize,
 }
 

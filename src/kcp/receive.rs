@@ -59,7 +59,7 @@ impl Receiver {
             self.counters.duplicates += 1;
             return true;
         }
-        if !self.has_room(ahead, payload.len()) {
+        if !self.has_room(payload.len()) && !(ahead == 0 && self.make_way()) {
             self.counters.no_room += 1;
             return false;
         }
@@ -97,10 +97,20 @@ impl Receiver {
         self.counters
     }
 
-    /// The missing front always finds room beside what waits out of order, else a full ring would never empty.
-    fn has_room(&self, ahead: usize, len: usize) -> bool {
-        let beside = if ahead == 0 { 0 } else { self.ring_bytes };
-        self.queued_bytes + beside + len <= self.limits.bytes
+    fn has_room(&self, len: usize) -> bool {
+        self.buffered() + len <= self.limits.bytes
+    }
+
+    /// Whether the missing front is taken beyond the bound. When nothing can be read it must be, else a full ring would
+    /// never empty; a message that has no room beside the ring is dropped for it. A peer that keeps to our window never
+    /// comes here.
+    fn make_way(&mut self) -> bool {
+        let is_stuck = self.messages.is_empty();
+        if is_stuck && self.partial.segments > 0 {
+            self.abandon();
+            self.skipping = true;
+        }
+        is_stuck
     }
 
     fn store(&mut self, ahead: usize, frg: u8, payload: &[u8]) {
@@ -173,7 +183,7 @@ impl Receiver {
 pub(crate) struct Limits {
     /// Segments from `una` on.
     pub(crate) window: usize,
-    /// Payload bytes.
+    /// Payload bytes; beyond them only the segment that all others wait for is taken.
     pub(crate) bytes: usize,
     /// Payload bytes the peer's segments are taken to have.
     pub(crate) segment: usize,
@@ -315,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_its_byte_bound_yet_always_takes_the_missing_front() {
+    fn holds_its_byte_bound_yet_takes_the_missing_front_when_nothing_can_be_read() {
         let mut receiver = receiver(64, 100);
         for sn in 1..30 {
             receiver.handle_push(sn, 0, &[0; 10]);
@@ -324,5 +334,36 @@ mod tests {
         assert!(receiver.handle_push(0, 0, &[0; 10]));
         assert_eq!((receiver.una(), receiver.window()), (11, 0));
         assert!(!receiver.handle_push(11, 0, &[0; 10]));
+    }
+
+    #[test]
+    fn holds_its_byte_bound_when_nobody_reads_whatever_arrives_first() {
+        let mut receiver = receiver(64, 100);
+        for sn in (1..30).rev().chain(0..30) {
+            receiver.handle_push(sn, 0, &[0; 10]);
+            assert!(receiver.buffered() <= 100 + 10, "{} bytes", receiver.buffered());
+        }
+        let mut read = 0;
+        while read < 30 {
+            for sn in 0..30 {
+                receiver.handle_push(sn, 0, &[0; 10]);
+            }
+            let before = read;
+            read += std::iter::from_fn(|| receiver.poll_message()).count();
+            assert!(read > before, "it is stuck after {read}");
+        }
+    }
+
+    #[test]
+    fn drops_a_message_that_has_no_room_beside_what_waits_out_of_order() {
+        let mut receiver = receiver(300, 100);
+        for sn in 20..30 {
+            receiver.handle_push(sn, 0, &[0; 10]);
+        }
+        for frg in (0..20).rev() {
+            assert!(receiver.handle_push(receiver.una(), frg, &[0; 10]));
+            assert!(receiver.buffered() <= 100 + 10, "{} bytes", receiver.buffered());
+        }
+        assert_eq!(std::iter::from_fn(|| receiver.poll_message()).count(), 10);
     }
 }

@@ -10,6 +10,8 @@ use super::start;
 const CONV: u32 = 0x1122_3344;
 const MSS: usize = 100;
 const ROOM: usize = 3 * (MSS + HEADER_LEN);
+/// The longest timeout; no round trip that takes longer is believed.
+const MAX_RTO: Duration = Duration::from_secs(10);
 
 /// `congestion u8`, then operations on one end: packets of its conversation and of none, reading, sending, time.
 /// A packet that is none changes nothing but its counter; whatever comes, the bounds hold, sending ends, and what is
@@ -19,12 +21,13 @@ pub(crate) fn hostile(bytes: &[u8]) {
     let config = config(input.u8());
     let mut now = start();
     let (mut kcp, mut witness) = (Kcp::new(CONV, config, now), Kcp::new(CONV, config, now));
-    let mut source = Counting::default();
+    let (mut source, mut longest) = (Counting::default(), 0);
     while let Some(operation) = input.operation() {
         match operation % 6 {
-            0 => handle(&mut kcp, input.bytes(), now),
-            1 => {
-                let packet = segments(&mut input, kcp.stats());
+            number @ 0..=1 => {
+                let packet =
+                    if number == 0 { input.bytes().to_vec() } else { segments(&mut input, kcp.stats()) };
+                longest = longest.max(packet.len().saturating_sub(HEADER_LEN));
                 handle(&mut kcp, &packet, now);
             }
             2 => source.left += u64::from(input.u16()),
@@ -38,7 +41,7 @@ pub(crate) fn hostile(bytes: &[u8]) {
         transmit(&mut kcp, &mut source, now, |packet| {
             witness.handle_packet(&packet, now).expect("what we send is KCP");
         });
-        check(&kcp, &config, now);
+        check(&kcp, &config, longest, now);
     }
 }
 
@@ -103,21 +106,26 @@ fn transmit(kcp: &mut Kcp, source: &mut Counting, now: Instant, mut take: impl F
     panic!("sending never ends: {:?}", kcp.stats());
 }
 
-fn check(kcp: &Kcp, config: &Config, now: Instant) {
+/// `longest` bytes of payload had the longest segment so far, at most.
+fn check(kcp: &Kcp, config: &Config, longest: usize, now: Instant) {
     let stats = kcp.stats();
     assert!(stats.span <= u32::from(config.send_window), "{stats:?}");
     let most = u64::from(stats.span) * (MSS + HEADER_LEN + config.overhead) as u64;
     assert!(stats.in_flight <= most, "{stats:?}");
     assert!(stats.payload_sent_bytes >= stats.sent);
     assert!(kcp.poll_timeout().is_none_or(|at| at > now), "it spins: {stats:?}");
-    assert!(stats.srtt.is_none_or(|srtt| srtt < Duration::from_secs(100_000)), "{stats:?}");
+    assert!(stats.send_buffered < config.send_buffer + MSS, "{stats:?}");
+    assert!(stats.receive_buffered <= config.receive_buffer + longest, "{stats:?}");
+    assert!(stats.srtt.is_none_or(|srtt| srtt <= MAX_RTO), "{stats:?}");
+    assert!((config.min_rto..=MAX_RTO).contains(&stats.rto), "{stats:?}");
 }
 
 /// `congestion u8`, then operations on two ends: data, packets that arrive, are lost, repeated or overtaken, time. Each
 /// end reads exactly what the other wrote, and at last all of it.
 pub(crate) fn pair(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let mut pair = Pair::new(config(input.u8()));
+    let config = config(input.u8());
+    let mut pair = Pair::new(config);
     while let Some(operation) = input.operation() {
         let end = usize::from(operation >> 7);
         match operation % 8 {
@@ -129,6 +137,7 @@ pub(crate) fn pair(bytes: &[u8]) {
             _ => pair.now += Duration::from_millis(u64::from(input.u8())),
         }
         pair.transmit();
+        pair.ends.iter().for_each(|end| check(end, &config, MSS, pair.now));
     }
     pair.conclude();
 }
