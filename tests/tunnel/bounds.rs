@@ -3,13 +3,12 @@
 use vpn::flow::FlowLimits;
 use vpn::session::{ClientLoad, ClientSettings, ServerLoad, ServerSettings};
 
-/// What the settings promise.
+/// What the settings promise. Worlds have one peer: what the process may hold is what its one session may.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     client_session: usize,
     flows: usize,
     server_session: usize,
-    server_process: usize,
     peers: usize,
     /// The most that was held at any time.
     pub(crate) peak: Peak,
@@ -31,7 +30,6 @@ impl Bounds {
             client_session: client.session_buffer,
             flows: for_flows / (flow.receive_buffer + flow.send_buffer),
             server_session: server.session_buffer.min(server.process_buffer / server.peers.len()),
-            server_process: server.process_buffer,
             peers: server.peers.len(),
             peak: Peak::default(),
         }
@@ -51,7 +49,6 @@ impl Bounds {
     pub(crate) fn check_server(&mut self, load: &ServerLoad) {
         assert!(load.sessions <= self.peers, "{load:?}");
         assert!(load.largest_session <= self.server_session, "a session above its bound: {load:?}");
-        assert!(load.total.streams() <= self.server_process, "a process above its bound: {load:?}");
         assert!(load.total.datagrams <= DATAGRAMS * self.peers, "{load:?}");
         assert!(load.most_carriers <= PEER_CARRIERS, "{load:?}");
         assert!(load.indexes <= self.peers * PEER_CARRIERS + HANDSHAKES, "{load:?}");
