@@ -13,6 +13,10 @@ pub(crate) struct Datagrams {
     on_the_way: BTreeMap<u64, Vec<u8>>,
     next: u64,
     pub(crate) arrived: u64,
+    /// Sent, but longer than the tunnel carries.
+    too_big: u64,
+    /// How often a sender learned so.
+    pub(crate) told: u64,
 }
 
 impl Datagrams {
@@ -33,6 +37,10 @@ impl Datagrams {
     /// Takes what arrived at either end, and answers pings.
     pub(crate) fn collect(&mut self, world: &mut World) {
         for packet in std::mem::take(&mut world.server_tun) {
+            if is_error(&packet) {
+                self.note_error(&packet);
+                continue;
+            }
             self.note(&packet);
             if packet[0] >> 4 == 4 && packet[9] == 1 && packet[20] == 8 {
                 let length = packet.len() - 28;
@@ -43,11 +51,13 @@ impl Datagrams {
         }
         let hosts = world.hosts.iter_mut();
         let arrived: Vec<_> = hosts.flat_map(|host| std::mem::take(&mut host.apps.datagrams)).collect();
-        let is_error = |packet: &Vec<u8>| match packet[0] >> 4 {
-            4 => packet[9] == 1 && packet[20] == 3,
-            _ => packet[6] == 58 && packet[40] < 128,
-        };
-        arrived.iter().filter(|packet| !is_error(packet)).for_each(|packet| self.note(packet));
+        for packet in arrived {
+            if is_error(&packet) {
+                self.note_error(&packet);
+            } else {
+                self.note(&packet);
+            }
+        }
     }
 
     /// How many have not arrived, or not yet.
@@ -77,8 +87,24 @@ impl Datagrams {
     fn number(&mut self, emit: impl FnOnce(u64) -> Vec<u8>) -> Vec<u8> {
         self.next += 1;
         let packet = emit(self.next);
-        self.on_the_way.insert(self.next, packet.clone());
+        if packet.len() > LARGEST {
+            self.too_big += 1;
+        } else {
+            self.on_the_way.insert(self.next, packet.clone());
+        }
         packet
+    }
+
+    fn note_error(&mut self, packet: &[u8]) {
+        let mtu = match packet[0] >> 4 {
+            4 if packet[21] == 4 => u32::from(u16::from_be_bytes([packet[26], packet[27]])),
+            6 if packet[40] == 2 => u32::from_be_bytes(*packet[44..].first_chunk().expect("a whole message")),
+            // About a connection.
+            _ => return,
+        };
+        assert_eq!(usize::try_from(mtu), Ok(LARGEST));
+        self.told += 1;
+        assert!(self.told <= self.too_big, "told of what was not too big, or twice: {packet:02x?}");
     }
 
     fn note(&mut self, packet: &[u8]) {
@@ -90,6 +116,14 @@ impl Datagrams {
             sent.unwrap_or_else(|| panic!("datagram {number} arrived twice, or was given up or never sent"));
         assert!(sent == packet, "datagram {number} was changed");
         self.arrived += 1;
+    }
+}
+
+/// Whether it is an ICMP error.
+fn is_error(packet: &[u8]) -> bool {
+    match packet[0] >> 4 {
+        4 => packet[9] == 1 && packet[20] == 3,
+        _ => packet[6] == 58 && packet[40] < 128,
     }
 }
 
@@ -138,3 +172,6 @@ fn fill(mut packet: Vec<u8>, total: usize, number: u64) -> Vec<u8> {
     packet.extend(bytes.iter().cycle().take(total - packet.len()));
     packet
 }
+
+/// What one packet of the tunnel carries, and what senders are told of it.
+const LARGEST: usize = 1333;

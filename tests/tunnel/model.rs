@@ -50,6 +50,13 @@ pub(crate) enum Excuse {
     GivenUp,
 }
 
+/// Flows that nothing excused: every byte that either end wrote has arrived.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Whole {
+    pub(crate) flows: u64,
+    pub(crate) bytes: u64,
+}
+
 /// What is known of one host.
 #[derive(Clone, Copy, Debug, Default)]
 struct HostModel {
@@ -160,6 +167,9 @@ impl Model {
                     + stood_still.map_or(Duration::ZERO, |(_, time)| time);
                 let is_given_up = outage + NOTICE >= self.dead_after;
                 assert!(host.may_restart || is_given_up, "host {index} gave up its flows after {outage:?}");
+                // The next time, patience counts from here: no second `Suspect` comes while the outage lasts.
+                host.suspect_since = host.suspect_since.map(|_| world.now);
+                host.stood_still = None;
                 let established = |port: u16| world.hosts[index].apps.connections[&port].established;
                 self.excuse_all(index, Excuse::GivenUp, established);
             }
@@ -209,8 +219,9 @@ impl Model {
             .collect()
     }
 
-    /// The final judgement: nothing is missing that nothing excuses.
-    pub(crate) fn judge(&self, world: &World) {
+    /// The final judgement: nothing is missing that nothing excuses. Says how many flows had to be whole, and were.
+    pub(crate) fn judge(&self, world: &World) -> Whole {
+        let mut whole = Whole::default();
         for (port, flow) in self.flows.iter().filter(|(_, flow)| flow.excuse.is_none()) {
             let connection = &world.hosts[flow.host].apps.connections[port];
             let expected = match flow.manner {
@@ -225,8 +236,11 @@ impl Model {
                 assert!(side.reader.finished, "flow {port}: the target saw no end\n{side:#?}");
                 assert_eq!(side.reader.received, connection.writer.length, "flow {port}: upload");
                 assert_eq!(connection.reader.received, side.writer.length, "flow {port}: download");
+                whole.flows += 1;
+                whole.bytes += side.reader.received + connection.reader.received;
             }
         }
+        whole
     }
 }
 

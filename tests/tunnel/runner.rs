@@ -13,7 +13,7 @@ use super::datagram::Datagrams;
 use super::model::{Excuse, Model};
 use super::stream::{Direction, Reader, Writer};
 use super::tally::Tally;
-use super::transition::{Transition, duration};
+use super::transition::{EndChange, FlowChange, PathChange, Transition, duration};
 use super::weather;
 use super::world::World;
 
@@ -110,65 +110,9 @@ impl Run {
                 let port = self.world.open_to(manner, v6, upload, download, finishes);
                 self.model.on_open(port, self.world.current, manner);
             }
-            Transition::Write { flow, direction, bytes } => self.change(flow, direction, |writer, _| {
-                writer.length += if writer.finishes { 0 } else { bytes };
-            }),
-            Transition::StopReading { flow, direction } => {
-                self.change(flow, direction, |_, reader| reader.stopped = true);
-            }
-            Transition::ReadAgain { flow, direction } => {
-                self.change(flow, direction, |_, reader| reader.stopped = false);
-            }
-            Transition::Finish { flow, direction } => {
-                self.change(flow, direction, |writer, _| writer.finishes = true);
-            }
-            Transition::ResetByApp { flow } => self.reset_by_app(flow),
-            Transition::ResetByTarget { flow } => {
-                if self.world.targets.reset(flow, &mut self.world.server) {
-                    self.model.on_reset(flow, Excuse::ResetByTarget);
-                }
-            }
-            Transition::Answer { flow } => {
-                self.model.on_answer(flow);
-                self.world.targets.wake(flow, &mut self.world.server);
-            }
-            Transition::Blackout { ways } => self.world.set_blackout(ways),
-            Transition::Weather(weather) => self.world.set_weather(weather),
-            Transition::Boxes(boxes) => self.world.line.set_middleboxes(&boxes, self.world.now),
-            Transition::KillTuples { host, times } => {
-                for time in 0..times {
-                    self.world.kill_tuple(host);
-                    self.run_for(if time + 1 < times { Duration::from_secs(3) } else { Duration::ZERO });
-                }
-            }
-            Transition::Rebind => self.world.line.rebind(self.world.now),
-            Transition::NewAddress => self.new_address(),
-            Transition::RestartServer => self.restart_server(),
-            Transition::RestartClient => self.restart_client(),
-            Transition::RestartBoth => {
-                self.restart_server();
-                self.restart_client();
-            }
-            Transition::SecondHost => {
-                self.model.on_second_host();
-                self.world.second_host();
-            }
-            Transition::SetClock { forward, by } => {
-                let wall = &mut self.world.host_mut().wall;
-                *wall = if forward { *wall + by } else { wall.saturating_sub(by) };
-            }
-            Transition::Pause { time } => {
-                self.world.now += time;
-                for host in 0..self.world.hosts.len() {
-                    self.model.on_stood_still(host, time, self.world.now);
-                }
-            }
-            Transition::Sleep { time } => {
-                self.world.host_mut().fall_asleep();
-                self.run_for(time);
-                self.model.on_stood_still(self.world.current, time, self.world.now);
-                self.wake();
-            }
+            Transition::OnFlow { flow, change } => self.apply_to_flow(flow, change),
+            Transition::OnPath(change) => self.apply_to_path(change),
+            Transition::OnEnd(change) => self.apply_to_end(change),
             Transition::Datagrams { count, length } => {
                 for _ in 0..count {
                     self.datagrams.send(&mut self.world, length);
@@ -177,6 +121,80 @@ impl Run {
             }
             Transition::Attack(attack) => attack.run(&mut self.world, &mut self.rng),
             Transition::Wait { time } => self.run_for(time),
+        }
+    }
+
+    fn apply_to_flow(&mut self, flow: u16, change: FlowChange) {
+        match change {
+            FlowChange::Write { direction, bytes } => self.change(flow, direction, |writer, _| {
+                writer.length += if writer.finishes { 0 } else { bytes };
+            }),
+            FlowChange::StopReading(direction) => {
+                self.change(flow, direction, |_, reader| reader.stopped = true);
+            }
+            FlowChange::ReadAgain(direction) => {
+                self.change(flow, direction, |_, reader| reader.stopped = false);
+            }
+            FlowChange::Finish(direction) => {
+                self.change(flow, direction, |writer, _| writer.finishes = true);
+            }
+            FlowChange::ResetByApp => self.reset_by_app(flow),
+            FlowChange::ResetByTarget => {
+                if self.world.targets.reset(flow, &mut self.world.server) {
+                    self.model.on_reset(flow, Excuse::ResetByTarget);
+                }
+            }
+            FlowChange::Answer => {
+                self.model.on_answer(flow);
+                self.world.targets.wake(flow, &mut self.world.server);
+            }
+        }
+    }
+
+    fn apply_to_path(&mut self, change: PathChange) {
+        match change {
+            PathChange::Blackout { ways } => self.world.set_blackout(ways),
+            PathChange::Weather(weather) => self.world.set_weather(weather),
+            PathChange::Boxes(boxes) => self.world.line.set_middleboxes(&boxes, self.world.now),
+            PathChange::KillTuples { host, times } => {
+                for time in 0..times {
+                    self.world.kill_tuple(host);
+                    self.run_for(if time + 1 < times { Duration::from_secs(3) } else { Duration::ZERO });
+                }
+            }
+            PathChange::Rebind => self.world.line.rebind(self.world.now),
+            PathChange::NewAddress => self.new_address(),
+        }
+    }
+
+    fn apply_to_end(&mut self, change: EndChange) {
+        match change {
+            EndChange::RestartServer => self.restart_server(),
+            EndChange::RestartClient => self.restart_client(),
+            EndChange::RestartBoth => {
+                self.restart_server();
+                self.restart_client();
+            }
+            EndChange::SecondHost => {
+                self.model.on_second_host();
+                self.world.second_host();
+            }
+            EndChange::SetClock { forward, by } => {
+                let wall = &mut self.world.host_mut().wall;
+                *wall = if forward { *wall + by } else { wall.saturating_sub(by) };
+            }
+            EndChange::Pause { time } => {
+                self.world.now += time;
+                for host in 0..self.world.hosts.len() {
+                    self.model.on_stood_still(host, time, self.world.now);
+                }
+            }
+            EndChange::Sleep { time } => {
+                self.world.host_mut().fall_asleep();
+                self.run_for(time);
+                self.model.on_stood_still(self.world.current, time, self.world.now);
+                self.wake();
+            }
         }
     }
 
@@ -245,7 +263,7 @@ impl Run {
             side.reader.stopped = false;
         }
         for flow in self.model.open_flows() {
-            self.apply(Transition::Answer { flow });
+            self.apply_to_flow(flow, FlowChange::Answer);
             self.world.targets.resume(flow, &mut self.world.server, self.world.now);
         }
         let begun = self.world.now;
@@ -254,7 +272,7 @@ impl Run {
         });
         let left = self.model.unfinished(&self.world);
         assert!(done, "{CALM:?} of calm were not enough: {left:#?}\n{}", self.world.describe());
-        self.model.judge(&self.world);
+        self.tally.whole = self.model.judge(&self.world);
         self.tally.longest_calm = (self.world.now - begun).as_secs();
     }
 
@@ -274,7 +292,10 @@ impl Run {
         self.datagrams.send(&mut self.world, 100);
         self.run_until(MINUTE, |run| run.datagrams.missing() == 0);
         assert_eq!(self.datagrams.missing(), 0, "datagrams did not arrive\n{}", self.world.describe());
+        let told = self.datagrams.told;
+        self.datagrams.send(&mut self.world, 1500);
         self.run_for(MINUTE);
+        assert_eq!(self.datagrams.told - told, 5, "senders must be told that datagrams are too big");
         let before = (self.world.packets(), self.world.steps);
         self.run_for(5 * MINUTE);
         let packets = self.world.packets() - before.0;
@@ -291,6 +312,7 @@ impl Run {
         tally.flows = self.world.targets.plans.len() as u64;
         tally.bytes = downloads + uploads;
         tally.datagrams = self.datagrams.arrived;
+        tally.too_big = self.datagrams.told;
         tally.packets = self.world.transcript.packets;
         for way in Way::BOTH {
             let stats = self.world.line.stats(way);

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::AddAssign;
 
+use super::model::Whole;
+
 /// Counts over one run or many.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
@@ -11,7 +13,9 @@ pub(crate) struct Tally {
     pub(crate) transitions: BTreeMap<&'static str, u64>,
     pub(crate) flows: u64,
     pub(crate) bytes: u64,
+    pub(crate) whole: Whole,
     pub(crate) datagrams: u64,
+    pub(crate) too_big: u64,
     pub(crate) packets: u64,
     pub(crate) lost: u64,
     pub(crate) duplicated: u64,
@@ -40,7 +44,10 @@ impl AddAssign for Tally {
         }
         self.flows += other.flows;
         self.bytes += other.bytes;
+        self.whole.flows += other.whole.flows;
+        self.whole.bytes += other.whole.bytes;
         self.datagrams += other.datagrams;
+        self.too_big += other.too_big;
         self.packets += other.packets;
         self.lost += other.lost;
         self.duplicated += other.duplicated;
@@ -63,6 +70,13 @@ impl fmt::Display for Tally {
             self.flows,
             self.megabytes(),
             self.datagrams
+        )?;
+        writeln!(
+            f,
+            "{} flows with {:.1} MB had no excuse and were whole in the end; {} times a datagram was told to be too big",
+            self.whole.flows,
+            self.whole.bytes as f64 / 1e6,
+            self.too_big
         )?;
         writeln!(
             f,

@@ -11,66 +11,65 @@ use super::stream::Direction;
 use super::target::Manner;
 use super::weather;
 
-/// One step of a run. Flows are named by the port of their target.
+/// One step of a run.
 #[derive(Clone, Debug)]
 pub(crate) enum Transition {
     /// An app connects; both ends write what is given, and finish only if it says so.
-    Open {
-        manner: Manner,
-        v6: bool,
-        upload: u64,
-        download: u64,
-        finishes: bool,
-    },
+    Open { manner: Manner, v6: bool, upload: u64, download: u64, finishes: bool },
+    /// Something is done with a flow, named by the port of its target.
+    OnFlow { flow: u16, change: FlowChange },
+    /// The way between the hosts and the server becomes another.
+    OnPath(PathChange),
+    /// Something happens to an end of the tunnel.
+    OnEnd(EndChange),
+    /// Datagrams and pings, both ways.
+    Datagrams { count: usize, length: usize },
+    /// Somebody without keys sends something.
+    Attack(Attack),
+    /// Time passes.
+    Wait { time: Duration },
+}
+
+/// What an app or a target does with a flow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FlowChange {
     /// The writer of one direction has more to write.
     Write {
-        flow: u16,
         direction: Direction,
         bytes: u64,
     },
     /// The reader of one direction reads nothing any more.
-    StopReading {
-        flow: u16,
-        direction: Direction,
-    },
+    StopReading(Direction),
     /// It reads again.
-    ReadAgain {
-        flow: u16,
-        direction: Direction,
-    },
+    ReadAgain(Direction),
     /// The writer of one direction ends it behind what it has to write.
-    Finish {
-        flow: u16,
-        direction: Direction,
-    },
-    /// The app, or the target, resets.
-    ResetByApp {
-        flow: u16,
-    },
-    ResetByTarget {
-        flow: u16,
-    },
+    Finish(Direction),
+    ResetByApp,
+    ResetByTarget,
     /// A target that did not answer does.
-    Answer {
-        flow: u16,
-    },
+    Answer,
+}
+
+/// What happens to the way between the hosts and the server.
+#[derive(Clone, Debug)]
+pub(crate) enum PathChange {
     /// Nothing passes up, down, or either way.
-    Blackout {
-        ways: [bool; 2],
-    },
+    Blackout { ways: [bool; 2] },
     /// Other weather; what was black is clear again.
     Weather(Profile),
     /// Other boxes on the line, which know nothing of what was before.
     Boxes(Vec<Middlebox>),
     /// The newest 4-tuple of a host passes nothing any more; again and again, if a middlebox has taken a dislike to it.
-    KillTuples {
-        host: usize,
-        times: u32,
-    },
+    KillTuples { host: usize, times: u32 },
     /// Every NAT forgets; the client has another port at the server, perhaps another address.
     Rebind,
     /// The client's host gets another address; what uses the old one is dead.
     NewAddress,
+}
+
+/// What happens to an end of the tunnel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EndChange {
     RestartServer,
     RestartClient,
     RestartBoth,
@@ -89,17 +88,6 @@ pub(crate) enum Transition {
     Sleep {
         time: Duration,
     },
-    /// Datagrams and pings, both ways.
-    Datagrams {
-        count: usize,
-        length: usize,
-    },
-    /// Somebody without keys sends something.
-    Attack(Attack),
-    /// Time passes.
-    Wait {
-        time: Duration,
-    },
 }
 
 impl Transition {
@@ -111,27 +99,9 @@ impl Transition {
             Self::Open { manner: Manner::Unreachable, .. } => "open to an unreachable host",
             Self::Open { manner: Manner::Reset, .. } => "open to a resetting target",
             Self::Open { manner: Manner::Silent, .. } => "open to a silent target",
-            Self::Write { .. } => "write more",
-            Self::StopReading { .. } => "stop reading",
-            Self::ReadAgain { .. } => "read again",
-            Self::Finish { .. } => "half-close",
-            Self::ResetByApp { .. } => "reset by the app",
-            Self::ResetByTarget { .. } => "reset by the target",
-            Self::Answer { .. } => "late answer",
-            Self::Blackout { ways: [true, true] } => "blackout",
-            Self::Blackout { .. } => "one-way blackout",
-            Self::Weather(_) => "other weather",
-            Self::KillTuples { .. } => "4-tuples killed",
-            Self::Boxes(_) => "other middleboxes",
-            Self::Rebind => "NAT rebinding",
-            Self::NewAddress => "client address change",
-            Self::RestartServer => "server restart",
-            Self::RestartClient => "client restart",
-            Self::RestartBoth => "restart of both",
-            Self::SecondHost => "second host",
-            Self::SetClock { .. } => "wall clock set",
-            Self::Pause { .. } => "pause of everything",
-            Self::Sleep { .. } => "client asleep",
+            Self::OnFlow { change, .. } => change.name(),
+            Self::OnPath(change) => change.name(),
+            Self::OnEnd(change) => change.name(),
             Self::Datagrams { .. } => "datagrams",
             Self::Attack(attack) => attack.name(),
             Self::Wait { .. } => "wait",
@@ -144,10 +114,14 @@ impl Transition {
             return Self::open(rng);
         }
         match rng.random_range(0..100) {
-            0..50 => Self::on_flow(flows[rng.random_range(0..flows.len())], rng),
-            50..85 => Self::on_path(hosts, rng),
+            0..50 => {
+                let flow = flows[rng.random_range(0..flows.len())];
+                Self::OnFlow { flow, change: FlowChange::choose(rng) }
+            }
+            50..76 => Self::OnPath(PathChange::choose(hosts, rng)),
+            76..85 => Self::OnEnd(EndChange::choose(rng)),
             85..90 => Self::Attack(Attack::choose(rng)),
-            90..95 => Self::Datagrams { count: rng.random_range(1..40), length: rng.random_range(9..1200) },
+            90..95 => Self::Datagrams { count: rng.random_range(1..40), length: rng.random_range(9..1500) },
             _ => Self::Wait { time: millis(rng, 1, 120_000) },
         }
     }
@@ -163,22 +137,50 @@ impl Transition {
         let (upload, download) = (size(rng), size(rng));
         Self::Open { manner, v6: rng.random_bool(0.3), upload, download, finishes: rng.random_bool(0.5) }
     }
+}
 
-    fn on_flow(flow: u16, rng: &mut StdRng) -> Self {
-        let direction = if rng.random() { Direction::Upload } else { Direction::Download };
-        match rng.random_range(0..100) {
-            0..40 => Self::Write { flow, direction, bytes: size(rng) },
-            40..55 => Self::StopReading { flow, direction },
-            55..75 => Self::ReadAgain { flow, direction },
-            75..90 => Self::Finish { flow, direction },
-            90..94 => Self::ResetByApp { flow },
-            94..98 => Self::ResetByTarget { flow },
-            _ => Self::Answer { flow },
+impl FlowChange {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Write { .. } => "write more",
+            Self::StopReading(_) => "stop reading",
+            Self::ReadAgain(_) => "read again",
+            Self::Finish(_) => "half-close",
+            Self::ResetByApp => "reset by the app",
+            Self::ResetByTarget => "reset by the target",
+            Self::Answer => "late answer",
         }
     }
 
-    fn on_path(hosts: usize, rng: &mut StdRng) -> Self {
+    fn choose(rng: &mut StdRng) -> Self {
+        let direction = if rng.random() { Direction::Upload } else { Direction::Download };
         match rng.random_range(0..100) {
+            0..40 => Self::Write { direction, bytes: size(rng) },
+            40..55 => Self::StopReading(direction),
+            55..75 => Self::ReadAgain(direction),
+            75..90 => Self::Finish(direction),
+            90..94 => Self::ResetByApp,
+            94..98 => Self::ResetByTarget,
+            _ => Self::Answer,
+        }
+    }
+}
+
+impl PathChange {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Blackout { ways: [true, true] } => "blackout",
+            Self::Blackout { .. } => "one-way blackout",
+            Self::Weather(_) => "other weather",
+            Self::KillTuples { .. } => "4-tuples killed",
+            Self::Boxes(_) => "other middleboxes",
+            Self::Rebind => "NAT rebinding",
+            Self::NewAddress => "client address change",
+        }
+    }
+
+    fn choose(hosts: usize, rng: &mut StdRng) -> Self {
+        match rng.random_range(0..75) {
             0..20 => {
                 let ways = rng.random_range(1..4);
                 Self::Blackout { ways: [ways & 1 != 0, ways & 2 != 0] }
@@ -190,13 +192,32 @@ impl Transition {
             }
             60..65 => Self::Boxes(weather::boxes(rng)),
             65..70 => Self::Rebind,
-            70..75 => Self::NewAddress,
-            75..79 => Self::RestartServer,
-            79..82 => Self::RestartClient,
-            82..83 => Self::RestartBoth,
-            83..86 => Self::SecondHost,
-            86..91 => Self::SetClock { forward: rng.random(), by: millis(rng, 1_000, 90 * 86_400_000) },
-            91..95 => Self::Pause { time: millis(rng, 100, 400_000) },
+            _ => Self::NewAddress,
+        }
+    }
+}
+
+impl EndChange {
+    fn name(self) -> &'static str {
+        match self {
+            Self::RestartServer => "server restart",
+            Self::RestartClient => "client restart",
+            Self::RestartBoth => "restart of both",
+            Self::SecondHost => "second host",
+            Self::SetClock { .. } => "wall clock set",
+            Self::Pause { .. } => "pause of everything",
+            Self::Sleep { .. } => "client asleep",
+        }
+    }
+
+    fn choose(rng: &mut StdRng) -> Self {
+        match rng.random_range(0..25) {
+            0..4 => Self::RestartServer,
+            4..7 => Self::RestartClient,
+            7..8 => Self::RestartBoth,
+            8..11 => Self::SecondHost,
+            11..16 => Self::SetClock { forward: rng.random(), by: millis(rng, 1_000, 90 * 86_400_000) },
+            16..20 => Self::Pause { time: millis(rng, 100, 400_000) },
             _ => Self::Sleep { time: millis(rng, 100, 400_000) },
         }
     }
