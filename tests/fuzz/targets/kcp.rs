@@ -260,6 +260,10 @@ pub(crate) fn hostile_seeds() -> Vec<Vec<u8>> {
     let near =
         |command: u8, near: u8| vec![1, 0, command, 0, 128, 0, 0, 0, 0, 0, near, 0, 0, 0, 3, 0, 7, 7, 7];
     let wait = [4, 40, 0];
+    // Nobody reads: what comes out of order fills the buffer, then come those before it.
+    let numbers = (10..15).chain(0..5);
+    let filled = numbers.flat_map(|sn| raw(segment([81, 0], 128, [1, sn, 0], &[7; 1500])));
+    let filled: Vec<u8> = [0x20].into_iter().chain(filled).collect();
     (0..3)
         .flat_map(|kind| {
             let begin = [kind | 0x20];
@@ -271,6 +275,7 @@ pub(crate) fn hostile_seeds() -> Vec<Vec<u8>> {
                 [&begin, raw(segment([83, 3], 9, [0, 0, 0], b"")).as_slice(), &[5, 1, 5, 0, 0, 4]].concat(),
             ]
         })
+        .chain([filled])
         .collect()
 }
 
