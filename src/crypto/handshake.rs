@@ -132,7 +132,7 @@ impl Initiator {
         match message {
             Message2::Refused { .. } => Ok((message, keys)),
             Message2::Resumed { .. } | Message2::Fresh { .. } | Message2::Stale { .. } => {
-                Err(HandshakeError::PresharedKeyDiffers)
+                Err(HandshakeError::NoPresharedKey)
             }
         }
     }
@@ -267,6 +267,9 @@ pub enum HandshakeError {
     /// Message 2 opens neither under our preshared key nor, as a refusal, under none.
     #[error("preshared_key differs")]
     PresharedKeyDiffers,
+    /// Message 2 opens under no preshared key and is no refusal: the server, and nobody else, says that it has none for us.
+    #[error("preshared_key differs: the server has none for this client")]
+    NoPresharedKey,
     /// The payload opened and makes no sense.
     #[error(transparent)]
     Payload(#[from] PayloadError),
@@ -296,6 +299,7 @@ impl HandshakeError {
             Self::NotHandshake => "not_handshake",
             Self::Forged => "forged",
             Self::PresharedKeyDiffers => "preshared_key_differs",
+            Self::NoPresharedKey => "no_preshared_key",
             Self::Payload(error) => error.label(),
             Self::WrongEcho => "wrong_echo",
             Self::Finished => "finished",

@@ -41,7 +41,7 @@ pub enum Reach {
     SynReset,
     /// The SYN was answered, message 1 was not: another server, or another `server_key`.
     SynAcked,
-    /// Several of our messages were answered, and no message 2 opened under no pre-shared key of ours.
+    /// Several of our messages were answered, and no answer opened under our pre-shared key.
     PresharedKeyDiffers,
 }
 
@@ -132,15 +132,18 @@ impl Dial {
                 Progress::Accepted { message, keys: Box::new(keys), rtt }
             }
             Ok((message, None)) => Progress::Answered(message),
-            Err(error) => {
-                // One that was damaged on its way looks the same, as do its duplicates; the answers to several of our messages
-                // do not. Still a forger may make them: only a suspicion, told if nothing better comes.
-                if error == HandshakeError::PresharedKeyDiffers && self.last_unopened != self.repeats {
-                    self.last_unopened = self.repeats;
-                    self.unopened += 1;
-                }
+            Err(HandshakeError::NoPresharedKey) => {
+                self.unopened = UNOPENED;
                 Progress::Rejected
             }
+            // One that was damaged on its way looks the same, as do its duplicates; the answers to several of our messages do
+            // not. Still a forger may make them: only a suspicion, told if nothing better comes.
+            Err(HandshakeError::PresharedKeyDiffers) if self.last_unopened != self.repeats => {
+                self.last_unopened = self.repeats;
+                self.unopened += 1;
+                Progress::Rejected
+            }
+            Err(_) => Progress::Rejected,
         }
     }
 

@@ -217,16 +217,20 @@ fn a_wrong_server_key_meets_silence_after_the_syn_ack() {
 }
 
 #[test]
-fn another_preshared_key_is_told() {
-    let mut world = World::with_settings(FAIR, 8, |client, _| {
-        client.preshared_key = PresharedKey::default();
-    });
-    world.run_for(Duration::from_secs(5));
-    assert!(
-        world.host().events.contains(&ClientEvent::Ended(Ending::PresharedKeyDiffers)),
-        "{:?}",
-        world.host().events
-    );
+fn another_preshared_key_is_told_whichever_end_has_none() {
+    let none = PresharedKey::default;
+    let other = || PresharedKey::from_bytes([8; 32]);
+    for (on_client, on_server) in
+        [(none(), other()), (other(), none()), (other(), PresharedKey::from_bytes([9; 32]))]
+    {
+        let mut world = World::with_settings(FAIR, 8, |client, server| {
+            client.preshared_key = on_client;
+            server.peers[0].preshared_key = on_server;
+        });
+        world.run_for(Duration::from_secs(5));
+        let events = &world.host().events;
+        assert!(events.contains(&ClientEvent::Ended(Ending::PresharedKeyDiffers)), "{events:?}");
+    }
 }
 
 #[test]

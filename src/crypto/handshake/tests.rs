@@ -260,12 +260,13 @@ fn says_that_the_preshared_keys_differ() {
     let zero = || Some(PresharedKey::default());
     let other = || Some(PresharedKey::from_bytes([8; KEY_LEN]));
     let stale = Message2::Stale { above: message1().timestamp };
-    for server_psk in [zero(), other()] {
+    for (server_psk, reason) in
+        [(zero(), HandshakeError::NoPresharedKey), (other(), HandshakeError::PresharedKeyDiffers)]
+    {
         for message in [fresh(), resumed(Suite::Aes256Gcm), stale.clone()] {
             let mut ends = Ends { server_psk: server_psk.clone(), ..Ends::new() };
             let (mut initiator, packet, _) = ends.answer(&message);
-            let error = initiator.finish(&packet).unwrap_err();
-            assert_eq!(error, HandshakeError::PresharedKeyDiffers);
+            assert_eq!(initiator.finish(&packet).unwrap_err(), reason);
         }
     }
     let mut ends = Ends { client_psk: PresharedKey::default(), ..Ends::new() };
