@@ -59,7 +59,8 @@ impl Receiver {
             self.counters.duplicates += 1;
             return true;
         }
-        if !self.has_room(payload.len()) && !(ahead == 0 && self.make_way()) {
+        let may_enter = self.has_room(payload.len()) || (ahead == 0 && self.make_way());
+        if !may_enter {
             self.counters.no_room += 1;
             return false;
         }
