@@ -330,6 +330,9 @@ impl Kcp {
     fn write_data(&mut self, end: usize, source: &mut dyn Source, out: &mut Vec<u8>, now: Instant) -> bool {
         let start = out.len();
         self.paced = !self.pacer.may_send(now);
+        if self.paced {
+            self.pacer.on_waited_for();
+        }
         if self.paced && !self.sender.has_credit() {
             return false;
         }
@@ -337,6 +340,9 @@ impl Kcp {
         // Fresh data waits for those lost, unless they wait for the next packet only.
         if !self.paced && self.sender.peek_retransmission().is_none() {
             while self.write_fresh(end, source, out, now) {}
+        }
+        if !self.paced && out.len() == start {
+            self.pacer.on_idle();
         }
         out.len() > start
     }

@@ -1,7 +1,8 @@
 //! The pacer: spreads packets over time at the rate congestion control asks for.
 //!
 //! A virtual clock `free_at` runs ahead by the time each packet takes at the rate; packets may leave while it is not
-//! ahead of the real one. It may lag behind by one burst at most.
+//! ahead of the real one. It may lag behind by one burst after idleness, and by a good deal more when packets waited for
+//! the clock and the host woke late: what was missed is caught up with, or a busy host would sink the rate for ever.
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,8 @@ pub(crate) struct Pacer {
     free_at: Instant,
     /// The same clock for what leaves beside KCP, at [`BESIDE_SHARE`] of the rate.
     beside_free_at: Instant,
+    /// Packets waited for the clock the last time it was asked.
+    is_waited_for: bool,
     /// Wire bytes of a full packet.
     packet: u64,
 }
@@ -22,7 +25,7 @@ pub(crate) struct Pacer {
 impl Pacer {
     /// Starts unpaced; `packet` is the wire size of a full packet.
     pub(crate) fn new(packet: u64, now: Instant) -> Self {
-        Self { rate: None, free_at: now, beside_free_at: now, packet }
+        Self { rate: None, free_at: now, beside_free_at: now, is_waited_for: false, packet }
     }
 
     /// Sets the rate from now on; `None` lets everything leave at once.
@@ -42,6 +45,16 @@ impl Pacer {
         self.rate.is_none() || self.free_at <= now
     }
 
+    /// Notes that packets wait for the clock.
+    pub(crate) fn on_waited_for(&mut self) {
+        self.is_waited_for = true;
+    }
+
+    /// Notes that nothing waits any more: what leaves later has not been held back by the clock.
+    pub(crate) fn on_idle(&mut self) {
+        self.is_waited_for = false;
+    }
+
     /// When the next packet may leave, after [`Self::may_send`] said no.
     ///
     /// A little later than the very first moment, so that a fast sender does not wake for each packet.
@@ -55,8 +68,10 @@ impl Pacer {
     /// Charges a packet of `bytes` on the wire.
     pub(crate) fn debit(&mut self, bytes: u64, now: Instant) {
         if let Some(rate) = self.rate {
-            let earliest = now.checked_sub(rate.time_for(self.burst(rate)));
-            self.free_at = self.free_at.max(earliest.unwrap_or(now)) + rate.time_for(bytes);
+            let burst = rate.time_for(self.burst(rate));
+            let lag = if self.is_waited_for { burst.max(CATCH_UP) } else { burst };
+            let earliest = now.checked_sub(lag).unwrap_or(now);
+            self.free_at = self.free_at.max(earliest) + rate.time_for(bytes);
         }
     }
 
@@ -88,6 +103,8 @@ impl Pacer {
 const BURST: Duration = Duration::from_millis(1);
 /// … and never more than one offloaded super-segment.
 const MAX_BURST: u64 = 64 * 1024;
+/// The longest lateness of the host that is made up for; our choice: longer than a scheduler's turns, shorter than queues.
+const CATCH_UP: Duration = Duration::from_millis(50);
 /// How long packets are gathered before a blocked sender is woken; our choice: under a tenth of a percent of a long path.
 const GATHER: Duration = Duration::from_micros(250);
 /// The share of the rate that datagrams and pure acks can take from KCP's data; our choice.
@@ -130,6 +147,28 @@ mod tests {
             now = pacer.release();
         }
         assert!((995_000..=1_005_000).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn makes_up_for_a_host_that_wakes_late_but_not_for_idleness() {
+        let (mut pacer, start) = pacer(1_000_000);
+        let (mut now, mut sent) = (start, 0);
+        while now < start + Duration::from_secs(1) {
+            sent += drain(&mut pacer, now);
+            pacer.on_waited_for();
+            now = pacer.release() + Duration::from_millis(20);
+        }
+        assert!((950_000..=1_050_000).contains(&sent), "{sent}");
+        pacer.on_idle();
+        assert_eq!(drain(&mut pacer, now + Duration::from_secs(1)), 3000);
+    }
+
+    #[test]
+    fn makes_up_for_no_more_than_a_queue_takes() {
+        let (mut pacer, now) = pacer(1_000_000);
+        drain(&mut pacer, now);
+        pacer.on_waited_for();
+        assert_eq!(drain(&mut pacer, now + Duration::from_secs(5)), 51_000);
     }
 
     #[test]
