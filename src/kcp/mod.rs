@@ -9,6 +9,7 @@
 
 mod acks;
 mod congestion;
+mod copies;
 mod delivery;
 mod pacing;
 mod probe;
@@ -238,6 +239,7 @@ impl Kcp {
             peer_window: self.peer_window,
             sent: sent.sent,
             retransmitted: sent.retransmitted,
+            copied: sent.copied,
             spurious: sent.spurious,
             lost: sent.lost,
             timeouts: sent.timeouts,
@@ -340,6 +342,7 @@ impl Kcp {
         // Fresh data waits for those lost, unless they wait for the next packet only.
         if !self.paced && self.sender.peek_retransmission().is_none() {
             while self.write_fresh(end, source, out, now) {}
+            while self.write_copy(end, out.len() > start, out, now) {}
         }
         if !self.paced && out.len() == start {
             self.pacer.on_idle();
@@ -354,8 +357,27 @@ impl Kcp {
         let Some(sn) = self.sender.peek_retransmission() else {
             return false;
         };
-        let ts = self.clock(now);
-        let header = self.header(Command::Push, sn, ts);
+        let written = self.write_again(sn, end, out, now);
+        if written {
+            self.sender.on_retransmitted(sn, self.clock(now), now);
+        }
+        written
+    }
+
+    fn write_copy(&mut self, end: usize, beside_data: bool, out: &mut Vec<u8>, now: Instant) -> bool {
+        let Some(sn) = self.sender.peek_copy(beside_data, now) else {
+            return false;
+        };
+        let written = self.write_again(sn, end, out, now);
+        if written {
+            self.sender.on_copied(sn, self.clock(now), now);
+        }
+        written
+    }
+
+    /// Writes a segment that was sent before, if it fits.
+    fn write_again(&mut self, sn: u32, end: usize, out: &mut Vec<u8>, now: Instant) -> bool {
+        let header = self.header(Command::Push, sn, self.clock(now));
         let Some(sent) = self.sender.ring().get(sn) else {
             return false;
         };
@@ -366,7 +388,6 @@ impl Kcp {
         out.extend_from_slice(&header.encode(len));
         out.extend_from_slice(&sent.payload);
         self.stats.retransmitted_bytes += u64::from(len);
-        self.sender.on_retransmitted(sn, ts, now);
         true
     }
 

@@ -47,6 +47,7 @@ impl Ring {
             state: State::Lost,
             transmissions: 0,
             first_ts: departure.ts,
+            base_ts: departure.ts,
             order: 0,
             departure,
             before: None,
@@ -55,8 +56,22 @@ impl Ring {
         self.depart(sn, departure);
     }
 
-    /// Puts a segment in flight, as the newest transmission.
+    /// Puts a lost segment in flight, as the newest transmission.
     pub(crate) fn depart(&mut self, sn: u32, departure: Departure) {
+        if let Some(sent) = self.get_mut(sn) {
+            sent.base_ts = departure.ts;
+        }
+        self.link(sn, departure);
+    }
+
+    /// Makes a segment in flight the newest transmission: what it says of losses is now said of the copy.
+    pub(crate) fn copy(&mut self, sn: u32, departure: Departure) {
+        if self.lose(sn) {
+            self.link(sn, departure);
+        }
+    }
+
+    fn link(&mut self, sn: u32, departure: Departure) {
         let (order, before) = (self.order, self.newest);
         let Some(sent) = self.get_mut(sn).filter(|sent| sent.state == State::Lost) else {
             return;
@@ -96,6 +111,7 @@ impl Ring {
             order: sent.order,
             departure: sent.departure,
             transmissions: sent.transmissions,
+            base_ts: sent.base_ts,
         };
         if sent.state == State::InFlight {
             self.unlink(sn);
@@ -204,6 +220,7 @@ pub(crate) struct Sent {
     state: State,
     transmissions: u32,
     first_ts: u32,
+    base_ts: u32,
     before: Option<u32>,
     after: Option<u32>,
 }
@@ -248,6 +265,8 @@ pub(crate) struct Acknowledged {
     pub(crate) departure: Departure,
     /// How often it was sent.
     pub(crate) transmissions: u32,
+    /// The `ts` of its last transmission that was not an early copy.
+    pub(crate) base_ts: u32,
 }
 
 #[cfg(test)]

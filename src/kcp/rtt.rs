@@ -34,6 +34,11 @@ impl Rtt {
         self.smoothed
     }
 
+    /// What a round trip rarely exceeds: SRTT + 2 RTTVAR.
+    pub(crate) fn expected(&self) -> Duration {
+        self.smoothed.unwrap_or_default() + self.variation * 2
+    }
+
     /// RTO without back-off: SRTT + max(G, 4 RTTVAR).
     pub(crate) fn rto(&self) -> Duration {
         let rto = match self.smoothed {

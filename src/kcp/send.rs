@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     congestion::{self, Congestion},
+    copies::Copies,
     delivery::{Delivery, Snapshot},
     recovery::Recovery,
     ring::{Acknowledged, Departure, Ring, State},
@@ -22,6 +23,7 @@ pub(crate) struct Sender {
     nodelay: bool,
     delivery: Delivery,
     recovery: Recovery,
+    copies: Copies,
     congestion: Box<dyn Congestion>,
     /// Lost segments in the order to send them; those acknowledged meanwhile are passed over.
     retransmit: VecDeque<u32>,
@@ -47,6 +49,7 @@ impl Sender {
             nodelay: setup.nodelay,
             delivery: Delivery::new(now),
             recovery: Recovery::new(setup.fast_resend),
+            copies: Copies::new(now),
             congestion,
             retransmit: VecDeque::new(),
             credit: 0,
@@ -97,10 +100,13 @@ impl Sender {
             return true;
         };
         self.ring.shrink();
+        if acked.departure.ts != acked.base_ts {
+            self.judge_copy(&acked, ts, clock);
+        }
         if ts == acked.departure.ts {
             self.take_unambiguous(&acked, Some(ts), now);
         } else {
-            self.take_spurious(&acked, ts, clock, now);
+            self.take_earlier(&acked, ts, clock, now);
         }
         true
     }
@@ -121,6 +127,7 @@ impl Sender {
         self.delivery.on_delivered(batch.bytes, now);
         let rate = batch.newest.and_then(|newest| self.delivery.sample(&newest.snapshot, newest.sent_at));
         self.detect_losses(now);
+        self.copies.retain(|sn| self.ring.is_in(sn, State::InFlight));
         let acks = congestion::Acks {
             bytes: batch.bytes,
             delivered: self.delivery.delivered(),
@@ -145,7 +152,10 @@ impl Sender {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        [self.loss_at(), self.tail_at(), self.timeout_at()].into_iter().flatten().min()
+        [self.loss_at(), self.tail_at(), self.timeout_at(), self.copies.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next segment to send again, without taking it.
@@ -171,13 +181,29 @@ impl Sender {
         self.counters.retransmitted += 1;
         let departure = self.departure(ts, now);
         self.ring.depart(sn, departure);
+        self.plan_copy(sn, now);
+    }
+
+    /// The segment to copy now, if any; see [`Copies::peek`].
+    pub(crate) fn peek_copy(&mut self, beside_data: bool, now: Instant) -> Option<u32> {
+        self.copies.retain(|sn| self.ring.is_in(sn, State::InFlight));
+        self.copies.peek(beside_data, now)
+    }
+
+    /// Takes what [`Self::peek_copy`] showed.
+    pub(crate) fn on_copied(&mut self, sn: u32, ts: u32, now: Instant) {
+        self.counters.copied += 1;
+        self.copies.on_copied(self.srtt(), now);
+        let departure = self.departure(ts, now);
+        self.ring.copy(sn, departure);
     }
 
     /// Puts a fresh segment in flight.
     pub(crate) fn on_sent(&mut self, payload: &[u8], ts: u32, now: Instant) {
         self.counters.sent += 1;
-        let departure = self.departure(ts, now);
+        let (sn, departure) = (self.ring.next(), self.departure(ts, now));
         self.ring.push(payload.to_vec(), departure);
+        self.plan_copy(sn, now);
     }
 
     /// Whether the window has room for one more segment.
@@ -245,6 +271,26 @@ impl Sender {
         self.counters
     }
 
+    /// Learns from a segment with early copies whether the first transmission was lost.
+    fn judge_copy(&mut self, acked: &Acknowledged, ts: u32, clock: u32) {
+        let since = Duration::from_millis(u64::try_from(distance(clock, acked.base_ts)).unwrap_or(0));
+        if distance(ts, acked.base_ts) <= 0 {
+            self.copies.on_outcome(true);
+        } else if since > self.rtt.expected() {
+            self.copies.on_outcome(false);
+        }
+        // Else it may only have been overtaken.
+    }
+
+    fn plan_copy(&mut self, sn: u32, now: Instant) {
+        let (bytes, spare) = (self.ring.cost(sn), self.congestion.spare_rate());
+        self.copies.on_sent(sn, bytes, spare, self.srtt(), now);
+    }
+
+    fn srtt(&self) -> Duration {
+        self.rtt.smoothed().unwrap_or_default()
+    }
+
     fn departure(&mut self, ts: u32, now: Instant) -> Departure {
         let snapshot = self.delivery.on_sent(self.ring.in_flight() == 0, now);
         Departure { at: now, ts, snapshot }
@@ -268,11 +314,13 @@ impl Sender {
         }
     }
 
-    /// An earlier transmission arrived, so the last one was not needed.
-    fn take_spurious(&mut self, acked: &Acknowledged, ts: u32, clock: u32, now: Instant) {
+    /// An earlier transmission arrived, so the last one was not needed: spurious, unless it was but an early copy.
+    fn take_earlier(&mut self, acked: &Acknowledged, ts: u32, clock: u32, now: Instant) {
         self.batch.bytes += acked.bytes;
-        self.counters.spurious += 1;
-        self.recovery.on_spurious(now);
+        if distance(ts, acked.base_ts) < 0 {
+            self.counters.spurious += 1;
+            self.recovery.on_spurious(now);
+        }
         if self.batch.rtt.is_none() {
             let millis = u64::try_from(distance(clock, ts)).ok();
             self.batch.rtt = millis.map(Duration::from_millis);
@@ -280,7 +328,7 @@ impl Sender {
     }
 
     fn detect_losses(&mut self, now: Instant) {
-        let srtt = self.rtt.smoothed().unwrap_or_default();
+        let srtt = self.srtt();
         self.recovery.relax(srtt, now);
         while self.loss_at().is_some_and(|at| at <= now) {
             let Some((sn, sent)) = self.ring.oldest() else {
@@ -301,7 +349,7 @@ impl Sender {
 
     fn loss_at(&self) -> Option<Instant> {
         let (_, sent) = self.ring.oldest()?;
-        let srtt = self.rtt.smoothed().unwrap_or_default();
+        let srtt = self.srtt();
         self.recovery.lost_at(sent.order, sent.departure.at, srtt)
     }
 
@@ -380,6 +428,8 @@ pub(crate) struct Counters {
     pub(crate) sent: u64,
     /// Segments sent again.
     pub(crate) retransmitted: u64,
+    /// Early copies sent.
+    pub(crate) copied: u64,
     /// Retransmissions whose original had arrived.
     pub(crate) spurious: u64,
     /// Transmissions taken for lost.

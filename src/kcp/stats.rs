@@ -41,6 +41,8 @@ pub struct Stats {
     pub sent: u64,
     /// Segments sent again.
     pub retransmitted: u64,
+    /// Segments sent once more before anything was known of them (early copies).
+    pub copied: u64,
     /// Retransmissions whose original had arrived.
     pub spurious: u64,
     /// Transmissions taken for lost.

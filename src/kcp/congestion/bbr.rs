@@ -180,6 +180,14 @@ impl Bbr {
         Some(self.bandwidth.best()?.scaled(ONE, ONE - self.path_loss()))
     }
 
+    /// The sending rate, or what a path is believed to take until more is known.
+    fn believed_rate(&self) -> Option<Rate> {
+        let rtt = self.min_rtt.unwrap_or(ASSUMED_RTT).max(SHORTEST_RTT);
+        let first = Rate::of(INITIAL_PACKETS * self.packet, rtt)?;
+        let rate = self.sending_rate().unwrap_or(first);
+        Some(if matches!(self.mode, Mode::Startup { .. }) { rate.max(first) } else { rate })
+    }
+
     /// The bytes that fill the path without a queue.
     fn bdp(&self) -> u64 {
         match (self.sending_rate(), self.min_rtt) {
@@ -245,13 +253,11 @@ impl Congestion for Bbr {
     }
 
     fn pacing_rate(&self) -> Option<Rate> {
-        let rtt = self.min_rtt.unwrap_or(ASSUMED_RTT).max(SHORTEST_RTT);
-        let first = Rate::of(INITIAL_PACKETS * self.packet, rtt)?;
-        let mut rate = self.sending_rate().unwrap_or(first);
-        if matches!(self.mode, Mode::Startup { .. }) {
-            rate = rate.max(first);
-        }
-        Some(rate.scaled(self.gain(), 1000).max(self.slowest()))
+        Some(self.believed_rate()?.scaled(self.gain(), 1000).max(self.slowest()))
+    }
+
+    fn spare_rate(&self) -> Option<Rate> {
+        Some(self.believed_rate()?.scaled(SPARE.0, SPARE.1))
     }
 
     fn bandwidth(&self) -> Option<Rate> {
@@ -295,6 +301,8 @@ const UP_GAIN: u64 = 1250;
 const DOWN_GAIN: u64 = 750;
 /// While a queue stands.
 const QUEUED_GAIN: u64 = 850;
+/// A tenth of the bandwidth is little; our choice.
+const SPARE: (u64, u64) = (1, 10);
 const PROBE_RTT_GAIN: u64 = 500;
 const PROBE_RTT_WINDOW: u64 = 500;
 /// BBR draft: cwnd_gain, room for acks that come late and together.

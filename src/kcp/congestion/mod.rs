@@ -44,6 +44,10 @@ pub(crate) trait Congestion: Debug + Send {
     fn bandwidth(&self) -> Option<Rate> {
         None
     }
+    /// The rate below which sending twice costs nobody anything; `None` = always send once, as ikcp does.
+    fn spare_rate(&self) -> Option<Rate> {
+        None
+    }
     /// The shortest round-trip time seen lately.
     fn min_rtt(&self) -> Option<Duration> {
         None

@@ -1,0 +1,192 @@
+//! Early copies: while the tunnel sends little, each segment is sent again before anyone knows whether it was lost.
+//!
+//! In a bulk transfer what follows a segment tells within a round trip that it was lost, and nobody waits for a single one.
+//! A key stroke or a request has nothing behind it: its loss costs whoever waits at least a round trip and a timer. So a
+//! segment that is sent while the path has much to spare is followed by a copy, with the next packet that leaves or by
+//! itself after srtt/8, and by more copies on a path that loses more. The peer sees retransmissions, like any other.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::rate::Rate;
+
+/// Which segments are to be copied, and when.
+#[derive(Debug)]
+pub(crate) struct Copies {
+    waiting: VecDeque<Copy>,
+    /// A clock that runs ahead by the time that what was sent takes at the spare rate.
+    busy_until: Instant,
+    /// Share of first transmissions overtaken by their copy, in parts of [`ONE`].
+    loss: u32,
+}
+
+impl Copies {
+    /// Starts with nothing to copy.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { waiting: VecDeque::new(), busy_until: now, loss: 0 }
+    }
+
+    /// Notes that segment `sn` left in `bytes` on the wire; `spare` is the rate below which copies cost nobody anything.
+    pub(crate) fn on_sent(&mut self, sn: u32, bytes: u64, spare: Option<Rate>, srtt: Duration, now: Instant) {
+        let Some(spare) = spare else {
+            return;
+        };
+        self.busy_until = self.busy_until.max(now) + spare.time_for(bytes);
+        if self.is_busy(srtt, now) {
+            self.waiting.clear();
+        } else if self.waiting.len() < MOST_WAITING {
+            let (delay, left) = (delay(srtt), self.count());
+            self.waiting.push_back(Copy { sn, sent_at: now, due: now + delay, left });
+        }
+    }
+
+    /// Notes what became of a segment of which a copy was sent: whether the first transmission did it.
+    pub(crate) fn on_outcome(&mut self, first_arrived: bool) {
+        let sample = if first_arrived { 0 } else { ONE };
+        self.loss = (self.loss * (MEMORY - 1) + sample) / MEMORY;
+    }
+
+    /// Forgets segments at the front that `is_wanted` says need no copy, so that nothing wakes for them.
+    pub(crate) fn retain(&mut self, is_wanted: impl Fn(u32) -> bool) {
+        while self.waiting.front().is_some_and(|copy| !is_wanted(copy.sn)) {
+            self.waiting.pop_front();
+        }
+    }
+
+    /// The segment to copy now: one that is due, or, if a packet leaves anyway, one that left in an earlier packet.
+    pub(crate) fn peek(&self, beside_data: bool, now: Instant) -> Option<u32> {
+        let copy = self.waiting.front()?;
+        (copy.due <= now || (beside_data && copy.sent_at < now)).then_some(copy.sn)
+    }
+
+    /// Takes what [`Self::peek`] showed, and plans the next copy of it, if there is to be one.
+    pub(crate) fn on_copied(&mut self, srtt: Duration, now: Instant) {
+        let Some(copy) = self.waiting.pop_front() else {
+            return;
+        };
+        if copy.left > 1 {
+            self.waiting.push_back(Copy {
+                sent_at: now,
+                due: now + delay(srtt),
+                left: copy.left - 1,
+                ..copy
+            });
+        }
+    }
+
+    /// When a copy is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.waiting.front().map(|copy| copy.due)
+    }
+
+    /// Whether more was sent in the last round trip than the spare rate carries.
+    fn is_busy(&self, srtt: Duration, now: Instant) -> bool {
+        self.busy_until > now + srtt
+    }
+
+    /// Enough copies that all of them are lost about once in a thousand times.
+    fn count(&self) -> u8 {
+        match self.loss {
+            0..40 => 1,
+            40..120 => 2,
+            120..220 => 3,
+            _ => 4,
+        }
+    }
+}
+
+/// A segment that is to be copied.
+#[derive(Debug, Clone, std::marker::Copy)]
+struct Copy {
+    sn: u32,
+    sent_at: Instant,
+    due: Instant,
+    left: u8,
+}
+
+fn delay(srtt: Duration) -> Duration {
+    (srtt / 8).max(SHORTEST_DELAY)
+}
+
+/// Shares of [`Copies::loss`] are in parts of this.
+const ONE: u32 = 1000;
+/// Segments over which the loss is averaged; our choice.
+const MEMORY: u32 = 32;
+/// Segments that wait to be copied; our choice: more than that is not little.
+const MOST_WAITING: usize = 64;
+/// Loss comes in bursts, so a copy keeps some distance; our choice.
+const SHORTEST_DELAY: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kcp::tests::start;
+
+    const SRTT: Duration = Duration::from_millis(80);
+    const DELAY: Duration = Duration::from_millis(10);
+
+    fn spare() -> Option<Rate> {
+        Some(Rate::per_second(100_000))
+    }
+
+    #[test]
+    fn copies_a_segment_with_the_next_packet_or_by_itself_after_an_eighth_of_a_round_trip() {
+        let now = start();
+        let mut copies = Copies::new(now);
+        copies.on_sent(7, 100, spare(), SRTT, now);
+        assert_eq!(copies.poll_timeout(), Some(now + DELAY));
+        assert_eq!(copies.peek(true, now), None);
+        assert_eq!(copies.peek(false, now + DELAY / 2), None);
+        assert_eq!(copies.peek(true, now + DELAY / 2), Some(7));
+        assert_eq!(copies.peek(false, now + DELAY), Some(7));
+        copies.on_copied(SRTT, now + DELAY);
+        assert_eq!(copies.poll_timeout(), None);
+    }
+
+    #[test]
+    fn sends_more_copies_on_a_path_that_loses_more() {
+        let now = start();
+        let mut copies = Copies::new(now);
+        for segment in 0..200 {
+            copies.on_outcome(segment % 10 > 0);
+        }
+        copies.on_sent(7, 100, spare(), SRTT, now);
+        copies.on_copied(SRTT, now + DELAY);
+        assert_eq!(
+            (copies.peek(false, now + 2 * DELAY), copies.poll_timeout()),
+            (Some(7), Some(now + 2 * DELAY))
+        );
+        copies.on_copied(SRTT, now + 2 * DELAY);
+        assert_eq!(copies.poll_timeout(), None);
+    }
+
+    #[test]
+    fn copies_nothing_when_much_is_sent_or_no_rate_is_to_spare() {
+        let now = start();
+        let mut copies = Copies::new(now);
+        copies.on_sent(1, 1000, None, SRTT, now);
+        assert_eq!(copies.poll_timeout(), None);
+        // 8000 bytes are what the spare rate carries in a round trip.
+        copies.on_sent(2, 8000, spare(), SRTT, now);
+        assert_eq!(copies.peek(false, now + DELAY), Some(2));
+        copies.on_sent(3, 100, spare(), SRTT, now);
+        assert_eq!(copies.poll_timeout(), None);
+        copies.on_sent(4, 100, spare(), SRTT, now + SRTT);
+        assert_eq!(copies.peek(false, now + SRTT + DELAY), Some(4));
+    }
+
+    #[test]
+    fn wakes_for_nothing_that_was_acknowledged() {
+        let now = start();
+        let mut copies = Copies::new(now);
+        for sn in 1..4 {
+            copies.on_sent(sn, 100, spare(), SRTT, now);
+        }
+        copies.retain(|sn| sn == 3);
+        assert_eq!(copies.peek(false, now + DELAY), Some(3));
+        copies.retain(|_| false);
+        assert_eq!(copies.poll_timeout(), None);
+    }
+}
