@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
-use vpn::kcp::{Config, CongestionKind, HEADER_LEN, Kcp, Source};
+use vpn::kcp::{Config, CongestionKind, HEADER_LEN, Kcp, Nodelay, Source};
 
 use crate::start;
 
@@ -102,12 +102,15 @@ fn config() -> Config {
         send_window: u16::MAX,
         receive_window: u16::MAX,
         congestion: CongestionKind::None,
-        nodelay: true,
+        nodelay: Nodelay::On,
+        interval: Duration::ZERO,
         fast_resend: 2,
-        min_rto: Duration::from_millis(30),
+        fast_limit: 0,
+        min_rto: Nodelay::On.min_rto(),
         overhead: 64,
         send_buffer: 256 << 20,
         receive_buffer: 256 << 20,
+        ..Config::ikcp()
     }
 }
 

@@ -8,6 +8,9 @@
 //! count, repeated acks, and no scan of the window anywhere (ikcp's `ikcp_flush` and `ikcp_check` look at every segment).
 
 mod acks;
+#[cfg(test)]
+mod article;
+mod config;
 mod congestion;
 mod copies;
 mod delivery;
@@ -22,9 +25,11 @@ mod segment;
 mod send;
 #[cfg(test)]
 mod sim;
+mod source;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tick;
 
 use std::time::{Duration, Instant};
 
@@ -32,47 +37,18 @@ use self::{
     acks::{Ack, Acks},
     pacing::Pacer,
     probe::Probe,
-    receive::Receiver,
+    receive::{Push, Receiver},
     segment::{Command, Header, distance},
     send::{Sender, Una},
+    tick::Tick,
 };
 pub use self::{
+    config::{Config, Mode, Nodelay, UnknownMode},
     congestion::CongestionKind,
-    segment::{HEADER_LEN, Malformed},
+    segment::{HEADER_LEN, Malformed, conversation},
+    source::{Messages, Piece, Refused, Source, Stream},
     stats::Stats,
 };
-
-/// How a [`Kcp`] is set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
-    /// Payload bytes of a full segment. `poll_transmit` must be given room for `mss` + [`HEADER_LEN`].
-    pub mss: usize,
-    /// Segments that may lie between the first unacknowledged and the last sent.
-    pub send_window: u16,
-    /// Segments we are willing to hold, advertised to the peer.
-    pub receive_window: u16,
-    /// Which congestion control to use.
-    pub congestion: CongestionKind,
-    /// RTO grows by half with each timeout, not to double.
-    pub nodelay: bool,
-    /// Skips after which a segment is sent again; 0 = off.
-    pub fast_resend: u32,
-    /// The shortest RTO.
-    pub min_rto: Duration,
-    /// Wire bytes around each packet, for pacing.
-    pub overhead: usize,
-    /// Payload bytes kept for retransmission: no fresh segment is made while there are so many, so that less than one is
-    /// held beyond.
-    pub send_buffer: usize,
-    /// Payload bytes held for the reader or for those before them; one segment beyond if all others wait for it.
-    pub receive_buffer: usize,
-}
-
-/// Where fresh data comes from.
-pub trait Source {
-    /// Fills `buffer` with whole frames of fresh data and returns how many bytes it wrote; 0 = nothing to send.
-    fn fill(&mut self, buffer: &mut [u8]) -> usize;
-}
 
 /// One KCP conversation.
 #[derive(Debug)]
@@ -86,6 +62,7 @@ pub struct Kcp {
     acks: Acks,
     probe: Probe,
     pacer: Pacer,
+    tick: Tick,
     peer_window: u16,
     /// The source may have data that was not asked for, because the pacer was in the way.
     paced: bool,
@@ -98,13 +75,16 @@ impl Kcp {
         let overhead = wide(config.overhead + HEADER_LEN);
         let packet = overhead + wide(config.mss);
         let most = packet * u64::from(config.send_window);
-        let congestion = congestion::new(config.congestion, packet, most, conv, now);
+        let congestion = congestion::new(&config, packet, most, conv, now);
         let setup = send::Setup {
             overhead,
             packet,
             fast_resend: config.fast_resend,
+            fast_limit: config.fast_limit,
             min_rto: config.min_rto,
+            interval: config.interval,
             nodelay: config.nodelay,
+            dead_link: config.dead_link,
         };
         let limits = receive::Limits {
             window: usize::from(config.receive_window),
@@ -120,6 +100,7 @@ impl Kcp {
             acks: Acks::default(),
             probe: Probe::default(),
             pacer: Pacer::new(packet, now),
+            tick: Tick::new(config.interval, now),
             peer_window: FIRST_PEER_WINDOW,
             paced: false,
             stats: Stats::default(),
@@ -146,6 +127,7 @@ impl Kcp {
         self.sender.handle_una(una, now);
         self.sender.on_packet_end(now);
         self.pace(now);
+        self.arrange_flush(now);
         Ok(())
     }
 
@@ -170,6 +152,10 @@ impl Kcp {
         out: &mut Vec<u8>,
         now: Instant,
     ) -> bool {
+        let due = self.due();
+        if !self.tick.may_flush(due, source.peek().is_some(), now) {
+            return false;
+        }
         self.sender.handle_timeout(now);
         let start = out.len();
         let end = start + max;
@@ -179,6 +165,7 @@ impl Kcp {
         let has_data = self.write_data(end, source, out, now);
         let bytes = out.len() - start;
         if bytes == 0 {
+            self.tick.on_flushed(now);
             return false;
         }
         self.stats.sent_bytes += wide(bytes);
@@ -194,17 +181,7 @@ impl Kcp {
 
     /// When [`Self::poll_transmit`] is to be called next if nothing happens before; `None` if idle.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let tell = self.probe.has_tell().then_some(self.started);
-        [
-            self.acks.waiting_since(),
-            tell,
-            self.probe.poll_timeout(),
-            self.sender.poll_timeout(),
-            self.release(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        self.tick.poll_timeout(self.due())
     }
 
     /// Charges the pacer for `bytes` on the wire, all headers included, that left beside KCP.
@@ -219,6 +196,7 @@ impl Kcp {
         self.sender.on_path_restored(now);
         self.probe.on_path_restored(now);
         self.pace(now);
+        self.arrange_flush(now);
     }
 
     /// What was measured and counted.
@@ -243,6 +221,7 @@ impl Kcp {
             spurious: sent.spurious,
             lost: sent.lost,
             timeouts: sent.timeouts,
+            dead: self.sender.is_dead(),
             received: received.received,
             duplicates: received.duplicates,
             outside_window: received.outside_window,
@@ -257,44 +236,85 @@ impl Kcp {
         self.sender.rtt().smoothed()
     }
 
+    /// The conversation both ends agree on (`ikcp_getconv`).
+    pub fn conversation(&self) -> u32 {
+        self.conv
+    }
+
+    /// Whether some segment was sent as often as [`Config::dead_link`] says (ikcp's `state` of −1). It stays so, and nothing
+    /// else changes: whoever owns the conversation decides what it means.
+    pub fn is_dead(&self) -> bool {
+        self.sender.is_dead()
+    }
+
     /// Whether something sent is not acknowledged yet.
     pub fn has_unacked(&self) -> bool {
         self.sender.ring().span() > 0
     }
 
-    /// Takes all of a segment but its `una`; whether it makes sense.
-    fn handle_segment(&mut self, header: &Header, payload: &[u8], now: Instant) -> bool {
-        match self.sender.check_una(header.una) {
-            Una::Impossible => {
-                self.stats.bad_una += 1;
-                return false;
-            }
-            Una::New => self.set_peer_window(header.wnd),
-            // What it says of the window is old, too.
-            Una::Old => {}
-        }
-        match header.command {
-            Command::Push => self.handle_push(header, payload, now),
-            Command::Ack => {
-                self.stats.acks_received += 1;
-                let clock = self.clock(now);
-                if !self.sender.handle_ack(header.sn, header.ts, clock, now) {
-                    self.stats.bad_acks += 1;
-                }
-            }
-            Command::Ask => self.probe.on_tell_wanted(),
-            Command::Tell => {}
-        }
-        true
+    /// When something is due, the interval aside.
+    fn due(&self) -> Option<Instant> {
+        let tell = self.probe.has_tell().then_some(self.started);
+        [
+            self.acks.waiting_since(),
+            tell,
+            self.probe.poll_timeout(),
+            self.sender.poll_timeout(),
+            self.release(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
-    fn handle_push(&mut self, header: &Header, payload: &[u8], now: Instant) {
-        if self.receiver.handle_push(header.sn, header.frg, payload) {
+    fn arrange_flush(&mut self, now: Instant) {
+        if self.due().is_some_and(|at| at <= now) {
+            self.tick.arrange(now);
+        }
+    }
+
+    /// Takes all of a segment but its `una`; whether it makes sense. One that does not only counts.
+    fn handle_segment(&mut self, header: &Header, payload: &[u8], now: Instant) -> bool {
+        let una = self.sender.check_una(header.una);
+        if una == Una::Impossible {
+            self.stats.bad_una += 1;
+            return false;
+        }
+        let makes_sense = match header.command {
+            Command::Push => self.handle_push(header, payload, now),
+            Command::Ack => self.handle_ack(header, now),
+            Command::Ask => {
+                self.probe.on_tell_wanted();
+                true
+            }
+            Command::Tell => true,
+        };
+        // What an overtaken segment says of the window is old, too.
+        if makes_sense && una == Una::New {
+            self.set_peer_window(header.wnd);
+        }
+        makes_sense
+    }
+
+    fn handle_push(&mut self, header: &Header, payload: &[u8], now: Instant) -> bool {
+        let push = self.receiver.handle_push(header.sn, header.frg, payload);
+        if push == Push::Acknowledged {
             let ack = Ack { sn: header.sn, ts: header.ts };
             if !self.acks.push(ack, now) {
                 self.stats.acks_dropped += 1;
             }
         }
+        push != Push::Outside
+    }
+
+    fn handle_ack(&mut self, header: &Header, now: Instant) -> bool {
+        self.stats.acks_received += 1;
+        let clock = self.clock(now);
+        let makes_sense = self.sender.handle_ack(header.sn, header.ts, clock, now);
+        if !makes_sense {
+            self.stats.bad_acks += 1;
+        }
+        makes_sense
     }
 
     fn set_peer_window(&mut self, window: u16) {
@@ -311,7 +331,7 @@ impl Kcp {
                 return;
             };
             self.stats.acks_sent += 1;
-            let header = self.header(Command::Ack, ack.sn, ack.ts);
+            let header = self.header(Command::Ack, 0, ack.sn, ack.ts);
             out.extend_from_slice(&header.encode(0));
         }
     }
@@ -319,11 +339,11 @@ impl Kcp {
     fn write_probes(&mut self, end: usize, out: &mut Vec<u8>, now: Instant) {
         let ts = self.clock(now);
         if out.len() + HEADER_LEN <= end && self.probe.poll_ask(now) {
-            let header = self.header(Command::Ask, 0, ts);
+            let header = self.header(Command::Ask, 0, 0, ts);
             out.extend_from_slice(&header.encode(0));
         }
         if out.len() + HEADER_LEN <= end && self.probe.poll_tell() {
-            let header = self.header(Command::Tell, 0, ts);
+            let header = self.header(Command::Tell, 0, 0, ts);
             out.extend_from_slice(&header.encode(0));
         }
     }
@@ -331,7 +351,8 @@ impl Kcp {
     /// Fills the packet with data; whether there was any.
     fn write_data(&mut self, end: usize, source: &mut dyn Source, out: &mut Vec<u8>, now: Instant) -> bool {
         let start = out.len();
-        self.paced = !self.pacer.may_send(now);
+        // What would be let go before the next flush leaves in this one.
+        self.paced = !self.pacer.may_send(now + self.config.interval);
         if self.paced {
             self.pacer.on_waited_for();
         }
@@ -377,10 +398,11 @@ impl Kcp {
 
     /// Writes a segment that was sent before, if it fits.
     fn write_again(&mut self, sn: u32, end: usize, out: &mut Vec<u8>, now: Instant) -> bool {
-        let header = self.header(Command::Push, sn, self.clock(now));
         let Some(sent) = self.sender.ring().get(sn) else {
             return false;
         };
+        let ts = self.clock(now);
+        let header = self.header(Command::Push, sent.frg, sn, ts);
         if out.len() + HEADER_LEN + sent.payload.len() > end {
             return false;
         }
@@ -393,7 +415,11 @@ impl Kcp {
 
     fn write_fresh(&mut self, end: usize, source: &mut dyn Source, out: &mut Vec<u8>, now: Instant) -> bool {
         let room = end.saturating_sub(out.len() + HEADER_LEN).min(self.config.mss);
-        if room < self.config.mss.min(LEAST_ROOM) || !self.may_send_fresh(now) {
+        let Some(piece) = source.peek() else {
+            self.sender.on_app_limited();
+            return false;
+        };
+        if room < piece.room.min(self.config.mss) || !self.may_send_fresh(now) {
             return false;
         }
         let at = out.len();
@@ -401,16 +427,16 @@ impl Kcp {
         let (_, segment) = out.split_at_mut(at);
         let (head, payload) = segment.split_at_mut(HEADER_LEN);
         let filled = source.fill(payload).min(room);
-        if filled == 0 {
+        if filled == 0 && piece.room > 0 {
             out.truncate(at);
             self.sender.on_app_limited();
             return false;
         }
         let ts = self.clock(now);
-        let header = self.header(Command::Push, self.sender.ring().next(), ts);
+        let header = self.header(Command::Push, piece.frg, self.sender.ring().next(), ts);
         let len = u32::try_from(filled).unwrap_or(u32::MAX);
         head.copy_from_slice(&header.encode(len));
-        self.sender.on_sent(&payload[..filled], ts, now);
+        self.sender.on_sent(&payload[..filled], piece.frg, ts, now);
         out.truncate(at + HEADER_LEN + filled);
         self.stats.payload_sent_bytes += u64::from(len);
         true
@@ -433,18 +459,20 @@ impl Kcp {
         if lost && self.sender.has_credit() {
             return Some(self.started);
         }
-        (self.paced || (lost && self.sender.has_window())).then(|| self.pacer.release())
+        (self.paced || (lost && self.sender.has_window()))
+            .then(|| self.pacer.release())
+            .map(|at| at.checked_sub(self.config.interval).unwrap_or(at))
     }
 
     fn pace(&mut self, now: Instant) {
         self.pacer.set_rate(self.sender.congestion().pacing_rate(), now);
     }
 
-    fn header(&self, command: Command, sn: u32, ts: u32) -> Header {
+    fn header(&self, command: Command, frg: u8, sn: u32, ts: u32) -> Header {
         Header {
             conv: self.conv,
             command,
-            frg: 0,
+            frg,
             wnd: self.receiver.window(),
             ts,
             sn,
@@ -465,5 +493,3 @@ fn wide(bytes: usize) -> u64 {
 
 /// The peer's window until it says so (`IKCP_WND_RCV`).
 const FIRST_PEER_WINDOW: u16 = 128;
-/// Fresh data joins what is in a packet only if this much fits; our choice: a header should stay under a tenth.
-const LEAST_ROOM: usize = 256;

@@ -45,33 +45,34 @@ impl Receiver {
         }
     }
 
-    /// Takes a data segment; whether it is to be acknowledged.
-    pub(crate) fn handle_push(&mut self, sn: u32, frg: u8, payload: &[u8]) -> bool {
+    /// Takes a data segment.
+    pub(crate) fn handle_push(&mut self, sn: u32, frg: u8, payload: &[u8]) -> Push {
         let Ok(ahead) = usize::try_from(distance(sn, self.next)) else {
             self.counters.duplicates += 1;
-            return true;
+            return Push::Acknowledged;
         };
         if ahead + self.queued >= self.limits.window {
             self.counters.outside_window += 1;
-            return false;
+            return Push::Outside;
         }
         if self.ring.get(ahead).is_some_and(Option::is_some) {
             self.counters.duplicates += 1;
-            return true;
+            return Push::Acknowledged;
         }
         let may_enter = self.has_room(payload.len()) || (ahead == 0 && self.make_way());
         if !may_enter {
             self.counters.no_room += 1;
-            return false;
+            return Push::NoRoom;
         }
         self.store(ahead, frg, payload);
-        true
+        Push::Acknowledged
     }
 
     /// The next message, in order.
     pub(crate) fn poll_message(&mut self) -> Option<Vec<u8>> {
         let message = self.messages.pop_front()?;
         self.release(&message);
+        self.give_up_if_stuck();
         Some(message.bytes)
     }
 
@@ -158,8 +159,14 @@ impl Receiver {
         self.expected_frg = fragment.frg.checked_sub(1);
         if fragment.frg == 0 {
             self.messages.push_back(std::mem::take(&mut self.partial));
-        } else if self.messages.is_empty() && self.window() == 0 {
-            // Nothing is left to read that could make room for the rest.
+        } else {
+            self.give_up_if_stuck();
+        }
+    }
+
+    /// Drops the message being put together if nothing is left to read that could make room for the rest of it.
+    fn give_up_if_stuck(&mut self) {
+        if self.partial.segments > 0 && self.messages.is_empty() && self.window() == 0 {
             self.abandon();
             self.skipping = true;
         }
@@ -177,6 +184,17 @@ impl Receiver {
         self.queued -= message.segments;
         self.queued_bytes -= message.bytes.len();
     }
+}
+
+/// What becomes of a data segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Push {
+    /// It is here, now or before, and is to be acknowledged.
+    Acknowledged,
+    /// There is no room for its bytes; it will come again.
+    NoRoom,
+    /// It lies beyond the window: no peer that keeps to it sends that.
+    Outside,
 }
 
 /// The bounds of the receive side.
@@ -229,7 +247,7 @@ mod tests {
     fn puts_segments_in_order() {
         let mut receiver = receiver(8, 1000);
         for sn in [2, 1, 4, 0, 3] {
-            assert!(receiver.handle_push(sn, 0, &[u8::try_from(sn).unwrap()]));
+            assert_eq!(receiver.handle_push(sn, 0, &[u8::try_from(sn).unwrap()]), Push::Acknowledged);
         }
         let messages: Vec<_> = std::iter::from_fn(|| receiver.poll_message()).collect();
         assert_eq!(messages, [[0], [1], [2], [3], [4]]);
@@ -240,8 +258,8 @@ mod tests {
     fn goes_on_across_the_wrap_of_sn() {
         let mut receiver = receiver(8, 1000);
         receiver.next = u32::MAX;
-        assert!(receiver.handle_push(0, 0, b"b"));
-        assert!(receiver.handle_push(u32::MAX, 0, b"a"));
+        assert_eq!(receiver.handle_push(0, 0, b"b"), Push::Acknowledged);
+        assert_eq!(receiver.handle_push(u32::MAX, 0, b"a"), Push::Acknowledged);
         assert_eq!(receiver.poll_message().unwrap(), b"a");
         assert_eq!(receiver.poll_message().unwrap(), b"b");
         assert_eq!(receiver.una(), 1);
@@ -290,13 +308,26 @@ mod tests {
     }
 
     #[test]
+    fn opens_again_when_the_rest_of_a_message_would_have_no_room_after_what_was_read() {
+        let mut receiver = receiver(300, 100);
+        assert_eq!(receiver.handle_push(0, 0, b"x"), Push::Acknowledged);
+        for sn in 1..=10 {
+            let len = if sn == 10 { 9 } else { 10 };
+            receiver.handle_push(sn, u8::try_from(40 - sn).unwrap(), &[0; 10][..len]);
+        }
+        assert_eq!((receiver.una(), receiver.window()), (11, 0));
+        assert_eq!(receiver.poll_message().unwrap(), b"x");
+        assert!(receiver.window() > 0, "nobody can ever send or read again");
+    }
+
+    #[test]
     fn counts_duplicates_and_what_lies_outside_the_window() {
         let mut receiver = receiver(4, 1000);
-        assert!(receiver.handle_push(0, 0, b"a"));
-        assert!(receiver.handle_push(0, 0, b"a"));
-        assert!(receiver.handle_push(2, 0, b"c"));
-        assert!(receiver.handle_push(2, 0, b"c"));
-        assert!(!receiver.handle_push(5, 0, b"e"));
+        assert_eq!(receiver.handle_push(0, 0, b"a"), Push::Acknowledged);
+        assert_eq!(receiver.handle_push(0, 0, b"a"), Push::Acknowledged);
+        assert_eq!(receiver.handle_push(2, 0, b"c"), Push::Acknowledged);
+        assert_eq!(receiver.handle_push(2, 0, b"c"), Push::Acknowledged);
+        assert_eq!(receiver.handle_push(5, 0, b"e"), Push::Outside);
         let counters = receiver.counters();
         assert_eq!((counters.received, counters.duplicates), (2, 2));
         assert_eq!(counters.outside_window, 1);
@@ -310,7 +341,7 @@ mod tests {
         }
         assert_eq!((receiver.una(), receiver.window()), (4, 0));
         assert!(receiver.poll_message().is_some());
-        assert!(receiver.handle_push(4, 0, &[]));
+        assert_eq!(receiver.handle_push(4, 0, &[]), Push::Acknowledged);
     }
 
     #[test]
@@ -332,9 +363,9 @@ mod tests {
             receiver.handle_push(sn, 0, &[0; 10]);
         }
         assert_eq!(receiver.ring_bytes, 100);
-        assert!(receiver.handle_push(0, 0, &[0; 10]));
+        assert_eq!(receiver.handle_push(0, 0, &[0; 10]), Push::Acknowledged);
         assert_eq!((receiver.una(), receiver.window()), (11, 0));
-        assert!(!receiver.handle_push(11, 0, &[0; 10]));
+        assert_eq!(receiver.handle_push(11, 0, &[0; 10]), Push::NoRoom);
     }
 
     #[test]
@@ -362,7 +393,7 @@ mod tests {
             receiver.handle_push(sn, 0, &[0; 10]);
         }
         for frg in (0..20).rev() {
-            assert!(receiver.handle_push(receiver.una(), frg, &[0; 10]));
+            assert_eq!(receiver.handle_push(receiver.una(), frg, &[0; 10]), Push::Acknowledged);
             assert!(receiver.buffered() <= 100 + 10, "{} bytes", receiver.buffered());
         }
         assert_eq!(std::iter::from_fn(|| receiver.poll_message()).count(), 10);

@@ -2,7 +2,8 @@
 //!
 //! Both look at the order of *transmissions*, not of sn, so a retransmission that is lost again is found in the same way.
 //! A segment is lost when `fast_resend` transmissions made after it were acknowledged, or when it has been under way for
-//! longer than the newest acknowledged transmission was, plus room for reordering.
+//! longer than the newest acknowledged transmission was, plus room for reordering. Of a segment that was sent more often
+//! than the fast limit only its time counts; those sent after it may wait for that, a quarter of a round trip at most.
 
 use std::{
     cmp::Reverse,
@@ -15,6 +16,8 @@ use std::{
 pub(crate) struct Recovery {
     /// Skips that make a loss; 0 = only time does.
     fast_resend: usize,
+    /// Transmissions of a segment after which only time does; 0 = no limit.
+    fast_limit: u32,
     /// The `fast_resend` highest acknowledged transmissions.
     highest: BinaryHeap<Reverse<u64>>,
     /// The highest acknowledged transmission and how long it was under way.
@@ -26,10 +29,11 @@ pub(crate) struct Recovery {
 
 impl Recovery {
     /// Starts with nothing acknowledged.
-    pub(crate) fn new(fast_resend: u32) -> Self {
+    pub(crate) fn new(fast_resend: u32, fast_limit: u32) -> Self {
         let most = fast_resend.min(MOST_SKIPS);
         Self {
             fast_resend: usize::try_from(most).unwrap_or(usize::MAX),
+            fast_limit,
             highest: BinaryHeap::new(),
             newest: None,
             widening: 0,
@@ -67,14 +71,25 @@ impl Recovery {
         }
     }
 
-    /// When transmission `order`, made at `sent_at`, is to be taken for lost, as far as the acks so far can say.
-    pub(crate) fn lost_at(&self, order: u64, sent_at: Instant, srtt: Duration) -> Option<Instant> {
+    /// When transmission `order`, made at `sent_at`, is to be taken for lost, as far as the acks so far can say; it was
+    /// the `count`th of its segment.
+    pub(crate) fn lost_at(
+        &self,
+        order: u64,
+        count: u32,
+        sent_at: Instant,
+        srtt: Duration,
+    ) -> Option<Instant> {
         let (newest, rtt) = self.newest.filter(|(newest, _)| order < *newest)?;
-        if self.is_skipped(order) {
+        if self.may_resend_fast(count) && self.is_skipped(order) {
             return Some(sent_at);
         }
         debug_assert!(order < newest);
         Some(sent_at + rtt + self.reordering_window(srtt))
+    }
+
+    fn may_resend_fast(&self, count: u32) -> bool {
+        self.fast_limit == 0 || count <= self.fast_limit
     }
 
     fn is_skipped(&self, order: u64) -> bool {
@@ -110,35 +125,46 @@ mod tests {
     #[test]
     fn loses_a_segment_skipped_as_often_as_fast_resend_says() {
         let now = start();
-        let mut recovery = Recovery::new(2);
-        assert_eq!(recovery.lost_at(0, now, RTT), None);
+        let mut recovery = Recovery::new(2, 0);
+        assert_eq!(recovery.lost_at(0, 1, now, RTT), None);
         recovery.on_acked(2, RTT);
-        assert_eq!(recovery.lost_at(0, now, RTT), Some(now + RTT * 5 / 4));
+        assert_eq!(recovery.lost_at(0, 1, now, RTT), Some(now + RTT * 5 / 4));
         recovery.on_acked(1, RTT);
-        assert_eq!(recovery.lost_at(0, now, RTT), Some(now));
-        assert_eq!(recovery.lost_at(3, now, RTT), None);
+        assert_eq!(recovery.lost_at(0, 1, now, RTT), Some(now));
+        assert_eq!(recovery.lost_at(3, 1, now, RTT), None);
+    }
+
+    #[test]
+    fn loses_by_time_alone_what_was_sent_more_often_than_the_fast_limit() {
+        let now = start();
+        for (limit, count, by_count) in [(5, 5, true), (5, 6, false), (0, u32::MAX, true)] {
+            let mut recovery = Recovery::new(1, limit);
+            recovery.on_acked(9, RTT);
+            let at = if by_count { now } else { now + RTT * 5 / 4 };
+            assert_eq!(recovery.lost_at(0, count, now, RTT), Some(at), "{count} of {limit}");
+        }
     }
 
     #[test]
     fn loses_by_time_alone_when_fast_resend_is_off() {
         let now = start();
-        let mut recovery = Recovery::new(0);
+        let mut recovery = Recovery::new(0, 0);
         for order in 1..10 {
             recovery.on_acked(order, RTT);
         }
-        assert_eq!(recovery.lost_at(0, now, RTT), Some(now + RTT * 5 / 4));
+        assert_eq!(recovery.lost_at(0, 1, now, RTT), Some(now + RTT * 5 / 4));
     }
 
     #[test]
     fn waits_longer_after_a_spurious_retransmission_and_forgets_it_later() {
         let now = start();
-        let mut recovery = Recovery::new(1);
+        let mut recovery = Recovery::new(1, 0);
         recovery.on_acked(9, RTT);
         recovery.on_spurious(now);
-        assert_eq!(recovery.lost_at(0, now, RTT), Some(now + RTT * 3 / 2));
+        assert_eq!(recovery.lost_at(0, 1, now, RTT), Some(now + RTT * 3 / 2));
         recovery.relax(RTT, now + RTT);
-        assert_eq!(recovery.lost_at(0, now, RTT), Some(now + RTT * 3 / 2));
+        assert_eq!(recovery.lost_at(0, 1, now, RTT), Some(now + RTT * 3 / 2));
         recovery.relax(RTT, now + RTT * 16);
-        assert_eq!(recovery.lost_at(0, now, RTT), Some(now));
+        assert_eq!(recovery.lost_at(0, 1, now, RTT), Some(now));
     }
 }

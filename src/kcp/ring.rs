@@ -39,11 +39,12 @@ impl Ring {
     }
 
     /// Adds a fresh segment in flight; it gets the number [`Self::next`].
-    pub(crate) fn push(&mut self, payload: Vec<u8>, departure: Departure) {
+    pub(crate) fn push(&mut self, payload: Vec<u8>, frg: u8, departure: Departure) {
         let sn = self.next();
         self.buffered += payload.len();
         self.slots.push_back(Sent {
             payload,
+            frg,
             state: State::Lost,
             transmissions: 0,
             first_ts: departure.ts,
@@ -213,6 +214,8 @@ impl Ring {
 pub(crate) struct Sent {
     /// Its payload; empty once acknowledged.
     pub(crate) payload: Vec<u8>,
+    /// How many fragments of the same message follow.
+    pub(crate) frg: u8,
     /// Number of its last transmission, counted over the session.
     pub(crate) order: u64,
     /// Its last transmission.
@@ -226,6 +229,11 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
+    /// How often it was sent.
+    pub(crate) fn transmissions(&self) -> u32 {
+        self.transmissions
+    }
+
     /// The `ts` of its first transmission.
     pub(crate) fn first_ts(&self) -> u32 {
         self.first_ts
@@ -283,7 +291,7 @@ mod tests {
     fn ring(segments: usize) -> Ring {
         let mut ring = Ring::new(100);
         for _ in 0..segments {
-            ring.push(vec![0; 10], departure());
+            ring.push(vec![0; 10], 0, departure());
         }
         ring
     }
@@ -338,7 +346,7 @@ mod tests {
         let mut ring = Ring::new(100);
         ring.una = u32::MAX - 1;
         for _ in 0..4 {
-            ring.push(vec![0; 10], departure());
+            ring.push(vec![0; 10], 0, departure());
         }
         assert_eq!((ring.next(), ends(&ring)), (2, (Some(u32::MAX - 1), Some(1))));
         for sn in [1, 0, u32::MAX, u32::MAX - 1] {

@@ -4,18 +4,26 @@
 
 use std::time::Duration;
 
+use super::config::Nodelay;
+
 /// Smoothed round-trip time, its variation, and the timeout that follows.
 #[derive(Debug, Clone)]
 pub(crate) struct Rtt {
     smoothed: Option<Duration>,
     variation: Duration,
     min_rto: Duration,
+    granularity: Duration,
 }
 
 impl Rtt {
-    /// Starts without a sample; no timeout is ever below `min_rto`.
-    pub(crate) fn new(min_rto: Duration) -> Self {
-        Self { smoothed: None, variation: Duration::ZERO, min_rto: min_rto.min(MAX_RTO) }
+    /// Starts without a sample; no timeout is ever below `min_rto`. A peer answers after `interval` at the latest.
+    pub(crate) fn new(min_rto: Duration, interval: Duration) -> Self {
+        Self {
+            smoothed: None,
+            variation: Duration::ZERO,
+            min_rto: min_rto.min(MAX_RTO),
+            granularity: interval.max(GRANULARITY),
+        }
     }
 
     /// Takes one sample (RFC 6298 §2.2 and §2.3: the variation first, then the mean).
@@ -42,22 +50,23 @@ impl Rtt {
     /// RTO without back-off: SRTT + max(G, 4 RTTVAR).
     pub(crate) fn rto(&self) -> Duration {
         let rto = match self.smoothed {
-            Some(smoothed) => smoothed + (self.variation * 4).max(GRANULARITY),
+            Some(smoothed) => smoothed + (self.variation * 4).max(self.granularity),
             None => INITIAL_RTO,
         };
         rto.clamp(self.min_rto, MAX_RTO)
     }
 
-    /// RTO after `timeouts` in a row: × 1.5 each in nodelay mode, × 2 otherwise, at most [`MAX_RTO`].
-    pub(crate) fn backed_off(&self, timeouts: u32, nodelay: bool) -> Duration {
-        let mut rto = self.rto();
-        for _ in 0..timeouts.min(MAX_DOUBLINGS) {
-            rto = if nodelay { rto * 3 / 2 } else { rto * 2 };
-            if rto >= MAX_RTO {
-                return MAX_RTO;
-            }
+    /// RTO after `timeouts` in a row, at most [`MAX_RTO`]: each makes it twice, or in nodelay mode half as long again.
+    pub(crate) fn backed_off(&self, timeouts: u32, nodelay: Nodelay) -> Duration {
+        let measured = self.rto();
+        if nodelay == Nodelay::Linear {
+            return measured.saturating_add((measured / 2).saturating_mul(timeouts)).min(MAX_RTO);
         }
-        rto
+        let mut rto = measured;
+        for _ in 0..timeouts.min(MOST_STEPS) {
+            rto = if nodelay == Nodelay::On { rto * 3 / 2 } else { rto * 2 };
+        }
+        rto.min(MAX_RTO)
     }
 }
 
@@ -67,8 +76,8 @@ const INITIAL_RTO: Duration = Duration::from_millis(200);
 const GRANULARITY: Duration = Duration::from_millis(10);
 /// The longest timeout; our choice, because one segment each 10 s costs nothing (`IKCP_RTO_MAX` is 60 s).
 pub(crate) const MAX_RTO: Duration = Duration::from_secs(10);
-/// 10 ms × 1.5^20 is above [`MAX_RTO`].
-const MAX_DOUBLINGS: u32 = 20;
+/// 10 ms × 1.5^20 is above [`MAX_RTO`], and [`MAX_RTO`] × 2^20 no overflow.
+const MOST_STEPS: u32 = 20;
 
 #[cfg(test)]
 mod tests {
@@ -80,7 +89,7 @@ mod tests {
 
     #[test]
     fn follows_the_formulas_of_rfc_6298() {
-        let mut rtt = Rtt::new(ms(30));
+        let mut rtt = Rtt::new(ms(30), Duration::ZERO);
         assert_eq!(rtt.rto(), ms(200));
         rtt.on_sample(ms(100));
         assert_eq!((rtt.smoothed(), rtt.rto()), (Some(ms(100)), ms(300)));
@@ -91,7 +100,7 @@ mod tests {
 
     #[test]
     fn never_falls_below_the_minimum() {
-        let mut rtt = Rtt::new(ms(100));
+        let mut rtt = Rtt::new(ms(100), Duration::ZERO);
         for _ in 0..100 {
             rtt.on_sample(ms(1));
         }
@@ -99,11 +108,23 @@ mod tests {
     }
 
     #[test]
-    fn backs_off_gently_in_nodelay_mode_and_up_to_the_cap() {
-        let rtt = Rtt::new(ms(30));
-        assert_eq!(rtt.backed_off(1, true), ms(300));
-        assert_eq!(rtt.backed_off(2, true), ms(450));
-        assert_eq!(rtt.backed_off(2, false), ms(800));
-        assert_eq!(rtt.backed_off(u32::MAX, false), MAX_RTO);
+    fn expects_an_answer_no_sooner_than_the_interval() {
+        let mut rtt = Rtt::new(ms(30), ms(40));
+        for _ in 0..100 {
+            rtt.on_sample(ms(100));
+        }
+        assert_eq!(rtt.rto(), ms(140));
+    }
+
+    #[test]
+    fn backs_off_by_half_in_nodelay_mode_to_double_otherwise_and_up_to_the_cap() {
+        let rtt = Rtt::new(ms(30), Duration::ZERO);
+        let after = |nodelay| [1, 2, 3].map(|timeouts| rtt.backed_off(timeouts, nodelay).as_millis());
+        assert_eq!(after(Nodelay::Off), [400, 800, 1600]);
+        assert_eq!(after(Nodelay::On), [300, 450, 675]);
+        assert_eq!(after(Nodelay::Linear), [300, 400, 500]);
+        for nodelay in [Nodelay::Off, Nodelay::On, Nodelay::Linear] {
+            assert_eq!(rtt.backed_off(u32::MAX, nodelay), MAX_RTO);
+        }
     }
 }

@@ -124,6 +124,11 @@ pub(crate) fn check(packet: &[u8], conv: u32) -> Result<(), Malformed> {
     }
 }
 
+/// The conversation that a packet says it belongs to (`ikcp_getconv`); `None` if it is shorter than that.
+pub fn conversation(packet: &[u8]) -> Option<u32> {
+    packet.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+}
+
 /// How far `a` lies ahead of `b` in wrapping numbers; negative if it lies behind (`_itimediff`).
 pub(crate) fn distance(a: u32, b: u32) -> i32 {
     a.wrapping_sub(b).cast_signed()
@@ -197,6 +202,12 @@ mod tests {
         assert_eq!(check(&unknown, conv), Err(Malformed::Command));
         assert_eq!(check(&[good, unknown].concat(), conv), Err(Malformed::Command));
         assert_eq!(check(&[good, good].concat(), conv), Ok(()));
+    }
+
+    #[test]
+    fn reads_the_conversation_of_a_packet() {
+        assert_eq!(conversation(&HEADER.encode(0)), Some(HEADER.conv));
+        assert_eq!(conversation(&[1, 2, 3]), None);
     }
 
     #[test]

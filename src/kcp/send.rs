@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    config::Nodelay,
     congestion::{self, Congestion},
     copies::Copies,
     delivery::{Delivery, Snapshot},
@@ -20,7 +21,9 @@ use super::{
 pub(crate) struct Sender {
     ring: Ring,
     rtt: Rtt,
-    nodelay: bool,
+    nodelay: Nodelay,
+    dead_link: u32,
+    dead: bool,
     delivery: Delivery,
     recovery: Recovery,
     copies: Copies,
@@ -45,10 +48,12 @@ impl Sender {
     pub(crate) fn new(setup: Setup, congestion: Box<dyn Congestion>, now: Instant) -> Self {
         Self {
             ring: Ring::new(setup.overhead),
-            rtt: Rtt::new(setup.min_rto),
+            rtt: Rtt::new(setup.min_rto, setup.interval),
             nodelay: setup.nodelay,
+            dead_link: setup.dead_link,
+            dead: false,
             delivery: Delivery::new(now),
-            recovery: Recovery::new(setup.fast_resend),
+            recovery: Recovery::new(setup.fast_resend, setup.fast_limit),
             copies: Copies::new(now),
             congestion,
             retransmit: VecDeque::new(),
@@ -182,6 +187,7 @@ impl Sender {
         let departure = self.departure(ts, now);
         self.ring.depart(sn, departure);
         self.plan_copy(sn, now);
+        self.check_link(sn);
     }
 
     /// The segment to copy now, if any; see [`Copies::peek`].
@@ -196,14 +202,21 @@ impl Sender {
         self.copies.on_copied(self.srtt(), now);
         let departure = self.departure(ts, now);
         self.ring.copy(sn, departure);
+        self.check_link(sn);
     }
 
-    /// Puts a fresh segment in flight.
-    pub(crate) fn on_sent(&mut self, payload: &[u8], ts: u32, now: Instant) {
+    /// Puts a fresh segment in flight, `frg` fragments before the end of its message.
+    pub(crate) fn on_sent(&mut self, payload: &[u8], frg: u8, ts: u32, now: Instant) {
         self.counters.sent += 1;
         let (sn, departure) = (self.ring.next(), self.departure(ts, now));
-        self.ring.push(payload.to_vec(), departure);
+        self.ring.push(payload.to_vec(), frg, departure);
         self.plan_copy(sn, now);
+        self.check_link(sn);
+    }
+
+    /// Whether some segment was sent as often as says that the link is dead.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead
     }
 
     /// Whether the window has room for one more segment.
@@ -271,6 +284,12 @@ impl Sender {
         self.counters
     }
 
+    /// Notes a dead link (`ikcp_flush`, `dead_link`).
+    fn check_link(&mut self, sn: u32) {
+        let transmissions = self.ring.get(sn).map_or(0, |sent| sent.transmissions());
+        self.dead |= self.dead_link > 0 && transmissions >= self.dead_link;
+    }
+
     /// Learns from a segment with early copies whether the first transmission was lost.
     fn judge_copy(&mut self, acked: &Acknowledged, ts: u32, clock: u32) {
         let since = Duration::from_millis(u64::try_from(distance(clock, acked.base_ts)).unwrap_or(0));
@@ -335,7 +354,8 @@ impl Sender {
                 return;
             };
             let sent_at = sent.departure.at;
-            self.congestion.on_loss(self.ring.cost(sn), sent_at, now);
+            let span = u64::from(self.ring.span()) * self.packet;
+            self.congestion.on_loss(self.ring.cost(sn), sent_at, span, now);
             self.lose(sn);
         }
     }
@@ -350,7 +370,7 @@ impl Sender {
     fn loss_at(&self) -> Option<Instant> {
         let (_, sent) = self.ring.oldest()?;
         let srtt = self.srtt();
-        self.recovery.lost_at(sent.order, sent.departure.at, srtt)
+        self.recovery.lost_at(sent.order, sent.transmissions(), sent.departure.at, srtt)
     }
 
     /// When the tail is probed: nothing came for what was sent last, and nothing else was sent since.
@@ -415,10 +435,16 @@ pub(crate) struct Setup {
     pub(crate) packet: u64,
     /// Skips that make a loss; 0 = off.
     pub(crate) fast_resend: u32,
+    /// Transmissions of a segment after which skips count no more; 0 = no limit.
+    pub(crate) fast_limit: u32,
     /// The shortest RTO.
     pub(crate) min_rto: Duration,
-    /// RTO grows by half and not to double.
-    pub(crate) nodelay: bool,
+    /// How long the peer may gather what it sends.
+    pub(crate) interval: Duration,
+    /// How RTO grows.
+    pub(crate) nodelay: Nodelay,
+    /// Transmissions of a segment that say that the link is dead; 0 = never.
+    pub(crate) dead_link: u32,
 }
 
 /// What the send side counts.

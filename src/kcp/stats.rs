@@ -49,6 +49,8 @@ pub struct Stats {
     pub lost: u64,
     /// Retransmission timeouts.
     pub timeouts: u64,
+    /// Some segment was sent as often as [`super::Config::dead_link`] says.
+    pub dead: bool,
     /// Acks sent, repetitions included.
     pub acks_sent: u64,
     /// Acks received.

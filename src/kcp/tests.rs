@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::{
-    Config, CongestionKind, HEADER_LEN, Kcp, Malformed, Stats,
+    Config, CongestionKind, HEADER_LEN, Kcp, Malformed, Nodelay, Stats,
     segment::{Command, Header},
     sim::{Bytes, Link, Sim},
 };
@@ -29,12 +29,15 @@ fn config(congestion: CongestionKind) -> Config {
         send_window: 65_535,
         receive_window: 65_535,
         congestion,
-        nodelay: true,
+        nodelay: Nodelay::On,
+        interval: Duration::ZERO,
         fast_resend: 2,
-        min_rto: ms(30),
+        fast_limit: 0,
+        min_rto: Nodelay::On.min_rto(),
         overhead: 64,
         send_buffer: 64 << 20,
         receive_buffer: 64 << 20,
+        ..Config::ikcp()
     }
 }
 
@@ -114,7 +117,7 @@ fn deliver(congestion: CongestionKind, seed: u64) {
     let mut link = Link::new(2_500_000, ms(40), seed % 5 * 50);
     (link.duplication, link.jitter) = (seed % 3 * 20, ms(seed % 4 * 10));
     let config = Config {
-        nodelay: seed.is_multiple_of(2),
+        nodelay: if seed.is_multiple_of(2) { Nodelay::On } else { Nodelay::Off },
         fast_resend: u32::try_from(seed % 4).unwrap(),
         send_window: [65_535, 300, 20, 1000][usize::try_from(seed / 2 % 4).unwrap()],
         receive_window: [65_535, 1000, 20, 300][usize::try_from(seed / 3 % 4).unwrap()],

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::frame::{self, FRAME_HEADER};
 use crate::crypto::SessionId;
 use crate::datagram;
-use crate::kcp::{self, CongestionKind, Kcp};
+use crate::kcp::{self, CongestionKind, Kcp, Nodelay};
 use crate::mux::{self, Mux};
 
 /// KCP, MUX and the datagram queue of one end of one session, in one epoch at a time.
@@ -163,9 +163,13 @@ impl Settings {
             send_window: u16::MAX,
             receive_window: u16::MAX,
             congestion: self.congestion,
-            nodelay: true,
+            nodelay: Nodelay::On,
+            interval: Duration::ZERO,
             fast_resend: 2,
-            min_rto: MIN_RTO,
+            fast_limit: 0,
+            min_rto: Nodelay::On.min_rto(),
+            // Outages are survived: when a session ends its owner decides.
+            dead_link: 0,
             overhead: self.overhead,
             send_buffer: self.buffer / 4,
             receive_buffer: self.buffer / 4,
@@ -209,9 +213,6 @@ pub(crate) const DATAGRAM_MTU: u16 = DATAGRAM_MAX as u16;
 
 /// IP and TCP headers of an outer packet, for the pacer: IPv4's; IPv6's 20 bytes more are lost in its precision.
 pub(crate) const OUTER_HEADERS: usize = 40;
-
-/// ikcp's `IKCP_RTO_NDL`.
-const MIN_RTO: Duration = Duration::from_millis(30);
 
 /// Our choice: what silence must have lasted for back-offs to be worth resetting.
 const SILENCE: Duration = Duration::from_secs(1);

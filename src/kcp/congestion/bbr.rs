@@ -233,7 +233,7 @@ impl Congestion for Bbr {
         self.loss.on_arrival(bytes, sent_at);
     }
 
-    fn on_loss(&mut self, bytes: u64, sent_at: Instant, _now: Instant) {
+    fn on_loss(&mut self, bytes: u64, sent_at: Instant, _span: u64, _now: Instant) {
         self.loss.on_loss(bytes, sent_at);
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{delivery::Sample, rate::Rate};
+use super::{config::Config, delivery::Sample, rate::Rate};
 
 /// Which congestion control a session uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,8 +30,9 @@ pub(crate) trait Congestion: Debug + Send {
     fn on_acks(&mut self, acks: &Acks, now: Instant);
     /// The last transmission of a segment of `bytes`, made at `sent_at`, arrived.
     fn on_arrival(&mut self, _bytes: u64, _sent_at: Instant) {}
-    /// The last transmission of a segment of `bytes`, made at `sent_at`, was skipped by later ones.
-    fn on_loss(&mut self, bytes: u64, sent_at: Instant, now: Instant);
+    /// The last transmission of a segment of `bytes`, made at `sent_at`, was skipped by later ones, while `span` bytes lay
+    /// between snd_una and snd_nxt.
+    fn on_loss(&mut self, bytes: u64, sent_at: Instant, span: u64, now: Instant);
     /// Nothing was acknowledged for a whole timeout.
     fn on_timeout(&mut self, now: Instant);
     /// Bytes that may be in flight.
@@ -74,16 +75,10 @@ pub(crate) struct Acks {
 }
 
 /// Makes a congestion control; `packet` = wire bytes of a full packet, `most` = bytes of a full send window.
-pub(crate) fn new(
-    kind: CongestionKind,
-    packet: u64,
-    most: u64,
-    seed: u32,
-    now: Instant,
-) -> Box<dyn Congestion> {
-    match kind {
+pub(crate) fn new(config: &Config, packet: u64, most: u64, seed: u32, now: Instant) -> Box<dyn Congestion> {
+    match config.congestion {
         CongestionKind::Bbr => Box::new(bbr::Bbr::new(packet, seed, now)),
-        CongestionKind::Loss => Box::new(loss::Loss::new(packet, most)),
+        CongestionKind::Loss => Box::new(loss::Loss::new(packet, most, config.fast_resend)),
         CongestionKind::None => Box::new(none::Unlimited::new(most)),
     }
 }

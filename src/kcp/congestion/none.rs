@@ -21,7 +21,7 @@ impl Unlimited {
 impl Congestion for Unlimited {
     fn on_acks(&mut self, _acks: &Acks, _now: Instant) {}
 
-    fn on_loss(&mut self, _bytes: u64, _sent_at: Instant, _now: Instant) {}
+    fn on_loss(&mut self, _bytes: u64, _sent_at: Instant, _span: u64, _now: Instant) {}
 
     fn on_timeout(&mut self, _now: Instant) {}
 

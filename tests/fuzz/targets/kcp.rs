@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use vpn::kcp::{Config, CongestionKind, HEADER_LEN, Kcp, Source, Stats};
+use vpn::kcp::{Config, CongestionKind, HEADER_LEN, Kcp, Nodelay, Source, Stats};
 
 use super::input::Input;
 use super::start;
@@ -242,9 +242,12 @@ fn config(kind: u8) -> Config {
         send_window: 200,
         receive_window: 100,
         congestion,
-        nodelay: kind & 4 == 0,
-        fast_resend: u32::from(kind >> 4),
+        nodelay: [Nodelay::On, Nodelay::Off, Nodelay::Linear, Nodelay::On][usize::from(kind >> 2 & 3)],
+        interval: Duration::from_millis(if kind & 0x80 == 0 { 0 } else { 20 }),
+        fast_resend: u32::from(kind >> 4 & 7),
+        fast_limit: 5,
         min_rto: Duration::from_millis(30),
+        dead_link: 20,
         overhead: 40,
         send_buffer: 10_000,
         receive_buffer: 8_000,

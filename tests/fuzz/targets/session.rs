@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use vpn::carrier::Connection;
 use vpn::crypto::{HEADER_LEN, Mask, Opener, PrivateKey, Sealer, SessionId};
-use vpn::kcp::{Config, CongestionKind, Kcp, Source};
+use vpn::kcp::{Config, CongestionKind, Kcp, Nodelay, Source};
 
 use super::flow::ip;
 use super::input::{Input, damage};
@@ -197,12 +197,15 @@ const KCP: Config = Config {
     send_window: 1000,
     receive_window: 1000,
     congestion: CongestionKind::None,
-    nodelay: true,
+    nodelay: Nodelay::On,
+    interval: Duration::ZERO,
     fast_resend: 2,
-    min_rto: Duration::from_millis(30),
+    fast_limit: 0,
+    min_rto: Nodelay::On.min_rto(),
     overhead: 64,
     send_buffer: 1 << 20,
     receive_buffer: 1 << 20,
+    ..Config::ikcp()
 };
 
 pub(crate) const KCP_FRAME: u8 = 3;
