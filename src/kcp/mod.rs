@@ -109,6 +109,15 @@ impl Kcp {
         kcp
     }
 
+    /// Starts conversation `conv` at `sn` in both directions.
+    #[cfg(test)]
+    fn starting_at(sn: u32, conv: u32, config: Config, now: Instant) -> Self {
+        let mut kcp = Self::new(conv, config, now);
+        kcp.sender.start_at(sn);
+        kcp.receiver.start_at(sn);
+        kcp
+    }
+
     /// Takes one packet of the peer (`ikcp_input`).
     ///
     /// # Errors

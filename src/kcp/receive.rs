@@ -45,6 +45,12 @@ impl Receiver {
         }
     }
 
+    /// Starts at `sn` instead.
+    #[cfg(test)]
+    pub(crate) fn start_at(&mut self, sn: u32) {
+        self.next = sn;
+    }
+
     /// Takes a data segment.
     pub(crate) fn handle_push(&mut self, sn: u32, frg: u8, payload: &[u8]) -> Push {
         let Ok(ahead) = usize::try_from(distance(sn, self.next)) else {

@@ -38,6 +38,12 @@ impl Ring {
         }
     }
 
+    /// Starts at `sn` instead.
+    #[cfg(test)]
+    pub(crate) fn start_at(&mut self, sn: u32) {
+        self.una = sn;
+    }
+
     /// Adds a fresh segment in flight; it gets the number [`Self::next`].
     pub(crate) fn push(&mut self, payload: Vec<u8>, frg: u8, departure: Departure) {
         let sn = self.next();

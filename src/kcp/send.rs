@@ -68,6 +68,12 @@ impl Sender {
         }
     }
 
+    /// Starts at `sn` instead.
+    #[cfg(test)]
+    pub(crate) fn start_at(&mut self, sn: u32) {
+        self.ring.start_at(sn);
+    }
+
     /// What a segment's `una` is worth.
     pub(crate) fn check_una(&self, una: u32) -> Una {
         if distance(self.ring.next(), una) < 0 {
