@@ -400,6 +400,19 @@ fn message_mode_keeps_the_bounds_of_what_was_written() {
     assert!(read == messages, "{:?}", read.iter().map(Vec::len).collect::<Vec<_>>());
 }
 
+#[test]
+fn an_empty_message_begins_the_next_packet_when_its_header_does_not_fit() {
+    let mut end = End::new(config());
+    end.write(1);
+    end.source.push(Vec::new()).unwrap();
+    let mut lengths = Vec::new();
+    let mut packet = Vec::new();
+    while end.kcp.poll_transmit(MSS + HEADER_LEN + 23, &mut end.source, &mut packet, end.now) {
+        lengths.push(std::mem::take(&mut packet).len());
+    }
+    assert_eq!(lengths, [MSS + HEADER_LEN, HEADER_LEN]);
+}
+
 /// A fragment that is sent again is the same fragment.
 #[test]
 fn a_fragment_keeps_its_number_when_it_is_sent_again() {

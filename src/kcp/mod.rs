@@ -14,6 +14,8 @@ mod config;
 mod congestion;
 mod copies;
 mod delivery;
+#[cfg(test)]
+mod hostile;
 mod pacing;
 mod probe;
 mod rate;
@@ -423,11 +425,14 @@ impl Kcp {
     }
 
     fn write_fresh(&mut self, end: usize, source: &mut dyn Source, out: &mut Vec<u8>, now: Instant) -> bool {
-        let room = end.saturating_sub(out.len() + HEADER_LEN).min(self.config.mss);
         let Some(piece) = source.peek() else {
             self.sender.on_app_limited();
             return false;
         };
+        let Some(room) = end.checked_sub(out.len() + HEADER_LEN) else {
+            return false;
+        };
+        let room = room.min(self.config.mss);
         if room < piece.room.min(self.config.mss) || !self.may_send_fresh(now) {
             return false;
         }

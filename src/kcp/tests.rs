@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
-
 use super::{
-    Config, CongestionKind, HEADER_LEN, Kcp, Malformed, Nodelay, Stats,
+    Config, CongestionKind, HEADER_LEN, Kcp, Nodelay, Stats,
     segment::{Command, Header},
     sim::{Bytes, Link, Sim},
 };
@@ -284,108 +282,4 @@ fn segment(command: Command, sn: u32, una: u32, payload: &[u8]) -> Vec<u8> {
     let header = Header { conv: 7, command, frg: 0, wnd: 128, ts: 0, sn, una };
     let len = u32::try_from(payload.len()).unwrap();
     [&header.encode(len), payload].concat()
-}
-
-#[test]
-fn ignores_and_counts_what_makes_no_sense() {
-    let now = start();
-    let mut kcp = Kcp::new(7, config(CongestionKind::Bbr), now);
-    let mut source = Bytes::in_pieces(100, 100);
-    assert!(kcp.poll_transmit(1400, &mut source, &mut Vec::new(), now));
-    let mut foreign = segment(Command::Push, 0, 0, b"x");
-    foreign[0] ^= 1;
-    assert_eq!(kcp.handle_packet(&foreign, now), Err(Malformed::Conversation));
-    for bad in [
-        segment(Command::Push, 0, 2, b"una beyond what was sent"),
-        segment(Command::Push, 0, 1 << 31, b"una beyond what was sent"),
-        segment(Command::Ack, 1, 0, b""),
-        segment(Command::Ack, 1 << 31, 0, b""),
-        segment(Command::Push, 65_535, 0, b"beyond the window"),
-        segment(Command::Push, u32::MAX, 0, b"old"),
-    ] {
-        kcp.handle_packet(&bad, now).unwrap();
-    }
-    let stats = kcp.stats();
-    assert_eq!((stats.malformed, stats.bad_una, stats.bad_acks), (1, 2, 2));
-    assert_eq!((stats.outside_window, stats.duplicates), (1, 1));
-    assert_eq!((stats.received, stats.span), (0, 1));
-}
-
-/// What a hostile peer and a careless owner may do.
-#[derive(Debug, Clone)]
-enum Step {
-    Bytes(Vec<u8>),
-    Segment { command: u8, frg: u8, wnd: u16, ts: u32, sn: u32, una: u32, len: u8 },
-    Data(u16),
-    Transmit(u16),
-    Wait(u32),
-    Read,
-    Restored,
-    Beside(u16),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let number = || prop_oneof![0..40u32, any::<u32>(), (u32::MAX - 20)..=u32::MAX];
-    let segment = (81..=84u8, any::<u8>(), any::<u16>(), number(), number(), number(), 0..40u8).prop_map(
-        |(command, frg, wnd, ts, sn, una, len)| {
-            let frg = if frg < 200 { 0 } else { frg };
-            Step::Segment { command, frg, wnd, ts, sn, una, len }
-        },
-    );
-    prop_oneof![
-        1 => prop::collection::vec(any::<u8>(), 0..80).prop_map(Step::Bytes),
-        8 => segment,
-        3 => any::<u16>().prop_map(Step::Data),
-        4 => (1300..1500u16).prop_map(Step::Transmit),
-        3 => (0..2_000_000u32).prop_map(Step::Wait),
-        2 => Just(Step::Read),
-        1 => Just(Step::Restored),
-        1 => any::<u16>().prop_map(Step::Beside),
-    ]
-}
-
-proptest! {
-    #[test]
-    fn nothing_a_peer_sends_breaks_it(
-        steps in prop::collection::vec(step(), 1..200),
-        kind in prop_oneof![
-            Just(CongestionKind::Bbr), Just(CongestionKind::Loss), Just(CongestionKind::None)
-        ],
-    ) {
-        let mut now = start();
-        let config = Config { receive_buffer: 5000, receive_window: 64, ..config(kind) };
-        let mut kcp = Kcp::new(7, config, now);
-        let mut source = Bytes::default();
-        for step in steps {
-            match step {
-                Step::Bytes(bytes) => drop(kcp.handle_packet(&bytes, now)),
-                Step::Segment { command, frg, wnd, ts, sn, una, len } => {
-                    let header = Header { conv: 7, command: Command::Push, frg, wnd, ts, sn, una };
-                    let mut packet = header.encode(u32::from(len)).to_vec();
-                    packet[4] = command;
-                    packet.resize(HEADER_LEN + usize::from(len), 0);
-                    kcp.handle_packet(&packet, now).unwrap();
-                }
-                Step::Data(bytes) => source.left += u64::from(bytes),
-                Step::Transmit(max) => {
-                    let mut count = 0;
-                    let mut out = Vec::new();
-                    while kcp.poll_transmit(usize::from(max), &mut source, &mut out, now) {
-                        prop_assert!(out.len() <= usize::from(max));
-                        out.clear();
-                        count += 1;
-                        prop_assert!(count < 10_000);
-                    }
-                }
-                Step::Wait(micros) => now += Duration::from_micros(u64::from(micros)),
-                Step::Read => drop(kcp.poll_message()),
-                Step::Restored => kcp.on_path_restored(now),
-                Step::Beside(bytes) => kcp.on_datagram_sent(usize::from(bytes), now),
-            }
-            let stats = kcp.stats();
-            prop_assert!(stats.span <= 65_535);
-            prop_assert_eq!(stats.span == 0, !kcp.has_unacked());
-            prop_assert!(stats.span > 0 || stats.in_flight == 0);
-        }
-    }
 }
