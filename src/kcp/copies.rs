@@ -18,6 +18,8 @@ pub(crate) struct Copies {
     waiting: VecDeque<Copy>,
     /// A clock that runs ahead by the time that what was sent takes at the spare rate.
     busy_until: Instant,
+    /// Bytes of copies that may be sent of what was lost again and again, however busy the path is; times [`URGENT_SHARE`].
+    urgent_credit: u64,
     /// Share of first transmissions overtaken by their copy, in parts of [`ONE`].
     loss: u32,
 }
@@ -25,7 +27,7 @@ pub(crate) struct Copies {
 impl Copies {
     /// Starts with nothing to copy.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { waiting: VecDeque::new(), busy_until: now, loss: 0 }
+        Self { waiting: VecDeque::new(), busy_until: now, urgent_credit: 0, loss: 0 }
     }
 
     /// Notes that segment `sn` left in `bytes` on the wire; `spare` is the rate below which copies cost nobody anything.
@@ -33,12 +35,21 @@ impl Copies {
         let Some(spare) = spare else {
             return;
         };
+        self.urgent_credit = (self.urgent_credit + bytes).min(MOST_URGENT_CREDIT);
         self.busy_until = self.busy_until.max(now) + spare.time_for(bytes);
-        if self.is_busy(srtt, now) {
-            self.waiting.clear();
-        } else if self.waiting.len() < MOST_WAITING {
+        if !self.is_busy(srtt, now) && self.waiting.len() < MOST_WAITING {
             let (delay, left) = (delay(srtt), self.count());
             self.waiting.push_back(Copy { sn, sent_at: now, due: now + delay, left });
+        }
+    }
+
+    /// Notes that segment `sn` left in `bytes` on the wire for at least the third time. All that was sent after it waits for
+    /// it by now, so it is copied on a busy path, too, within a small share of what is sent.
+    pub(crate) fn on_sent_again(&mut self, sn: u32, bytes: u64, srtt: Duration, now: Instant) {
+        let cost = bytes * URGENT_SHARE;
+        if self.urgent_credit >= cost && self.waiting.len() < MOST_WAITING {
+            self.urgent_credit -= cost;
+            self.waiting.push_back(Copy { sn, sent_at: now, due: now + delay(srtt), left: 1 });
         }
     }
 
@@ -116,6 +127,10 @@ const ONE: u32 = 1000;
 const MEMORY: u32 = 32;
 /// Segments that wait to be copied; our choice: more than that is not little.
 const MOST_WAITING: usize = 64;
+/// Copies of what was lost twice take one part in so many of what is sent; our choice.
+const URGENT_SHARE: u64 = 64;
+/// About 64 full segments' worth of copies.
+const MOST_URGENT_CREDIT: u64 = 64 * 1400 * URGENT_SHARE;
 /// Loss comes in bursts, so a copy keeps some distance; our choice.
 const SHORTEST_DELAY: Duration = Duration::from_millis(2);
 
@@ -171,10 +186,28 @@ mod tests {
         // 8000 bytes are what the spare rate carries in a round trip.
         copies.on_sent(2, 8000, spare(), SRTT, now);
         assert_eq!(copies.peek(false, now + DELAY), Some(2));
+        copies.on_copied(SRTT, now + DELAY);
         copies.on_sent(3, 100, spare(), SRTT, now);
         assert_eq!(copies.poll_timeout(), None);
         copies.on_sent(4, 100, spare(), SRTT, now + SRTT);
         assert_eq!(copies.peek(false, now + SRTT + DELAY), Some(4));
+    }
+
+    #[test]
+    fn copies_what_was_lost_again_within_its_share_of_what_is_sent() {
+        let now = start();
+        let mut copies = Copies::new(now);
+        copies.on_sent_again(1, 1000, SRTT, now);
+        assert_eq!(copies.poll_timeout(), None);
+        for sn in 0..URGENT_SHARE {
+            copies.on_sent(u32::try_from(sn).unwrap(), 1000, Some(Rate::per_second(1)), SRTT, now);
+        }
+        assert_eq!(copies.poll_timeout(), None);
+        copies.on_sent_again(1, 1000, SRTT, now);
+        copies.on_sent_again(2, 1000, SRTT, now);
+        assert_eq!(copies.peek(false, now + DELAY), Some(1));
+        copies.on_copied(SRTT, now + DELAY);
+        assert_eq!(copies.poll_timeout(), None);
     }
 
     #[test]

@@ -271,6 +271,7 @@ impl Kcp {
             tell,
             self.probe.poll_timeout(),
             self.sender.poll_timeout(),
+            self.sender.copy_at().map(|at| at.max(self.pacer.release())),
             self.release(),
         ]
         .into_iter()
@@ -374,6 +375,8 @@ impl Kcp {
         // Fresh data waits for those lost, unless they wait for the next packet only.
         if !self.paced && self.sender.peek_retransmission().is_none() {
             while self.write_fresh(end, source, out, now) {}
+        }
+        if !self.paced {
             while self.write_copy(end, out.len() > start, out, now) {}
         }
         if !self.paced && out.len() == start {
