@@ -1,121 +1,173 @@
-//! KCP: one segment sent, received, acknowledged, with so many others in flight: the cost must not grow with them.
+//! KCP: what a segment costs, however many others are in flight, and how much a pair carries on one core.
+//!
+//! Ours beside the published crate `kcp`, in batches of [`BATCH`] as one system call brings them. The payload is small,
+//! so that what is compared is the work for a segment and not the memory that payloads fill; `pair` has full segments.
 
-use std::collections::VecDeque;
+mod ours;
+mod pair;
+mod theirs;
+
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, Throughput};
-use vpn::kcp::{Config, CongestionKind, HEADER_LEN, Kcp, Nodelay, Source};
-
-use crate::start;
+use criterion::{BenchmarkId, Criterion};
 
 pub(crate) fn bench(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("kcp");
-    group.throughput(Throughput::Bytes(MSS as u64));
-    for in_flight in [16, 1024, 16_384] {
-        let mut path = Path::new(in_flight);
-        group
-            .bench_function(format!("segment/{in_flight} in flight"), |bencher| bencher.iter(|| path.step()));
-        let stats = path.sender.stats();
-        assert_eq!((stats.retransmitted, path.under_way.len()), (0, in_flight), "{stats:?}");
+    let mut table = Vec::new();
+    cost::<ours::Sending, ours::Receiving, ours::Waiting>(criterion, "ours", &mut table);
+    cost::<theirs::Sending, theirs::Receiving, theirs::Waiting>(criterion, "crate", &mut table);
+    pair::bench(criterion, &mut table);
+    report(&table);
+}
+
+/// A sender with segments in flight that arrive in order.
+trait Sending {
+    fn new(in_flight: usize) -> Self;
+    fn send(&mut self, count: usize);
+    fn acknowledge(&mut self, count: usize);
+    /// Asserts that nothing but what is measured happened.
+    fn check(&self);
+}
+
+/// A receiver that holds segments which wait for one that is lost.
+trait Receiving {
+    fn new() -> Self;
+    /// Takes `count` segments, all but the first of them, then the first; acknowledges and reads them.
+    fn receive(&mut self, count: usize);
+}
+
+/// A sender whose segments are all lost, each with a deadline of its own.
+trait Waiting {
+    fn new(in_flight: usize) -> Self;
+    /// Lets all deadlines pass, one after the other; returns how many there were.
+    fn fire(&mut self) -> usize;
+}
+
+fn cost<S: Sending, R: Receiving, W: Waiting>(criterion: &mut Criterion, who: &str, table: &mut Vec<Row>) {
+    let mut group = criterion.benchmark_group(format!("kcp/{who}"));
+    group.sample_size(20).warm_up_time(WARM_UP).measurement_time(MEASURED);
+    for in_flight in IN_FLIGHT {
+        let mut sending = S::new(in_flight);
+        let mut least = Least::default();
+        group.bench_function(BenchmarkId::new("sent", in_flight), |bencher| {
+            bencher.iter_custom(|wanted| {
+                least.measure(wanted, || {
+                    let from = clock();
+                    sending.send(BATCH);
+                    let took = from.elapsed();
+                    sending.acknowledge(BATCH);
+                    (took, BATCH)
+                })
+            });
+        });
+        table.push(least.row(who, "sent", in_flight));
+        let mut least = Least::default();
+        group.bench_function(BenchmarkId::new("acked", in_flight), |bencher| {
+            bencher.iter_custom(|wanted| {
+                least.measure(wanted, || {
+                    sending.send(BATCH);
+                    let from = clock();
+                    sending.acknowledge(BATCH);
+                    (from.elapsed(), BATCH)
+                })
+            });
+        });
+        table.push(least.row(who, "acked", in_flight));
+        sending.check();
+        let mut receiving = R::new();
+        let mut least = Least::default();
+        group.bench_function(BenchmarkId::new("received", in_flight), |bencher| {
+            bencher.iter_custom(|wanted| {
+                least.measure(wanted, || {
+                    let from = clock();
+                    receiving.receive(in_flight);
+                    (from.elapsed(), in_flight)
+                })
+            });
+        });
+        table.push(least.row(who, "received", in_flight));
+        let mut least = Least::default();
+        group.bench_function(BenchmarkId::new("timer", in_flight), |bencher| {
+            bencher.iter_custom(|wanted| {
+                least.measure(wanted, || {
+                    let mut waiting = W::new(in_flight);
+                    let from = clock();
+                    let fired = waiting.fire();
+                    (from.elapsed(), fired)
+                })
+            });
+        });
+        table.push(least.row(who, "timer", in_flight));
     }
     group.finish();
 }
 
-/// A sender whose packets arrive in order, `in_flight` packets later.
-struct Path {
-    sender: Kcp,
-    receiver: Kcp,
-    under_way: VecDeque<Vec<u8>>,
-    spare: Vec<u8>,
-    now: Instant,
-}
+/// The least that an operation cost: what others on the machine add is no part of it.
+#[derive(Default)]
+struct Least(Option<f64>);
 
-impl Path {
-    fn new(in_flight: usize) -> Self {
-        let (now, config) = (start(), config());
-        let mut path = Self {
-            sender: Kcp::new(1, config, now),
-            receiver: Kcp::new(1, config, now),
-            under_way: VecDeque::new(),
-            spare: Vec::new(),
-            now,
-        };
-        // The window of the peer is known by what arrives.
-        for _ in 0..1000 {
-            while path.under_way.len() < in_flight && path.send() {}
-            if path.under_way.len() == in_flight {
-                return path;
-            }
-            path.arrive();
-            path.now += STEP;
+impl Least {
+    /// Repeats `batch`, which says how long it took and how many operations it was, for at least `wanted` operations.
+    fn measure(&mut self, wanted: u64, mut batch: impl FnMut() -> (Duration, usize)) -> Duration {
+        let (mut total, mut done) = (Duration::ZERO, 0);
+        while done < wanted {
+            let (took, count) = batch();
+            total += took;
+            done += count as u64;
         }
-        panic!("{in_flight} packets are never in flight: {:?}", path.sender.stats());
+        let each = total.as_secs_f64() / done as f64;
+        self.0 = Some(self.0.map_or(each, |least| least.min(each)));
+        Duration::from_secs_f64(each * wanted as f64)
     }
 
-    fn step(&mut self) {
-        self.arrive();
-        assert!(self.send());
-        self.now += STEP;
+    fn row(&self, who: &str, what: &str, in_flight: usize) -> Row {
+        Row { name: format!("{who}/{what}"), in_flight, nanos: self.0.map(|seconds| seconds * 1e9) }
     }
+}
 
-    fn send(&mut self) -> bool {
-        let mut packet = std::mem::take(&mut self.spare);
-        packet.clear();
-        let sent = self.sender.poll_transmit(ROOM, &mut Endless, &mut packet, self.now);
-        if sent {
-            self.under_way.push_back(packet);
+struct Row {
+    name: String,
+    in_flight: usize,
+    /// `None`: not asked for.
+    nanos: Option<f64>,
+}
+
+/// What criterion does not say: how the cost grows with what is in flight.
+fn report(table: &[Row]) {
+    eprintln!("\nns per segment, the least of all samples; largest ÷ smallest\n");
+    for row in table.iter().filter(|row| row.in_flight == IN_FLIGHT[0]) {
+        let same = table.iter().filter(|other| other.name == row.name).filter_map(|other| other.nanos);
+        let costs: Vec<f64> = same.collect();
+        let (least, most) =
+            (costs.iter().copied().fold(f64::MAX, f64::min), costs.iter().copied().fold(0.0, f64::max));
+        if !costs.is_empty() {
+            let cells: String = costs.iter().map(|nanos| format!(" {nanos:9.1}")).collect();
+            eprintln!("{:22}{cells}   ÷ {:.2}", row.name, most / least);
         }
-        sent
     }
-
-    fn arrive(&mut self) {
-        let Some(mut packet) = self.under_way.pop_front() else { return };
-        self.receiver.handle_packet(&packet, self.now).expect("it is KCP");
-        assert!(self.receiver.poll_message().is_some_and(|message| message.len() == MSS));
-        packet.clear();
-        assert!(self.receiver.poll_transmit(ROOM, &mut Nothing, &mut packet, self.now));
-        self.sender.handle_packet(&packet, self.now).expect("it is KCP");
-        self.spare = packet;
-    }
+    eprintln!();
 }
 
-struct Endless;
-
-impl Source for Endless {
-    fn fill(&mut self, buffer: &mut [u8]) -> usize {
-        buffer.fill(0x5a);
-        buffer.len()
+/// One segment of ikcp's format.
+fn segment(command: u8, [ts, sn, una]: [u32; 3], payload: &[u8], packet: &mut Vec<u8>) {
+    packet.extend_from_slice(&CONV.to_le_bytes());
+    packet.extend_from_slice(&[command, 0, 0xff, 0xff]);
+    for field in [ts, sn, una, u32::try_from(payload.len()).expect("a short payload")] {
+        packet.extend_from_slice(&field.to_le_bytes());
     }
+    packet.extend_from_slice(payload);
 }
 
-struct Nothing;
-
-impl Source for Nothing {
-    fn fill(&mut self, _: &mut [u8]) -> usize {
-        0
-    }
+#[expect(clippy::disallowed_methods, reason = "real time is what is measured")]
+fn clock() -> Instant {
+    Instant::now()
 }
 
-fn config() -> Config {
-    Config {
-        mss: MSS,
-        send_window: u16::MAX,
-        receive_window: u16::MAX,
-        congestion: CongestionKind::None,
-        nodelay: Nodelay::On,
-        interval: Duration::ZERO,
-        fast_resend: 2,
-        fast_limit: 0,
-        min_rto: Nodelay::On.min_rto(),
-        overhead: 64,
-        send_buffer: 256 << 20,
-        receive_buffer: 256 << 20,
-        ..Config::ikcp()
-    }
-}
-
-const MSS: usize = 1309;
-const ROOM: usize = MSS + HEADER_LEN;
-
-/// 5 Gbit/s, so that the widest window is a round trip of 33 ms.
-const STEP: Duration = Duration::from_micros(2);
+const CONV: u32 = 1;
+const PUSH: u8 = 81;
+const ACK: u8 = 82;
+const TELL: u8 = 84;
+const PAYLOAD: [u8; 16] = [0x5a; 16];
+const IN_FLIGHT: [usize; 3] = [1_000, 16_000, 60_000];
+const BATCH: usize = 32;
+const WARM_UP: Duration = Duration::from_millis(100);
+const MEASURED: Duration = Duration::from_millis(400);
