@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use super::segment::distance;
+use super::{segment::distance, window::trim};
 
 /// One acknowledgement: a segment's number and the echo of its `ts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,7 @@ impl Acks {
             return Some(ack);
         }
         self.since = None;
+        trim(&mut self.fresh, KEPT_ACKS);
         while self.due > 0 {
             self.due -= 1;
             let (ack, left) = self.repeats.pop_front()?;
@@ -60,6 +61,7 @@ impl Acks {
                 return Some(ack);
             }
         }
+        trim(&mut self.repeats, KEPT_ACKS);
         None
     }
 
@@ -73,6 +75,8 @@ impl Acks {
 const REPEATS: u8 = 2;
 /// Bound of each of the two lists; our choice: 16 batches of 1024 segments.
 const MOST_ACKS: usize = 16 * 1024;
+/// Places kept in each for the next batch; our choice: 20 KiB together.
+const KEPT_ACKS: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -105,6 +109,21 @@ mod tests {
         assert_eq!(round(&mut acks, 0), [1]);
         acks.push(Ack { sn: 0, ts: 0 }, start());
         assert_eq!(round(&mut acks, 2), [0]);
+    }
+
+    #[test]
+    fn gives_its_memory_back_after_a_burst() {
+        let mut acks = Acks::default();
+        for sn in 1..10_000 {
+            acks.push(Ack { sn, ts: 0 }, start());
+        }
+        assert_eq!(round(&mut acks, 0).len(), 9_999);
+        assert!(acks.fresh.capacity() <= KEPT_ACKS);
+        assert!(acks.repeats.capacity() >= 9_999);
+        // The segment they all waited for.
+        acks.push(Ack { sn: 0, ts: 0 }, start());
+        assert_eq!(round(&mut acks, 10_000), [0]);
+        assert!(acks.repeats.capacity() <= KEPT_ACKS);
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod tick;
+mod window;
 
 use std::time::{Duration, Instant};
 

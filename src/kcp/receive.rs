@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::segment::distance;
+use super::{
+    segment::distance,
+    window::{Window, trim},
+};
 
 /// Puts segments in order and messages together.
 #[derive(Debug)]
@@ -10,7 +13,7 @@ pub(crate) struct Receiver {
     /// rcv_nxt, the first number not received.
     next: u32,
     /// What arrived at `next + index`; the front is always missing.
-    ring: VecDeque<Option<Fragment>>,
+    ring: Window<Fragment>,
     ring_bytes: usize,
     /// Whole messages that wait to be read.
     messages: VecDeque<Message>,
@@ -32,7 +35,7 @@ impl Receiver {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             next: 0,
-            ring: VecDeque::new(),
+            ring: Window::default(),
             ring_bytes: 0,
             messages: VecDeque::new(),
             partial: Message::default(),
@@ -61,7 +64,7 @@ impl Receiver {
             self.counters.outside_window += 1;
             return Push::Outside;
         }
-        if self.ring.get(ahead).is_some_and(Option::is_some) {
+        if self.ring.get(ahead).is_some() {
             self.counters.duplicates += 1;
             return Push::Acknowledged;
         }
@@ -77,6 +80,7 @@ impl Receiver {
     /// The next message, in order.
     pub(crate) fn poll_message(&mut self) -> Option<Vec<u8>> {
         let message = self.messages.pop_front()?;
+        trim(&mut self.messages, KEPT_MESSAGES);
         self.release(&message);
         self.give_up_if_stuck();
         Some(message.bytes)
@@ -124,22 +128,14 @@ impl Receiver {
     fn store(&mut self, ahead: usize, frg: u8, payload: &[u8]) {
         self.counters.received += 1;
         let fragment = Fragment { frg, bytes: payload.to_vec() };
-        if ahead == 0 && self.ring.len() <= 1 {
-            self.ring.clear();
+        if ahead == 0 && self.ring.is_empty() {
             return self.advance(fragment);
         }
-        if self.ring.len() <= ahead {
-            self.ring.resize_with(ahead + 1, || None);
-        }
-        if let Some(slot) = self.ring.get_mut(ahead) {
-            self.ring_bytes += payload.len();
-            *slot = Some(fragment);
-        }
-        while let Some(Some(_)) = self.ring.front() {
-            if let Some(fragment) = self.ring.pop_front().flatten() {
-                self.ring_bytes -= fragment.bytes.len();
-                self.advance(fragment);
-            }
+        self.ring_bytes += payload.len();
+        self.ring.put(ahead, fragment);
+        while let Some(fragment) = self.ring.pop_front() {
+            self.ring_bytes -= fragment.bytes.len();
+            self.advance(fragment);
         }
     }
 
@@ -241,6 +237,9 @@ struct Message {
     segments: usize,
 }
 
+/// Places kept for the messages of the next batch; our choice: 32 KiB.
+const KEPT_MESSAGES: usize = 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,6 +323,18 @@ mod tests {
         assert_eq!((receiver.una(), receiver.window()), (11, 0));
         assert_eq!(receiver.poll_message().unwrap(), b"x");
         assert!(receiver.window() > 0, "nobody can ever send or read again");
+    }
+
+    #[test]
+    fn gives_its_memory_back_after_a_burst() {
+        let mut receiver = receiver(65_535, 1 << 20);
+        for sn in (0..60_000).rev() {
+            assert_eq!(receiver.handle_push(sn, 0, b"x"), Push::Acknowledged);
+        }
+        assert!(receiver.ring.is_empty());
+        assert!(receiver.messages.capacity() >= 60_000);
+        assert_eq!(std::iter::from_fn(|| receiver.poll_message()).count(), 60_000);
+        assert!(receiver.messages.capacity() <= KEPT_MESSAGES);
     }
 
     #[test]

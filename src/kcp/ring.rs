@@ -1,11 +1,12 @@
 //! The segments sent and not yet acknowledged: a ring indexed by sn, and through it a list in order of transmission.
 //!
 //! All in flight share one timeout, so the order of transmission is the order of deadlines: finding, adding, removing
-//! and the earliest deadline are all O(1) however large the window is.
+//! and the earliest deadline are all O(1) however large the window is. The slots are moved when they double and when
+//! they shrink to a quarter, each time after at least as many were filled or left: amortised O(1), too.
 
 use std::{collections::VecDeque, time::Instant};
 
-use super::{delivery::Snapshot, segment::distance};
+use super::{delivery::Snapshot, segment::distance, window::trim};
 
 /// The sent segments from `una` (snd_una) to `next` (snd_nxt).
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl Ring {
     }
 
     /// Adds a fresh segment in flight; it gets the number [`Self::next`].
-    pub(crate) fn push(&mut self, payload: Vec<u8>, frg: u8, departure: Departure) {
+    pub(crate) fn push(&mut self, payload: Box<[u8]>, frg: u8, departure: Departure) {
         let sn = self.next();
         self.buffered += payload.len();
         self.slots.push_back(Sent {
@@ -131,12 +132,13 @@ impl Ring {
         Some(acknowledged)
     }
 
-    /// Moves `una` past what is acknowledged.
+    /// Moves `una` past what is acknowledged; gives back what a burst took.
     pub(crate) fn shrink(&mut self) {
         while self.slots.front().is_some_and(|sent| sent.state == State::Acked) {
             self.slots.pop_front();
             self.una = self.una.wrapping_add(1);
         }
+        trim(&mut self.slots, KEPT_SLOTS);
     }
 
     /// A segment by number.
@@ -219,7 +221,7 @@ impl Ring {
 #[derive(Debug)]
 pub(crate) struct Sent {
     /// Its payload; empty once acknowledged.
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Box<[u8]>,
     /// How many fragments of the same message follow.
     pub(crate) frg: u8,
     /// Number of its last transmission, counted over the session.
@@ -283,6 +285,10 @@ pub(crate) struct Acknowledged {
     pub(crate) base_ts: u32,
 }
 
+/// Slots that are kept for the next burst; our choice: 32 KiB.
+const KEPT_SLOTS: usize = 256;
+const _: () = assert!(size_of::<Sent>() <= 128, "two cache lines, and 8 MiB for the widest window");
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,7 +303,7 @@ mod tests {
     fn ring(segments: usize) -> Ring {
         let mut ring = Ring::new(100);
         for _ in 0..segments {
-            ring.push(vec![0; 10], 0, departure());
+            ring.push(Box::new([0; 10]), 0, departure());
         }
         ring
     }
@@ -348,11 +354,23 @@ mod tests {
     }
 
     #[test]
+    fn gives_its_memory_back_after_a_burst() {
+        let mut ring = ring(60_000);
+        for sn in 0..60_000 {
+            ring.acknowledge(sn);
+            ring.shrink();
+            let most = KEPT_SLOTS.max(8 * ring.slots.len());
+            assert!(ring.slots.capacity() <= most, "{} for {}", ring.slots.capacity(), ring.slots.len());
+        }
+        assert_eq!(ring.buffered(), 0);
+    }
+
+    #[test]
     fn goes_on_across_the_wrap_of_sn() {
         let mut ring = Ring::new(100);
         ring.una = u32::MAX - 1;
         for _ in 0..4 {
-            ring.push(vec![0; 10], 0, departure());
+            ring.push(Box::new([0; 10]), 0, departure());
         }
         assert_eq!((ring.next(), ends(&ring)), (2, (Some(u32::MAX - 1), Some(1))));
         for sn in [1, 0, u32::MAX, u32::MAX - 1] {

@@ -224,7 +224,7 @@ impl Sender {
     pub(crate) fn on_sent(&mut self, payload: &[u8], frg: u8, ts: u32, now: Instant) {
         self.counters.sent += 1;
         let (sn, departure) = (self.ring.next(), self.departure(ts, now));
-        self.ring.push(payload.to_vec(), frg, departure);
+        self.ring.push(payload.into(), frg, departure);
         self.plan_copy(sn, now);
         self.check_link(sn);
     }

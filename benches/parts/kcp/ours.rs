@@ -46,14 +46,16 @@ impl super::Sending for Sending {
     }
 
     fn acknowledge(&mut self, count: usize) {
-        self.packet.clear();
-        let una = self.acknowledged + u32::try_from(count).expect("a batch");
-        for sn in self.acknowledged..una {
-            segment(ACK, [self.ts(sn), sn, una], &[], &mut self.packet);
+        for _ in 0..count / BATCH {
+            self.packet.clear();
+            let una = self.acknowledged + BATCH as u32;
+            for sn in self.acknowledged..una {
+                segment(ACK, [self.ts(sn), sn, una], &[], &mut self.packet);
+            }
+            self.acknowledged = una;
+            let now = self.start + self.departure(self.sent);
+            self.kcp.handle_packet(&self.packet, now).expect("it is KCP");
         }
-        self.acknowledged = una;
-        let now = self.start + self.departure(self.sent);
-        self.kcp.handle_packet(&self.packet, now).expect("it is KCP");
     }
 
     fn check(&self) {

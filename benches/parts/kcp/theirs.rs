@@ -16,28 +16,30 @@ pub(super) struct Sending {
 impl super::Sending for Sending {
     fn new(in_flight: usize) -> Self {
         let mut sending = Self { kcp: end(), sent: 0, acknowledged: 0, packet: Vec::new() };
-        for _ in 0..in_flight.div_ceil(BATCH) {
-            sending.send(BATCH);
-        }
+        sending.send(in_flight.next_multiple_of(BATCH));
         sending
     }
 
     fn send(&mut self, count: usize) {
-        for _ in 0..count {
-            self.kcp.send(&PAYLOAD).expect("there is room");
-            self.sent += 1;
+        for _ in 0..count / BATCH {
+            for _ in 0..BATCH {
+                self.kcp.send(&PAYLOAD).expect("there is room");
+                self.sent += 1;
+            }
+            self.kcp.flush().expect("the sink takes all");
         }
-        self.kcp.flush().expect("the sink takes all");
     }
 
     fn acknowledge(&mut self, count: usize) {
-        self.packet.clear();
-        let una = self.acknowledged + u32::try_from(count).expect("a batch");
-        for sn in self.acknowledged..una {
-            segment(ACK, [0, sn, una], &[], &mut self.packet);
+        for _ in 0..count / BATCH {
+            self.packet.clear();
+            let una = self.acknowledged + BATCH as u32;
+            for sn in self.acknowledged..una {
+                segment(ACK, [0, sn, una], &[], &mut self.packet);
+            }
+            self.acknowledged = una;
+            self.kcp.input(&self.packet).expect("it is KCP");
         }
-        self.acknowledged = una;
-        self.kcp.input(&self.packet).expect("it is KCP");
     }
 
     fn check(&self) {
