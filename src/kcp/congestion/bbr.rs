@@ -34,6 +34,9 @@ pub(crate) struct Bbr {
     /// How many round trips this cycle cruises.
     cruise: u32,
     random: u32,
+    /// The bandwidth before Up, and how many Ups in a row have raised it.
+    before_up: Rate,
+    paid: u32,
 }
 
 impl Bbr {
@@ -41,7 +44,7 @@ impl Bbr {
     pub(crate) fn new(packet: u64, seed: u32, now: Instant) -> Self {
         Self {
             packet,
-            mode: Mode::Startup { best: Rate::default(), still: 0 },
+            mode: Mode::Startup(Startup::default()),
             mode_since: now,
             bandwidth: Bandwidth::default(),
             min_rtt: None,
@@ -52,6 +55,8 @@ impl Bbr {
             round_ends: 0,
             cruise: CRUISE_ROUNDS,
             random: seed | 1,
+            before_up: Rate::default(),
+            paid: 0,
         }
     }
 
@@ -83,7 +88,7 @@ impl Bbr {
         };
         let lasted = now.saturating_duration_since(self.mode_since);
         match self.mode {
-            Mode::Startup { best, still } => self.leave_startup(best, still, acks, round_begins, now),
+            Mode::Startup(startup) => self.leave_startup(startup, acks, round_begins, now),
             Mode::Drain => {
                 if acks.in_flight <= self.bdp() || lasted >= 3 * min_rtt {
                     self.enter(Mode::Down, now);
@@ -91,7 +96,8 @@ impl Bbr {
             }
             Mode::Cruise => {
                 if lasted >= min_rtt * self.cruise {
-                    self.enter(Mode::Up, now);
+                    self.paid = 0;
+                    self.go_up(now);
                 }
             }
             Mode::Up => {
@@ -103,7 +109,7 @@ impl Bbr {
             Mode::Down => {
                 let emptied = self.queue_delay() <= self.short_queue();
                 if (lasted >= min_rtt && emptied) || lasted >= 2 * min_rtt {
-                    self.enter(Mode::Cruise, now);
+                    self.leave_down(emptied, now);
                 }
             }
             Mode::ProbeRtt { shortest } => {
@@ -117,25 +123,53 @@ impl Bbr {
         self.renew_min_rtt(now);
     }
 
-    fn leave_startup(&mut self, best: Rate, still: u32, acks: &Acks, round_begins: bool, now: Instant) {
-        let limited = acks.rate.is_none_or(|rate| rate.app_limited);
-        if !round_begins || limited {
+    /// Ends Startup when the bandwidth stands still or, whatever the application does, when a queue does: streams with
+    /// windows of their own cannot fill a rate of 2.77 times the path's, and would leave Startup at it for ever.
+    fn leave_startup(&mut self, startup: Startup, acks: &Acks, round_begins: bool, now: Instant) {
+        if !round_begins {
             return;
         }
+        let Startup { best, still, queued } = startup;
         let bandwidth = self.bandwidth.best().unwrap_or_default();
-        let queued = self.queue_delay() > self.min_rtt.unwrap_or_default() / 4;
-        let still = if bandwidth >= best.scaled(5, 4) { 0 } else { still + 1 };
-        if still >= STILL_ROUNDS || (still >= 1 && queued) {
+        let limited = acks.rate.is_none_or(|rate| rate.app_limited);
+        let has_grown = bandwidth >= best.scaled(5, 4);
+        let still = if has_grown { 0 } else { still + u32::from(!limited) };
+        let min_rtt = self.min_rtt.unwrap_or_default();
+        let has_queue = acks.srtt.is_some_and(|srtt| srtt > min_rtt + (min_rtt / 4).max(self.long_queue()));
+        let queued = if has_queue { queued + 1 } else { 0 };
+        if still >= STILL_ROUNDS || (still >= 1 && has_queue) || queued >= QUEUED_ROUNDS {
             self.enter(Mode::Drain, now);
         } else {
-            let best = if still == 0 { bandwidth } else { best };
-            self.mode = Mode::Startup { best, still };
+            let best = if has_grown && !limited { bandwidth } else { best };
+            self.mode = Mode::Startup(Startup { best, still, queued });
+        }
+    }
+
+    fn go_up(&mut self, now: Instant) {
+        self.before_up = self.bandwidth.best().unwrap_or_default();
+        self.enter(Mode::Up, now);
+    }
+
+    /// Goes up again at once while that pays: a path that was slow once, or an application that sent little, must not
+    /// keep a session slow for a minute.
+    fn leave_down(&mut self, emptied: bool, now: Instant) {
+        let bandwidth = self.bandwidth.best().unwrap_or_default();
+        if !emptied || bandwidth < self.before_up.scaled(PAYS.0, PAYS.1) {
+            self.paid = 0;
+            return self.enter(Mode::Cruise, now);
+        }
+        self.paid += 1;
+        if self.paid >= PAID_UPS {
+            self.paid = 0;
+            self.enter(Mode::Startup(Startup { best: bandwidth, ..Startup::default() }), now);
+        } else {
+            self.go_up(now);
         }
     }
 
     fn renew_min_rtt(&mut self, now: Instant) {
         let old = now.saturating_duration_since(self.min_rtt_at) >= MIN_RTT_LASTS;
-        if old && !matches!(self.mode, Mode::Startup { .. } | Mode::ProbeRtt { .. }) {
+        if old && !matches!(self.mode, Mode::Startup(_) | Mode::ProbeRtt { .. }) {
             self.enter(Mode::ProbeRtt { shortest: None }, now);
         }
     }
@@ -185,7 +219,7 @@ impl Bbr {
         let rtt = self.min_rtt.unwrap_or(ASSUMED_RTT).max(SHORTEST_RTT);
         let first = Rate::of(INITIAL_PACKETS * self.packet, rtt)?;
         let rate = self.sending_rate().unwrap_or(first);
-        Some(if matches!(self.mode, Mode::Startup { .. }) { rate.max(first) } else { rate })
+        Some(if matches!(self.mode, Mode::Startup(_)) { rate.max(first) } else { rate })
     }
 
     /// The bytes that fill the path without a queue.
@@ -199,7 +233,7 @@ impl Bbr {
     /// The pacing gain in thousandths.
     fn gain(&self) -> u64 {
         match self.mode {
-            Mode::Startup { .. } => STARTUP_GAIN,
+            Mode::Startup(_) => STARTUP_GAIN,
             Mode::Drain => 1_000_000 / STARTUP_GAIN,
             Mode::Up => UP_GAIN,
             Mode::Down => DOWN_GAIN,
@@ -241,7 +275,7 @@ impl Congestion for Bbr {
 
     fn window(&self) -> u64 {
         let gain = match self.mode {
-            Mode::Startup { .. } => STARTUP_GAIN,
+            Mode::Startup(_) => STARTUP_GAIN,
             Mode::ProbeRtt { .. } => PROBE_RTT_WINDOW,
             Mode::Drain | Mode::Cruise | Mode::Up | Mode::Down => WINDOW_GAIN,
         };
@@ -280,7 +314,7 @@ impl Bbr {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     /// Grows by 2.77 a round trip until the bandwidth has stood still for some rounds.
-    Startup { best: Rate, still: u32 },
+    Startup(Startup),
     /// Empties the queue that Startup made.
     Drain,
     /// Sends what the path takes.
@@ -291,6 +325,17 @@ enum Mode {
     Down,
     /// Sends little, to see the round-trip time without a queue.
     ProbeRtt { shortest: Option<Duration> },
+}
+
+/// How Startup is going.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Startup {
+    /// The bandwidth that is to grow by a quarter.
+    best: Rate,
+    /// For how many rounds it has not, though the application had more to send.
+    still: u32,
+    /// For how many rounds a queue has stood.
+    queued: u32,
 }
 
 /// BBR draft: 4 ln 2, the least gain that doubles the rate each round, in thousandths.
@@ -311,6 +356,12 @@ const WINDOW_GAIN: u64 = 2000;
 const ACK_BATCH: u64 = 128 * 1024;
 /// BBR draft: rounds without a quarter more bandwidth that end Startup.
 const STILL_ROUNDS: u32 = 3;
+/// Rounds with a queue that end Startup; our choice: one round may be a batch of the host's.
+const QUEUED_ROUNDS: u32 = 2;
+/// Up pays if the bandwidth is so much higher after it …
+const PAYS: (u64, u64) = (9, 8);
+/// … and if it does so often in a row, the path is another one: Startup; our choice.
+const PAID_UPS: u32 = 2;
 /// BBR draft: a cycle is one round up, one down and six between; here six to nine.
 const CRUISE_ROUNDS: u32 = 6;
 const CRUISE_VARIES: u32 = 4;
