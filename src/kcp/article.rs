@@ -41,7 +41,7 @@ impl End {
     /// Writes `count` messages, each a full segment.
     fn write(&mut self, count: usize) {
         for _ in 0..count {
-            self.source.push(vec![0x5a; MSS]).unwrap();
+            self.source.push(&[0x5a; MSS]).unwrap();
         }
     }
 
@@ -386,7 +386,7 @@ fn message_mode_keeps_the_bounds_of_what_was_written() {
     end.handle(Command::Tell, [0; 3], 1000);
     let messages: Vec<Vec<u8>> = [1, 0, 100, 101, 250, 12_700].map(|len| pattern(0, len)).to_vec();
     for message in &messages {
-        end.source.push(message.clone()).unwrap();
+        end.source.push(message).unwrap();
     }
     let packets = packets(&mut end.kcp, &mut end.source, end.now);
     let sent: Vec<_> = packets.iter().flat_map(|packet| segments(packet)).collect();
@@ -404,7 +404,7 @@ fn message_mode_keeps_the_bounds_of_what_was_written() {
 fn an_empty_message_begins_the_next_packet_when_its_header_does_not_fit() {
     let mut end = End::new(config());
     end.write(1);
-    end.source.push(Vec::new()).unwrap();
+    end.source.push(&[]).unwrap();
     let mut lengths = Vec::new();
     let mut packet = Vec::new();
     while end.kcp.poll_transmit(MSS + HEADER_LEN + 23, &mut end.source, &mut packet, end.now) {
@@ -417,7 +417,7 @@ fn an_empty_message_begins_the_next_packet_when_its_header_does_not_fit() {
 #[test]
 fn a_fragment_keeps_its_number_when_it_is_sent_again() {
     let mut end = End::new(config());
-    end.source.push(pattern(0, 250)).unwrap();
+    end.source.push(&pattern(0, 250)).unwrap();
     let sent = end.leave();
     end.wake();
     let again = end.leave();
@@ -460,7 +460,7 @@ fn goes_on_across_the_wrap_of_sn() {
     let mut end = End { kcp: Kcp::starting_at(begin, 7, config, now), ..End::new(config) };
     end.now = now;
     let mut peer = Kcp::starting_at(begin, 7, config, now);
-    end.source.push(pattern(0, 600)).unwrap();
+    end.source.push(&pattern(0, 600)).unwrap();
     let sent = packets(&mut end.kcp, &mut end.source, now);
     let numbers: Vec<_> =
         sent.iter().flat_map(|packet| segments(packet)).map(|(header, _)| header.sn).collect();

@@ -386,7 +386,7 @@ impl Subject {
         match step {
             Step::Bytes(bytes) => self.bytes(&bytes),
             Step::Packet(segments) => self.packet(&segments),
-            Step::Message(len) => drop(self.source.push(vec![0; usize::from(len)])),
+            Step::Message(len) => drop(self.source.push(&vec![0; usize::from(len)])),
             Step::Transmit(max) => self.transmit(usize::from(max)),
             Step::Wait(micros) => self.now += Duration::from_micros(u64::from(micros)),
             Step::Read => drop(self.kcp.poll_message()),

@@ -59,17 +59,22 @@ impl Messages {
     /// # Errors
     /// Says why not; nothing was added. `TooLong` is for ever: as in ikcp a message must fit the smallest receive window
     /// that a peer may have, which is 128 segments, with one to spare. `Full` passes.
-    pub fn push(&mut self, message: Vec<u8>) -> Result<(), Refused> {
-        if message.len() > MOST_FRAGMENTS * self.segment {
+    pub fn push(&mut self, message: &[u8]) -> Result<(), Refused> {
+        if message.len() > self.longest() {
             return Err(Refused::TooLong);
         }
-        let cost = cost(&message);
+        let cost = cost(message);
         if self.queued + cost > self.limit {
             return Err(Refused::Full);
         }
         self.queued += cost;
-        self.queue.push_back(message);
+        self.queue.push_back(message.to_vec());
         Ok(())
+    }
+
+    /// Bytes of the longest message that is ever taken.
+    pub const fn longest(&self) -> usize {
+        MOST_FRAGMENTS * self.segment
     }
 
     /// Messages that are not wholly sent.
@@ -199,8 +204,8 @@ mod tests {
     #[test]
     fn cuts_a_message_into_fragments_that_count_down() {
         let mut messages = messages(3, 1000);
-        messages.push(b"abcdefgh".to_vec()).unwrap();
-        messages.push(b"next".to_vec()).unwrap();
+        messages.push(b"abcdefgh").unwrap();
+        messages.push(b"next").unwrap();
         let pieces: Vec<_> = (0..5).map(|_| take(&mut messages, 3)).collect();
         let expected: [(u8, &[u8]); 5] = [(2, b"abc"), (1, b"def"), (0, b"gh"), (1, b"nex"), (0, b"t")];
         assert_eq!(pieces, expected.map(|(frg, bytes)| (frg, bytes.to_vec())));
@@ -210,7 +215,7 @@ mod tests {
     #[test]
     fn says_what_room_a_fragment_needs_and_takes_no_less() {
         let mut messages = messages(10, 1000);
-        messages.push(vec![7; 24]).unwrap();
+        messages.push(&[7; 24]).unwrap();
         assert_eq!(messages.peek(), Some(Piece { room: 10, frg: 2 }));
         assert_eq!(messages.fill(&mut [0; 9]), 0);
         assert_eq!(messages.fill(&mut [0; 100]), 10);
@@ -221,20 +226,20 @@ mod tests {
     #[test]
     fn refuses_a_message_that_no_default_window_holds() {
         let mut messages = messages(10, 10_000);
-        assert_eq!(messages.push(vec![0; 1271]), Err(Refused::TooLong));
-        assert_eq!(messages.push(vec![0; 1270]), Ok(()));
+        assert_eq!(messages.push(&[0; 1271]), Err(Refused::TooLong));
+        assert_eq!(messages.push(&[0; 1270]), Ok(()));
         assert_eq!(messages.peek(), Some(Piece { room: 10, frg: 126 }));
     }
 
     #[test]
     fn bounds_the_messages_it_holds_and_the_empty_ones_too() {
         let mut messages = messages(10, 100);
-        assert_eq!(messages.push(vec![0; 60]), Ok(()));
-        assert_eq!(messages.push(vec![0; 1]), Err(Refused::Full));
+        assert_eq!(messages.push(&[0; 60]), Ok(()));
+        assert_eq!(messages.push(&[0; 1]), Err(Refused::Full));
         for _ in 0..6 {
             messages.fill(&mut [0; 10]);
         }
-        let empty = (0..10).filter(|_| messages.push(Vec::new()).is_ok()).count();
+        let empty = (0..10).filter(|_| messages.push(&[]).is_ok()).count();
         assert_eq!((empty, messages.peek()), (4, Some(Piece { room: 0, frg: 0 })));
         assert_eq!((messages.fill(&mut []), messages.len()), (0, 3));
     }
