@@ -446,6 +446,7 @@ impl Subject {
         let stats = self.kcp.stats();
         assert!(stats.span <= u32::from(WINDOW), "{stats:?}");
         assert_eq!(stats.span == 0, !self.kcp.has_unacked());
+        assert!(self.kcp.sender.waiting() <= usize::from(WINDOW), "{stats:?}");
         let most = u64::from(stats.span) * u64::try_from(FULL + config().overhead).unwrap();
         assert!(stats.in_flight <= most, "{stats:?}");
         assert!(stats.send_buffered < BUFFER + MSS, "{stats:?}");

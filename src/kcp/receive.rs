@@ -60,7 +60,8 @@ impl Receiver {
             self.counters.duplicates += 1;
             return Push::Acknowledged;
         };
-        if ahead + self.queued >= self.limits.window {
+        // Also in bytes: so there is always room for what is missing before it.
+        if ahead >= usize::from(self.window()) {
             self.counters.outside_window += 1;
             return Push::Outside;
         }
@@ -114,8 +115,8 @@ impl Receiver {
     }
 
     /// Whether the missing front is taken beyond the bound. When nothing can be read it must be, else a full ring would
-    /// never empty; a message that has no room beside the ring is dropped for it. A peer that keeps to our window never
-    /// comes here.
+    /// never empty; a message that has no room beside the ring is dropped for it. Only a peer whose segments are larger
+    /// than ours comes here.
     fn make_way(&mut self) -> bool {
         let is_stuck = self.messages.is_empty();
         if is_stuck && self.partial.segments > 0 {
@@ -316,11 +317,11 @@ mod tests {
     fn opens_again_when_the_rest_of_a_message_would_have_no_room_after_what_was_read() {
         let mut receiver = receiver(300, 100);
         assert_eq!(receiver.handle_push(0, 0, b"x"), Push::Acknowledged);
-        for sn in 1..=10 {
-            let len = if sn == 10 { 9 } else { 10 };
-            receiver.handle_push(sn, u8::try_from(40 - sn).unwrap(), &[0; 10][..len]);
+        for sn in 1..=9 {
+            let len = if sn == 9 { 19 } else { 10 };
+            receiver.handle_push(sn, u8::try_from(40 - sn).unwrap(), &[0; 19][..len]);
         }
-        assert_eq!((receiver.una(), receiver.window()), (11, 0));
+        assert_eq!((receiver.una(), receiver.window()), (10, 0));
         assert_eq!(receiver.poll_message().unwrap(), b"x");
         assert!(receiver.window() > 0, "nobody can ever send or read again");
     }
@@ -377,12 +378,28 @@ mod tests {
     fn holds_its_byte_bound_yet_takes_the_missing_front_when_nothing_can_be_read() {
         let mut receiver = receiver(64, 100);
         for sn in 1..30 {
+            receiver.handle_push(sn, 0, &[0; 20]);
+        }
+        assert_eq!((receiver.ring_bytes, receiver.window()), (100, 10));
+        assert_eq!(receiver.handle_push(0, 0, &[0; 20]), Push::Acknowledged);
+        assert_eq!((receiver.una(), receiver.window()), (6, 0));
+        assert_eq!(receiver.handle_push(6, 0, &[0; 20]), Push::Outside);
+    }
+
+    #[test]
+    fn keeps_room_for_what_is_missing() {
+        let mut receiver = receiver(64, 100);
+        receiver.handle_push(0, 1, &[0; 10]);
+        receiver.handle_push(1, 0, &[0; 10]);
+        receiver.handle_push(2, 2, &[0; 10]);
+        assert_eq!(receiver.window(), 7);
+        for sn in (4..30).rev() {
             receiver.handle_push(sn, 0, &[0; 10]);
         }
-        assert_eq!(receiver.ring_bytes, 100);
-        assert_eq!(receiver.handle_push(0, 0, &[0; 10]), Push::Acknowledged);
-        assert_eq!((receiver.una(), receiver.window()), (11, 0));
-        assert_eq!(receiver.handle_push(11, 0, &[0; 10]), Push::NoRoom);
+        assert_eq!((receiver.ring_bytes, receiver.counters().outside_window), (60, 20));
+        receiver.handle_push(3, 1, &[0; 10]);
+        assert_eq!((receiver.una(), receiver.window()), (10, 0));
+        assert_eq!(receiver.counters().no_room, 0);
     }
 
     #[test]
@@ -406,13 +423,13 @@ mod tests {
     #[test]
     fn drops_a_message_that_has_no_room_beside_what_waits_out_of_order() {
         let mut receiver = receiver(300, 100);
-        for sn in 20..30 {
-            receiver.handle_push(sn, 0, &[0; 10]);
+        for sn in 5..10 {
+            receiver.handle_push(sn, 0, &[0; 20]);
         }
-        for frg in (0..20).rev() {
-            assert_eq!(receiver.handle_push(receiver.una(), frg, &[0; 10]), Push::Acknowledged);
-            assert!(receiver.buffered() <= 100 + 10, "{} bytes", receiver.buffered());
+        for frg in (0..5).rev() {
+            assert_eq!(receiver.handle_push(receiver.una(), frg, &[0; 20]), Push::Acknowledged);
+            assert!(receiver.buffered() <= 100 + 20, "{} bytes", receiver.buffered());
         }
-        assert_eq!(std::iter::from_fn(|| receiver.poll_message()).count(), 10);
+        assert_eq!(std::iter::from_fn(|| receiver.poll_message()).count(), 5);
     }
 }

@@ -28,7 +28,8 @@ pub(crate) struct Sender {
     recovery: Recovery,
     copies: Copies,
     congestion: Box<dyn Congestion>,
-    /// Segments lost for the first time, in the order to send them; those acknowledged meanwhile are passed over.
+    /// Segments lost for the first time, in the order to send them; those acknowledged meanwhile are passed over. Here and
+    /// in `lost_again` there are never more than the send window: nothing fresh is sent while any waits.
     lost: VecDeque<u32>,
     /// Segments lost again: all that was sent after them waits for these, so they go first.
     lost_again: VecDeque<u32>,
@@ -69,6 +70,12 @@ impl Sender {
             packet: setup.packet,
             counters: Counters::default(),
         }
+    }
+
+    /// Numbers that wait to be sent again, with those acknowledged meanwhile.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.lost.len() + self.lost_again.len()
     }
 
     /// Starts at `sn` instead.

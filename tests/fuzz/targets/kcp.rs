@@ -1,8 +1,11 @@
 //! KCP: against a peer that sends anything, and two of them over a path that loses, repeats and reorders.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use vpn::kcp::{Config, CongestionKind, HEADER_LEN, Kcp, Nodelay, Source, Stats};
+use vpn::kcp::{
+    Config, CongestionKind, HEADER_LEN, Kcp, Messages, Nodelay, Piece, Source, Stats, Stream, conversation,
+};
 
 use super::input::Input;
 use super::start;
@@ -10,18 +13,22 @@ use super::start;
 const CONV: u32 = 0x1122_3344;
 const MSS: usize = 100;
 const ROOM: usize = 3 * (MSS + HEADER_LEN);
+/// Bytes that may wait to be sent.
+const QUEUE: usize = 1 << 20;
+/// The bit of the knobs that makes a stream of what is written.
+const STREAM: u8 = 0x40;
 /// The longest timeout; no round trip that takes longer is believed.
 const MAX_RTO: Duration = Duration::from_secs(10);
 
-/// `congestion u8`, then operations on one end: packets of its conversation and of none, reading, sending, time.
-/// A packet that is none changes nothing but its counter; whatever comes, the bounds hold, sending ends, and what is
-/// sent is KCP.
+/// `knobs u8`, then operations on one end: packets of its conversation and of none, reading, sending, time.
+/// A packet that is none changes nothing but its counter, a segment that makes no sense neither; whatever comes, the
+/// bounds hold, sending ends, and what is sent is KCP.
 pub(crate) fn hostile(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let config = config(input.u8());
     let mut now = start();
     let (mut kcp, mut witness) = (Kcp::new(CONV, config, now), Kcp::new(CONV, config, now));
-    let (mut source, mut longest) = (Counting::default(), 0);
+    let (mut source, mut longest) = (Messages::new(&config, QUEUE), 0);
     while let Some(operation) = input.operation() {
         match operation % 6 {
             number @ 0..=1 => {
@@ -30,7 +37,7 @@ pub(crate) fn hostile(bytes: &[u8]) {
                 longest = longest.max(packet.len().saturating_sub(HEADER_LEN));
                 handle(&mut kcp, &packet, now);
             }
-            2 => source.left += u64::from(input.u16()),
+            2 => drop(source.push(&vec![0; usize::from(input.u16())])),
             3 => {
                 kcp.poll_message();
             }
@@ -39,6 +46,7 @@ pub(crate) fn hostile(bytes: &[u8]) {
             _ => kcp.on_datagram_sent(usize::from(input.u16()), now),
         }
         transmit(&mut kcp, &mut source, now, |packet| {
+            assert_eq!(conversation(&packet), Some(CONV));
             witness.handle_packet(&packet, now).expect("what we send is KCP");
         });
         check(&kcp, &config, longest, now);
@@ -46,10 +54,32 @@ pub(crate) fn hostile(bytes: &[u8]) {
 }
 
 fn handle(kcp: &mut Kcp, packet: &[u8], now: Instant) {
-    let before = kcp.stats();
-    if kcp.handle_packet(packet, now).is_err() {
-        assert_eq!(kcp.stats(), Stats { malformed: before.malformed + 1, ..before });
+    let (before, timeout) = (kcp.stats(), kcp.poll_timeout());
+    let outcome = kcp.handle_packet(packet, now);
+    let after = kcp.stats();
+    if outcome.is_err() {
+        assert_eq!(after, Stats { malformed: before.malformed + 1, ..before });
+        assert_eq!(kcp.poll_timeout(), timeout);
+    } else if is_single(packet) && senseless(&after) > senseless(&before) {
+        assert_eq!(senseless(&after), senseless(&before) + 1);
+        assert_eq!(taken(after), taken(before));
     }
+}
+
+/// Whether a packet that is KCP holds one segment.
+fn is_single(packet: &[u8]) -> bool {
+    let length = packet[20..].first_chunk().map(|length| u32::from_le_bytes(*length));
+    length.is_some_and(|length| length as usize == packet.len() - HEADER_LEN)
+}
+
+/// Segments that were refused because they make no sense.
+fn senseless(stats: &Stats) -> u64 {
+    stats.bad_una + stats.bad_acks + stats.outside_window
+}
+
+/// All but what counts packets and what was refused.
+fn taken(stats: Stats) -> Stats {
+    Stats { bad_una: 0, bad_acks: 0, outside_window: 0, received_bytes: 0, acks_received: 0, ..stats }
 }
 
 /// Up to four well-formed segments, numbered near what is right.
@@ -93,7 +123,7 @@ pub(crate) fn segment_of(
     bytes
 }
 
-fn transmit(kcp: &mut Kcp, source: &mut Counting, now: Instant, mut take: impl FnMut(Vec<u8>)) {
+fn transmit(kcp: &mut Kcp, source: &mut dyn Source, now: Instant, mut take: impl FnMut(Vec<u8>)) {
     for _ in 0..10_000 {
         let mut packet = Vec::new();
         if !kcp.poll_transmit(ROOM, source, &mut packet, now) {
@@ -112,7 +142,7 @@ fn check(kcp: &Kcp, config: &Config, longest: usize, now: Instant) {
     assert!(stats.span <= u32::from(config.send_window), "{stats:?}");
     let most = u64::from(stats.span) * (MSS + HEADER_LEN + config.overhead) as u64;
     assert!(stats.in_flight <= most, "{stats:?}");
-    assert!(stats.payload_sent_bytes >= stats.sent);
+    assert!(stats.payload_sent_bytes <= stats.sent * MSS as u64);
     assert!(kcp.poll_timeout().is_none_or(|at| at > now), "it spins: {stats:?}");
     assert!(stats.send_buffered < config.send_buffer + MSS, "{stats:?}");
     assert!(stats.receive_buffered <= config.receive_buffer + longest, "{stats:?}");
@@ -120,16 +150,17 @@ fn check(kcp: &Kcp, config: &Config, longest: usize, now: Instant) {
     assert!((config.min_rto..=MAX_RTO).contains(&stats.rto), "{stats:?}");
 }
 
-/// `congestion u8`, then operations on two ends: data, packets that arrive, are lost, repeated or overtaken, time. Each
-/// end reads exactly what the other wrote, and at last all of it.
+/// `knobs u8`, then operations on two ends: data, packets that arrive, are lost, repeated or overtaken, time. Each end
+/// reads exactly what the other wrote, message by message unless it is a stream, and at last all of it.
 pub(crate) fn pair(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let config = config(input.u8());
-    let mut pair = Pair::new(config);
+    let knobs = input.u8();
+    let config = config(knobs);
+    let mut pair = Pair::new(config, knobs & STREAM != 0);
     while let Some(operation) = input.operation() {
         let end = usize::from(operation >> 7);
         match operation % 8 {
-            0 | 1 => pair.sources[end].left += u64::from(input.u16() % 5000),
+            0 | 1 => pair.sources[end].write(usize::from(input.u16() % 5000)),
             2 | 3 => pair.arrive(end, 0),
             4 => pair.arrive(end, usize::from(input.u8())),
             5 => drop(pair.lose(end, usize::from(input.u8()))),
@@ -144,7 +175,7 @@ pub(crate) fn pair(bytes: &[u8]) {
 
 struct Pair {
     ends: [Kcp; 2],
-    sources: [Counting; 2],
+    sources: [Written; 2],
     /// Bytes that each end has read.
     read: [u64; 2],
     /// Packets on their way to each end.
@@ -153,11 +184,11 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, stream: bool) -> Self {
         let now = start();
         Self {
             ends: [Kcp::new(CONV, config, now), Kcp::new(CONV, config, now)],
-            sources: Default::default(),
+            sources: [Written::new(&config, stream), Written::new(&config, stream)],
             read: [0; 2],
             wires: Default::default(),
             now,
@@ -180,6 +211,7 @@ impl Pair {
         let Some(packet) = self.lose(end, number) else { return };
         self.ends[end].handle_packet(&packet, self.now).expect("what the other end sends is KCP");
         while let Some(message) = self.ends[end].poll_message() {
+            self.sources[1 - end].expect_message(message.len());
             for byte in message {
                 assert_eq!(byte, pattern(self.read[end]), "at byte {} of end {end}", self.read[end]);
                 self.read[end] += 1;
@@ -206,28 +238,70 @@ impl Pair {
             self.transmit();
         }
         for end in 0..2 {
-            let (read, written) = (self.read[end], &self.sources[1 - end]);
-            assert_eq!((read, written.left), (written.sent, 0), "{:?}", self.ends.each_ref().map(Kcp::stats));
+            let (read, written) = (self.read[end], self.sources[1 - end].written);
+            assert_eq!(read, written, "{:?}", self.ends.each_ref().map(Kcp::stats));
         }
     }
 }
 
-/// A source whose every byte says where it stands.
-#[derive(Debug, Default)]
-struct Counting {
-    left: u64,
-    sent: u64,
+/// What an end writes: every byte says where it stands.
+struct Written {
+    queue: Queue,
+    /// Bytes written so far.
+    written: u64,
+    /// How long the messages are that were not read yet.
+    lengths: VecDeque<usize>,
 }
 
-impl Source for Counting {
-    fn fill(&mut self, buffer: &mut [u8]) -> usize {
-        let length = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        for byte in &mut buffer[..length] {
-            *byte = pattern(self.sent);
-            self.sent += 1;
+enum Queue {
+    Messages(Messages),
+    Stream(Stream),
+}
+
+impl Written {
+    fn new(config: &Config, stream: bool) -> Self {
+        let queue = if stream {
+            Queue::Stream(Stream::new(QUEUE))
+        } else {
+            Queue::Messages(Messages::new(config, QUEUE))
+        };
+        Self { queue, written: 0, lengths: VecDeque::new() }
+    }
+
+    fn write(&mut self, length: usize) {
+        let bytes: Vec<u8> = (self.written..).take(length).map(pattern).collect();
+        let taken = match &mut self.queue {
+            Queue::Messages(messages) => {
+                let taken = messages.push(&bytes).is_ok();
+                self.lengths.extend(taken.then_some(length));
+                if taken { length } else { 0 }
+            }
+            Queue::Stream(stream) => stream.write(&bytes),
+        };
+        self.written += taken as u64;
+    }
+
+    /// Says that the other end has read a message of `length`.
+    fn expect_message(&mut self, length: usize) {
+        if matches!(self.queue, Queue::Messages(_)) {
+            assert_eq!(Some(length), self.lengths.pop_front(), "the bounds of messages are kept");
         }
-        self.left -= length as u64;
-        length
+    }
+}
+
+impl Source for Written {
+    fn peek(&self) -> Option<Piece> {
+        match &self.queue {
+            Queue::Messages(messages) => messages.peek(),
+            Queue::Stream(stream) => stream.peek(),
+        }
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> usize {
+        match &mut self.queue {
+            Queue::Messages(messages) => messages.fill(buffer),
+            Queue::Stream(stream) => stream.fill(buffer),
+        }
     }
 }
 
