@@ -325,6 +325,26 @@ fn slow_start_doubles_the_window_in_a_round_trip() {
     assert_eq!(sent, 20);
 }
 
+/// With an interval each flush takes what would be let go before the next.
+#[test]
+fn an_interval_does_not_slow_a_paced_sender() {
+    let mut end = End::new(with_congestion_control().with_knobs(Nodelay::On, ms(20), 2, false));
+    end.write(100);
+    assert!(end.pushed().is_empty());
+    end.wake();
+    assert_eq!(end.pushed().len(), 10);
+    end.pass(ms(100));
+    end.handle(Command::Ack, [9, 20, 10], 1000);
+    let mut sent = Vec::new();
+    for _ in 0..100 {
+        sent.push(end.pushed().len());
+        end.pass(ms(1));
+    }
+    let flushes = sent.iter().filter(|count| **count > 0).count();
+    assert_eq!(sent.iter().sum::<usize>(), 20, "in {flushes} flushes");
+    assert!((2..=5).contains(&flushes), "{flushes}");
+}
+
 /// 7.8: a fast resend sets ssthresh to half of what is in flight, and the window to that and the skips; then it grows by
 /// one segment in a round trip (congestion avoidance).
 #[test]
