@@ -6,6 +6,17 @@
 //!
 //! What an ikcp peer does not see: congestion control and pacing behind one trait, loss detection by time as well as by
 //! count, repeated acks, and no scan of the window anywhere (ikcp's `ikcp_flush` and `ikcp_check` look at every segment).
+//!
+//! | ikcp | here |
+//! |---|---|
+//! | `ikcp_create`, `ikcp_nodelay`, `ikcp_wndsize`, `ikcp_setmtu` | [`Config`], for the life of a conversation; [`Mode`] |
+//! | `ikcp_send`, `stream` | a [`Source`]: [`Messages`], [`Stream`] or one's own |
+//! | `ikcp_recv`, `ikcp_peeksize` | [`Kcp::poll_message`] |
+//! | `ikcp_input` | [`Kcp::handle_packet`] |
+//! | `ikcp_update`, `ikcp_flush`, `ikcp_check` | [`Kcp::poll_transmit`], [`Kcp::poll_timeout`] |
+//! | `ikcp_waitsnd` | [`Stats::span`], and what the source holds |
+//! | `ikcp_getconv` | [`conversation`], [`Kcp::conversation`] |
+//! | `state` of −1 | [`Kcp::is_dead`] |
 
 mod acks;
 #[cfg(test)]
