@@ -24,6 +24,8 @@ mod article;
 mod config;
 mod congestion;
 mod copies;
+#[cfg(test)]
+mod deadlines;
 mod delivery;
 #[cfg(test)]
 mod hostile;
@@ -78,8 +80,8 @@ pub struct Kcp {
     pacer: Pacer,
     tick: Tick,
     peer_window: u16,
-    /// The source may have data that was not asked for, because the pacer was in the way.
-    paced: bool,
+    /// The source has data, as far as is known.
+    waits: bool,
     stats: Stats,
 }
 
@@ -116,7 +118,7 @@ impl Kcp {
             pacer: Pacer::new(packet, now),
             tick: Tick::new(config.interval, now),
             peer_window: FIRST_PEER_WINDOW,
-            paced: false,
+            waits: false,
             stats: Stats::default(),
         };
         kcp.pace(now);
@@ -375,23 +377,32 @@ impl Kcp {
     /// Fills the packet with data; whether there was any.
     fn write_data(&mut self, end: usize, source: &mut dyn Source, out: &mut Vec<u8>, now: Instant) -> bool {
         let start = out.len();
-        // What would be let go before the next flush leaves in this one.
-        self.paced = !self.pacer.may_send(now + self.config.interval);
-        if self.paced {
-            self.pacer.on_waited_for();
+        self.waits = source.peek().is_some();
+        // Nobody asks for room that nothing waits for.
+        if self.waits && self.peer_window == 0 {
+            self.probe.on_closed(now);
+        } else {
+            self.probe.on_open();
         }
-        if self.paced && !self.sender.has_credit() {
+        // What would be let go before the next flush leaves in this one.
+        let paced = !self.pacer.may_send(now + self.config.interval);
+        if paced && self.could_send() {
+            self.pacer.on_waited_for();
+        } else if paced {
+            self.pacer.on_idle();
+        }
+        if paced && !self.sender.has_credit() {
             return false;
         }
         while self.write_retransmission(end, out, now) {}
         // Fresh data waits for those lost, unless they wait for the next packet only.
-        if !self.paced && self.sender.peek_retransmission().is_none() {
+        if !paced && self.sender.peek_retransmission().is_none() {
             while self.write_fresh(end, source, out, now) {}
         }
         if !self.paced {
             while self.write_copy(end, out.len() > start, out, now) {}
         }
-        if !self.paced && out.len() == start {
+        if !paced && out.len() == start {
             self.pacer.on_idle();
         }
         out.len() > start
@@ -441,6 +452,7 @@ impl Kcp {
 
     fn write_fresh(&mut self, end: usize, source: &mut dyn Source, out: &mut Vec<u8>, now: Instant) -> bool {
         let Some(piece) = source.peek() else {
+            self.waits = false;
             self.sender.on_app_limited();
             return false;
         };
@@ -448,7 +460,7 @@ impl Kcp {
             return false;
         };
         let room = room.min(self.config.mss);
-        if room < piece.room.min(self.config.mss) || !self.may_send_fresh(now) {
+        if room < piece.room.min(self.config.mss) || !self.may_send_fresh() {
             return false;
         }
         let at = out.len();
@@ -458,6 +470,7 @@ impl Kcp {
         let filled = source.fill(payload).min(room);
         if filled == 0 && piece.room > 0 {
             out.truncate(at);
+            self.waits = false;
             self.sender.on_app_limited();
             return false;
         }
@@ -472,25 +485,39 @@ impl Kcp {
     }
 
     /// Whether congestion window, peer and buffer have room for fresh data.
-    fn may_send_fresh(&mut self, now: Instant) -> bool {
-        if self.peer_window == 0 {
-            self.probe.on_closed(now);
-        }
+    fn may_send_fresh(&self) -> bool {
         let span = self.sender.ring().span();
         span < u32::from(self.peer_window.min(self.config.send_window))
             && self.sender.ring().buffered() < self.config.send_buffer
             && self.sender.has_fresh_window()
     }
 
-    /// When the pacer lets go what waits for it.
+    /// When the pacer lets go what waits for it and for nothing else.
     fn release(&self) -> Option<Instant> {
         let lost = self.sender.has_retransmission();
         if lost && self.sender.has_credit() {
             return Some(self.started);
         }
-        (self.paced || (lost && self.sender.has_window()))
-            .then(|| self.pacer.release())
-            .map(|at| at.checked_sub(self.config.interval).unwrap_or(at))
+        let release = self.before_interval(self.pacer.release());
+        if self.could_send() {
+            return Some(release);
+        }
+        let copy = self.sender.copy_at().filter(|_| !lost)?;
+        Some(if self.pacer.may_send(copy) { copy } else { release.max(copy) })
+    }
+
+    /// Whether something would leave if the pacer let it.
+    fn could_send(&self) -> bool {
+        if self.sender.has_retransmission() {
+            self.sender.has_window()
+        } else {
+            self.waits && self.may_send_fresh()
+        }
+    }
+
+    /// What would be let go before the flush that follows leaves in the one before.
+    fn before_interval(&self, at: Instant) -> Instant {
+        at.checked_sub(self.config.interval).unwrap_or(at)
     }
 
     fn pace(&mut self, now: Instant) {

@@ -148,6 +148,7 @@ impl Sender {
         let rate = batch.newest.and_then(|newest| self.delivery.sample(&newest.snapshot, newest.sent_at));
         self.detect_losses(now);
         self.copies.retain(|sn| self.ring.is_in(sn, State::InFlight));
+        self.peek_retransmission();
         let acks = congestion::Acks {
             bytes: batch.bytes,
             delivered: self.delivery.delivered(),
@@ -175,7 +176,12 @@ impl Sender {
         [self.loss_at(), self.tail_at(), self.timeout_at()].into_iter().flatten().min()
     }
 
-    /// The next segment to send again, without taking it.
+    /// When the next early copy is due, if pacer and what was lost let it leave.
+    pub(crate) fn copy_at(&self) -> Option<Instant> {
+        self.copies.poll_timeout()
+    }
+
+    /// The next segment to send again, without taking it; forgets those at the front that were acknowledged meanwhile.
     pub(crate) fn peek_retransmission(&mut self) -> Option<u32> {
         for queue in [&mut self.lost_again, &mut self.lost] {
             while let Some(sn) = queue.front().copied() {
