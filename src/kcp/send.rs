@@ -146,6 +146,8 @@ impl Sender {
         }
         self.delivery.on_delivered(batch.bytes, now);
         let rate = batch.newest.and_then(|newest| self.delivery.sample(&newest.snapshot, newest.sent_at));
+        // Only here: a deadline that was named does not move while nothing arrives.
+        self.recovery.relax(self.srtt(), now);
         self.detect_losses(now);
         self.copies.retain(|sn| self.ring.is_in(sn, State::InFlight));
         self.peek_retransmission();
@@ -383,8 +385,6 @@ impl Sender {
     }
 
     fn detect_losses(&mut self, now: Instant) {
-        let srtt = self.srtt();
-        self.recovery.relax(srtt, now);
         while self.loss_at().is_some_and(|at| at <= now) {
             let Some((sn, sent)) = self.ring.oldest() else {
                 return;
