@@ -16,4 +16,6 @@ pub use listener::{Listener, Responder};
 pub use message::{Request, Response};
 pub use paths::{InstanceName, NameError, Paths, control_sockets};
 pub use render::render;
-pub use status::{Carrier, Flows, Injected, Limits, Peer, Role, Session, State, Status, Tunnel};
+pub use status::{
+    Carrier, Flows, Injected, Kcp, KcpDrops, Limits, Peer, Role, Session, State, Status, Tunnel,
+};

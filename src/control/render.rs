@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::Role;
-use super::status::{Carrier, Flows, Peer, Session, Status, Tunnel};
+use super::status::{Carrier, Flows, Kcp, Peer, Session, Status, Tunnel};
 
 /// Writes all tunnels, a blank line between blocks; nothing when there is none.
 pub fn render(status: &Status) -> String {
@@ -94,8 +94,25 @@ fn session_lines(block: &mut Block, session: &Session, flows: Flows) {
     let received = Size(session.goodput_received_bytes);
     let sent = Size(session.goodput_sent_bytes);
     block.line("goodput", format!("{received} received, {sent} sent"));
-    block.line("round trip", Milliseconds(session.rtt_ms));
+    match session.kcp {
+        Some(kcp) if kcp.srtt_ms.is_some() => kcp_lines(block, &kcp),
+        _ => block.line("round trip", Milliseconds(session.rtt_ms)),
+    }
     block.line("flows", format!("{} open, {} in all", flows.open, flows.total));
+}
+
+/// What an engineer asks first, in three lines; the rest is in the JSON.
+fn kcp_lines(block: &mut Block, kcp: &Kcp) {
+    let least = kcp.min_rtt_ms.map(|rtt| format!(", at least {}", Milliseconds(Some(rtt))));
+    block.line("round trip", format!("{}{}", Milliseconds(kcp.srtt_ms), least.unwrap_or_default()));
+    let rate = kcp.bandwidth_bytes_per_s.map(|rate| format!(", the path carries about {}/s", Size(rate)));
+    let (flight, window) = (Size(kcp.in_flight_bytes), Size(kcp.window_bytes));
+    block.line("in flight", format!("{flight} of {window}{}", rate.unwrap_or_default()));
+    let again = kcp.retransmitted_segments;
+    let all = kcp.sent_segments + again;
+    let (lost, needless) = (Percent(kcp.lost_segments, all), Percent(kcp.spurious_segments, again));
+    let again = Percent(again, all);
+    block.line("segments", format!("{lost} lost, {again} sent again, {needless} of these needlessly"));
 }
 
 /// A heading with indented lines under it.
@@ -167,6 +184,18 @@ fn whole_seconds(seconds: f64) -> u64 {
 
 const SPANS: [(&str, u64); 4] = [("day", 24 * 60 * 60), ("hour", 60 * 60), ("minute", 60), ("second", 1)];
 
+/// One count as a part of another: `2.5 %`; of nothing it is 0.
+struct Percent(u64, u64);
+
+impl Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // In tenths, rounded to the nearest, without the loss of a float.
+        let (part, whole) = (u128::from(self.0), u128::from(self.1.max(1)));
+        let tenths = (part * 1000 + whole / 2) / whole;
+        write!(f, "{}.{} %", tenths / 10, tenths % 10)
+    }
+}
+
 struct Milliseconds(Option<f64>);
 
 impl Display for Milliseconds {
@@ -182,7 +211,7 @@ impl Display for Milliseconds {
 mod tests {
     use super::*;
     use crate::control::State;
-    use crate::control::status::tests::client;
+    use crate::control::status::tests::{client, kcp};
 
     #[test]
     fn lays_a_client_out_like_wg_show() {
@@ -207,7 +236,9 @@ server: 203.0.113.9:443
   middlebox injected: 3 RST, 0 FIN, all ignored
   transfer: 3.00 GiB received, 5.00 MiB sent, 100.00 KiB of it again
   goodput: 900 B received, 4.00 MiB sent
-  round trip: 102.0 ms
+  round trip: 102.0 ms, at least 98.5 ms
+  in flight: 300.00 KiB of 2.00 MiB, the path carries about 11.00 MiB/s
+  segments: 4.0 % lost, 5.0 % sent again, 10.0 % of these needlessly
   flows: 3 open, 120 in all
 "
         );
@@ -271,6 +302,39 @@ peer: bob
   addresses: (none)
 "
         );
+    }
+
+    #[test]
+    fn tells_of_kcp_what_is_measured() {
+        let lines = |kcp| {
+            let session = Session { rtt_ms: Some(7.0), kcp, ..Session::default() };
+            let mut block = Block::new("peer", "alice");
+            session_lines(&mut block, &session, Flows::default());
+            let lines: Vec<_> = block.text.lines().skip(3).map(str::to_owned).collect();
+            lines.join("\n")
+        };
+        let flows = "  flows: 0 open, 0 in all";
+        assert_eq!(lines(None), format!("  round trip: 7.0 ms\n{flows}"));
+        assert_eq!(lines(Some(Kcp::default())), format!("  round trip: 7.0 ms\n{flows}"));
+        let not_bbr = Kcp { min_rtt_ms: None, bandwidth_bytes_per_s: None, spurious_segments: 0, ..kcp() };
+        let expected = "  round trip: 102.0 ms\n  in flight: 300.00 KiB of 2.00 MiB\n  \
+                        segments: 4.0 % lost, 5.0 % sent again, 0.0 % of these needlessly\n";
+        assert_eq!(lines(Some(not_bbr)), format!("{expected}{flows}"));
+    }
+
+    #[test]
+    fn writes_parts_in_tenths_of_a_percent() {
+        for (part, whole, text) in [
+            (0, 0, "0.0 %"),
+            (0, 7, "0.0 %"),
+            (1, 3, "33.3 %"),
+            (2, 3, "66.7 %"),
+            (7, 7, "100.0 %"),
+            (3, 2, "150.0 %"),
+            (u64::MAX, u64::MAX, "100.0 %"),
+        ] {
+            assert_eq!(Percent(part, whole).to_string(), text);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a running tunnel says of itself: the shape of `status --json`.
 //!
 //! Keys are only ever added. Times are in seconds or milliseconds as the key says, losses are
-//! fractions of 1, and `null` stands for what is not measured yet.
+//! fractions of 1, and `null` stands for what is not measured yet, or for what a sum does not have.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -117,6 +117,93 @@ pub struct Session {
     pub goodput_sent_bytes: u64,
     /// Bytes of apps received.
     pub goodput_received_bytes: u64,
+    /// What KCP measured and counted; `None` in the sum of a server's peers.
+    pub kcp: Option<Kcp>,
+}
+
+/// What one end's KCP measured and counted. It begins anew when the other end has lost its state: the counters then fall to 0.
+///
+/// A key that another version of the program does not know is read as 0: an upgrade does not part a command from a tunnel
+/// that is up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kcp {
+    /// Smoothed round trip.
+    pub srtt_ms: Option<f64>,
+    /// The shortest round trip lately; congestion control `bbr` only.
+    pub min_rtt_ms: Option<f64>,
+    /// The retransmission timeout without back-off.
+    pub rto_ms: f64,
+    /// What the path is believed to carry, of wire bytes; `bbr` only.
+    pub bandwidth_bytes_per_s: Option<u64>,
+    /// How fast data leaves, in wire bytes; `None` if it is not paced.
+    pub pacing_rate_bytes_per_s: Option<u64>,
+    /// Wire bytes that may be in flight.
+    pub window_bytes: u64,
+    /// Wire bytes sent, not acknowledged and not taken for lost.
+    pub in_flight_bytes: u64,
+    /// From the first unacknowledged to the last sent.
+    pub span_segments: u32,
+    /// The receive window of the other end.
+    pub peer_window_segments: u16,
+    /// Payload kept until it is acknowledged.
+    pub send_buffered_bytes: u64,
+    /// Payload received that waits for what is before it, or for its reader.
+    pub receive_buffered_bytes: u64,
+    /// KCP packets handed out.
+    pub sent_bytes: u64,
+    /// KCP packets taken in.
+    pub received_bytes: u64,
+    /// Payload sent for the first time.
+    pub payload_sent_bytes: u64,
+    /// Payload sent again.
+    pub retransmitted_bytes: u64,
+    /// Payload of whole messages handed up.
+    pub payload_received_bytes: u64,
+    /// Sent for the first time.
+    pub sent_segments: u64,
+    /// Sent again.
+    pub retransmitted_segments: u64,
+    /// Sent once more before anything was known of them.
+    pub copied_segments: u64,
+    /// Sent again although they had arrived.
+    pub spurious_segments: u64,
+    /// Taken for lost.
+    pub lost_segments: u64,
+    /// Received for the first time.
+    pub received_segments: u64,
+    /// Received again.
+    pub duplicate_segments: u64,
+    /// Retransmission timeouts.
+    pub timeouts: u64,
+    /// Some segment was sent so often that ikcp would take the link for dead.
+    pub dead: bool,
+    /// Repetitions included.
+    pub acks_sent: u64,
+    /// Repetitions included.
+    pub acks_received: u64,
+    /// What was not taken, by reason.
+    pub drops: KcpDrops,
+}
+
+/// What KCP did not take, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KcpDrops {
+    /// Packets that are not KCP segments of this session.
+    pub malformed: u64,
+    /// Segments that acknowledge all before what was never sent.
+    pub bad_una: u64,
+    /// Acks of what was never sent.
+    pub bad_acks: u64,
+    /// Data beyond the receive window.
+    pub outside_window: u64,
+    /// Data for which there was no room in bytes.
+    pub no_room: u64,
+    /// Fragments of messages that cannot be put together.
+    pub unassembled: u64,
+    /// Acks that there was no room to note: they were not sent.
+    pub acks: u64,
 }
 
 /// Inner TCP connections.
@@ -198,6 +285,48 @@ pub(super) mod tests {
 
     use super::*;
 
+    /// Each number occurs once.
+    pub(in crate::control) fn kcp() -> Kcp {
+        Kcp {
+            srtt_ms: Some(102.0),
+            min_rtt_ms: Some(98.5),
+            rto_ms: 150.25,
+            bandwidth_bytes_per_s: Some(11 << 20),
+            pacing_rate_bytes_per_s: Some(12 << 20),
+            window_bytes: 2 << 20,
+            in_flight_bytes: 300 << 10,
+            span_segments: 301,
+            peer_window_segments: 65_535,
+            send_buffered_bytes: 302,
+            receive_buffered_bytes: 303,
+            sent_bytes: 304,
+            received_bytes: 305,
+            payload_sent_bytes: 306,
+            retransmitted_bytes: 307,
+            payload_received_bytes: 308,
+            sent_segments: 4750,
+            retransmitted_segments: 250,
+            copied_segments: 309,
+            spurious_segments: 25,
+            lost_segments: 200,
+            received_segments: 310,
+            duplicate_segments: 311,
+            timeouts: 312,
+            dead: true,
+            acks_sent: 313,
+            acks_received: 314,
+            drops: KcpDrops {
+                malformed: 1,
+                bad_una: 2,
+                bad_acks: 3,
+                outside_window: 4,
+                no_room: 5,
+                unassembled: 6,
+                acks: 7,
+            },
+        }
+    }
+
     pub(in crate::control) fn client() -> Tunnel {
         Tunnel {
             name: "client".to_owned(),
@@ -227,6 +356,7 @@ pub(super) mod tests {
                 received_bytes: 3 << 30,
                 goodput_sent_bytes: 4 << 20,
                 goodput_received_bytes: 900,
+                kcp: Some(kcp()),
             },
             flows: Flows { open: 3, total: 120 },
             limits: Limits { session_buffer: 64 << 20, process_buffer: 1 << 30, buffered: 1536 },
@@ -271,6 +401,66 @@ pub(super) mod tests {
             assert_eq!(tunnel.pointer(pointer), Some(&expected), "{pointer}");
         }
         assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status);
+    }
+
+    #[test]
+    fn has_every_key_of_kcp_in_json() {
+        assert_eq!(
+            serde_json::to_value(kcp()).unwrap(),
+            json!({
+                "srtt_ms": 102.0,
+                "min_rtt_ms": 98.5,
+                "rto_ms": 150.25,
+                "bandwidth_bytes_per_s": 11_534_336,
+                "pacing_rate_bytes_per_s": 12_582_912,
+                "window_bytes": 2_097_152,
+                "in_flight_bytes": 307_200,
+                "span_segments": 301,
+                "peer_window_segments": 65_535,
+                "send_buffered_bytes": 302,
+                "receive_buffered_bytes": 303,
+                "sent_bytes": 304,
+                "received_bytes": 305,
+                "payload_sent_bytes": 306,
+                "retransmitted_bytes": 307,
+                "payload_received_bytes": 308,
+                "sent_segments": 4750,
+                "retransmitted_segments": 250,
+                "copied_segments": 309,
+                "spurious_segments": 25,
+                "lost_segments": 200,
+                "received_segments": 310,
+                "duplicate_segments": 311,
+                "timeouts": 312,
+                "dead": true,
+                "acks_sent": 313,
+                "acks_received": 314,
+                "drops": {
+                    "malformed": 1,
+                    "bad_una": 2,
+                    "bad_acks": 3,
+                    "outside_window": 4,
+                    "no_room": 5,
+                    "unassembled": 6,
+                    "acks": 7,
+                },
+            })
+        );
+        let nothing = serde_json::to_value(Kcp::default()).unwrap();
+        for key in ["srtt_ms", "min_rtt_ms", "bandwidth_bytes_per_s", "pacing_rate_bytes_per_s"] {
+            assert_eq!(nothing[key], Value::Null, "{key}");
+        }
+    }
+
+    #[test]
+    fn reads_a_tunnel_of_another_version_without_some_keys_of_kcp() {
+        let mut json = serde_json::to_value(client()).unwrap();
+        json["session"]["kcp"] = json!({ "srtt_ms": 102.0, "drops": {}, "of_a_later_version": 1 });
+        let tunnel: Tunnel = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(tunnel.session.kcp, Some(Kcp { srtt_ms: Some(102.0), ..Kcp::default() }));
+        json["session"].as_object_mut().unwrap().remove("kcp");
+        let tunnel: Tunnel = serde_json::from_value(json).unwrap();
+        assert_eq!(tunnel.session, Session { kcp: None, ..client().session });
     }
 
     #[test]

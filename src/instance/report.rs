@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::control::{Carrier, Session};
+use crate::control::{Carrier, Kcp, KcpDrops, Session};
 use crate::io::SendStats;
+use crate::kcp;
 use crate::session::{CarrierStatus, SessionStatus};
 
 /// What went through a session.
@@ -16,6 +17,85 @@ pub(crate) fn session_report(session: &SessionStatus) -> Session {
         received_bytes: session.traffic.received,
         goodput_sent_bytes: session.mux.sent_bytes,
         goodput_received_bytes: session.mux.received_bytes,
+        kcp: Some(kcp_report(&session.kcp)),
+    }
+}
+
+/// What KCP measured and counted. Every field is named, so that none can be forgotten.
+fn kcp_report(stats: &kcp::Stats) -> Kcp {
+    let kcp::Stats {
+        srtt,
+        min_rtt,
+        rto,
+        bandwidth,
+        pacing_rate,
+        window,
+        in_flight,
+        span,
+        send_buffered,
+        receive_buffered,
+        peer_window,
+        sent_bytes,
+        received_bytes,
+        payload_sent_bytes,
+        retransmitted_bytes,
+        payload_received_bytes,
+        sent,
+        retransmitted,
+        copied,
+        spurious,
+        lost,
+        timeouts,
+        dead,
+        acks_sent,
+        acks_received,
+        received,
+        duplicates,
+        malformed,
+        bad_una,
+        bad_acks,
+        outside_window,
+        no_room,
+        unassembled,
+        acks_dropped,
+    } = *stats;
+    Kcp {
+        srtt_ms: srtt.map(milliseconds),
+        min_rtt_ms: min_rtt.map(milliseconds),
+        rto_ms: milliseconds(rto),
+        bandwidth_bytes_per_s: bandwidth,
+        pacing_rate_bytes_per_s: pacing_rate,
+        window_bytes: window,
+        in_flight_bytes: in_flight,
+        span_segments: span,
+        peer_window_segments: peer_window,
+        send_buffered_bytes: send_buffered as u64,
+        receive_buffered_bytes: receive_buffered as u64,
+        sent_bytes,
+        received_bytes,
+        payload_sent_bytes,
+        retransmitted_bytes,
+        payload_received_bytes,
+        sent_segments: sent,
+        retransmitted_segments: retransmitted,
+        copied_segments: copied,
+        spurious_segments: spurious,
+        lost_segments: lost,
+        received_segments: received,
+        duplicate_segments: duplicates,
+        timeouts,
+        dead,
+        acks_sent,
+        acks_received,
+        drops: KcpDrops {
+            malformed,
+            bad_una,
+            bad_acks,
+            outside_window,
+            no_room,
+            unassembled,
+            acks: acks_dropped,
+        },
     }
 }
 
@@ -34,9 +114,15 @@ pub(crate) fn carrier_report(carrier: &CarrierStatus, session: &SessionStatus) -
 }
 
 /// What a session dropped, for the `drops` of its tunnel.
-pub(crate) fn session_drops(session: &SessionStatus) -> [(&'static str, u64); 3] {
+pub(crate) fn session_drops(session: &SessionStatus) -> [(&'static str, u64); 9] {
     [
         ("kcp_malformed", session.malformed),
+        ("kcp_bad_una", session.kcp.bad_una),
+        ("kcp_bad_acks", session.kcp.bad_acks),
+        ("kcp_outside_window", session.kcp.outside_window),
+        ("kcp_no_room", session.kcp.no_room),
+        ("kcp_unassembled", session.kcp.unassembled),
+        ("kcp_acks", session.kcp.acks_dropped),
         ("datagram_full", session.datagrams.dropped_full),
         ("datagram_late", session.datagrams.dropped_late),
     ]
@@ -68,4 +154,127 @@ fn share(part: u64, whole: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a share for display")]
     let share = part as f64 / whole.max(1) as f64;
     share
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datagram;
+    use crate::mux;
+    use crate::session::Traffic;
+
+    #[test]
+    fn reports_each_number_of_kcp_under_its_name() {
+        let report = serde_json::to_value(session_report(&session())).unwrap();
+        let kcp = &report["kcp"];
+        for (key, expected) in [
+            ("srtt_ms", 101.5),
+            ("min_rtt_ms", 100.25),
+            ("rto_ms", 150.0),
+            ("bandwidth_bytes_per_s", 1.0),
+            ("pacing_rate_bytes_per_s", 2.0),
+            ("window_bytes", 3.0),
+            ("in_flight_bytes", 4.0),
+            ("span_segments", 5.0),
+            ("send_buffered_bytes", 6.0),
+            ("receive_buffered_bytes", 7.0),
+            ("peer_window_segments", 8.0),
+            ("sent_bytes", 9.0),
+            ("received_bytes", 10.0),
+            ("payload_sent_bytes", 11.0),
+            ("retransmitted_bytes", 12.0),
+            ("payload_received_bytes", 13.0),
+            ("sent_segments", 14.0),
+            ("retransmitted_segments", 15.0),
+            ("copied_segments", 16.0),
+            ("spurious_segments", 17.0),
+            ("lost_segments", 18.0),
+            ("timeouts", 19.0),
+            ("acks_sent", 20.0),
+            ("acks_received", 21.0),
+            ("received_segments", 22.0),
+            ("duplicate_segments", 23.0),
+        ] {
+            assert_eq!(kcp[key].as_f64(), Some(expected), "{key}");
+        }
+        assert_eq!(kcp["dead"], true);
+        for (reason, expected) in [
+            ("malformed", 24),
+            ("bad_una", 25),
+            ("bad_acks", 26),
+            ("outside_window", 27),
+            ("no_room", 28),
+            ("unassembled", 29),
+            ("acks", 30),
+        ] {
+            assert_eq!(kcp["drops"][reason], expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn counts_what_kcp_dropped_among_the_drops_of_the_tunnel() {
+        let drops = sum_drops([session(), session()].iter().flat_map(session_drops));
+        for (reason, expected) in [
+            ("kcp_malformed", 2 * 31),
+            ("kcp_bad_una", 2 * 25),
+            ("kcp_bad_acks", 2 * 26),
+            ("kcp_outside_window", 2 * 27),
+            ("kcp_no_room", 2 * 28),
+            ("kcp_unassembled", 2 * 29),
+            ("kcp_acks", 2 * 30),
+        ] {
+            assert_eq!(drops.get(reason), Some(&expected), "{reason}");
+        }
+        assert_eq!(drops.len(), 7, "what did not occur is left out: {drops:?}");
+    }
+
+    fn session() -> SessionStatus {
+        let kcp = kcp::Stats {
+            srtt: Some(Duration::from_micros(101_500)),
+            min_rtt: Some(Duration::from_micros(100_250)),
+            rto: Duration::from_millis(150),
+            bandwidth: Some(1),
+            pacing_rate: Some(2),
+            window: 3,
+            in_flight: 4,
+            span: 5,
+            send_buffered: 6,
+            receive_buffered: 7,
+            peer_window: 8,
+            sent_bytes: 9,
+            received_bytes: 10,
+            payload_sent_bytes: 11,
+            retransmitted_bytes: 12,
+            payload_received_bytes: 13,
+            sent: 14,
+            retransmitted: 15,
+            copied: 16,
+            spurious: 17,
+            lost: 18,
+            timeouts: 19,
+            dead: true,
+            acks_sent: 20,
+            acks_received: 21,
+            received: 22,
+            duplicates: 23,
+            malformed: 24,
+            bad_una: 25,
+            bad_acks: 26,
+            outside_window: 27,
+            no_room: 28,
+            unassembled: 29,
+            acks_dropped: 30,
+        };
+        SessionStatus {
+            epoch: 1,
+            rtt: kcp.srtt,
+            traffic: Traffic::default(),
+            malformed: 31,
+            datagrams: datagram::Stats::default(),
+            kcp,
+            mux: mux::Stats::default(),
+            flows_open: 0,
+            flows_total: 0,
+        }
+    }
 }

@@ -77,6 +77,7 @@ fn sum(sessions: impl IntoIterator<Item = Session>) -> Session {
         received_bytes: 0,
         goodput_sent_bytes: 0,
         goodput_received_bytes: 0,
+        kcp: None,
     };
     sessions.into_iter().fold(none, |sum, session| Session {
         rtt_ms: None,
@@ -85,6 +86,7 @@ fn sum(sessions: impl IntoIterator<Item = Session>) -> Session {
         received_bytes: sum.received_bytes + session.received_bytes,
         goodput_sent_bytes: sum.goodput_sent_bytes + session.goodput_sent_bytes,
         goodput_received_bytes: sum.goodput_received_bytes + session.goodput_received_bytes,
+        kcp: None,
     })
 }
 
