@@ -158,7 +158,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Write(end, count) => {
-                    (0..count).for_each(|_| pair.sources[end].push(vec![7; MSS]).unwrap());
+                    (0..count).for_each(|_| pair.sources[end].push(&[7; MSS]).unwrap());
                 }
                 Step::Run(micros) => pair.run(Duration::from_micros(micros)),
                 Step::Loss(loss) => pair.loss = loss,

@@ -285,7 +285,6 @@ impl Kcp {
             tell,
             self.probe.poll_timeout(),
             self.sender.poll_timeout(),
-            self.sender.copy_at().map(|at| at.max(self.pacer.release())),
             self.release(),
         ]
         .into_iter()
@@ -399,7 +398,7 @@ impl Kcp {
         if !paced && self.sender.peek_retransmission().is_none() {
             while self.write_fresh(end, source, out, now) {}
         }
-        if !self.paced {
+        if !paced {
             while self.write_copy(end, out.len() > start, out, now) {}
         }
         if !paced && out.len() == start {
@@ -502,7 +501,7 @@ impl Kcp {
         if self.could_send() {
             return Some(release);
         }
-        let copy = self.sender.copy_at().filter(|_| !lost)?;
+        let copy = self.sender.copy_at()?;
         Some(if self.pacer.may_send(copy) { copy } else { release.max(copy) })
     }
 

@@ -178,7 +178,7 @@ impl Sender {
         [self.loss_at(), self.tail_at(), self.timeout_at()].into_iter().flatten().min()
     }
 
-    /// When the next early copy is due, if pacer and what was lost let it leave.
+    /// When the next early copy is due, if the pacer lets it leave.
     pub(crate) fn copy_at(&self) -> Option<Instant> {
         self.copies.poll_timeout()
     }
@@ -219,11 +219,6 @@ impl Sender {
     pub(crate) fn peek_copy(&mut self, beside_data: bool, now: Instant) -> Option<u32> {
         self.copies.retain(|sn| self.ring.is_in(sn, State::InFlight));
         self.copies.peek(beside_data, now)
-    }
-
-    /// When a copy is due, as far as the pacer lets it.
-    pub(crate) fn copy_at(&self) -> Option<Instant> {
-        self.copies.poll_timeout()
     }
 
     /// Takes what [`Self::peek_copy`] showed.

@@ -135,7 +135,10 @@ impl Bbr {
         let has_grown = bandwidth >= best.scaled(5, 4);
         let still = if has_grown { 0 } else { still + u32::from(!limited) };
         let min_rtt = self.min_rtt.unwrap_or_default();
-        let has_queue = acks.srtt.is_some_and(|srtt| srtt > min_rtt + (min_rtt / 4).max(self.long_queue()));
+        // What less than the first flight waits for is jitter.
+        let is_bulk = self.first_rate().is_some_and(|first| bandwidth >= first);
+        let has_queue =
+            is_bulk && acks.srtt.is_some_and(|srtt| srtt > min_rtt + (min_rtt / 4).max(self.long_queue()));
         let queued = if has_queue { queued + 1 } else { 0 };
         if still >= STILL_ROUNDS || (still >= 1 && has_queue) || queued >= QUEUED_ROUNDS {
             self.enter(Mode::Drain, now);
@@ -216,10 +219,15 @@ impl Bbr {
 
     /// The sending rate, or what a path is believed to take until more is known.
     fn believed_rate(&self) -> Option<Rate> {
-        let rtt = self.min_rtt.unwrap_or(ASSUMED_RTT).max(SHORTEST_RTT);
-        let first = Rate::of(INITIAL_PACKETS * self.packet, rtt)?;
+        let first = self.first_rate()?;
         let rate = self.sending_rate().unwrap_or(first);
         Some(if matches!(self.mode, Mode::Startup(_)) { rate.max(first) } else { rate })
+    }
+
+    /// The first flight in a round trip.
+    fn first_rate(&self) -> Option<Rate> {
+        let rtt = self.min_rtt.unwrap_or(ASSUMED_RTT).max(SHORTEST_RTT);
+        Rate::of(INITIAL_PACKETS * self.packet, rtt)
     }
 
     /// The bytes that fill the path without a queue.
