@@ -160,6 +160,10 @@ fn segment(command: u8, [ts, sn, una]: [u32; 3], payload: &[u8], packet: &mut Ve
     packet.extend_from_slice(payload);
 }
 
+fn number(count: usize) -> u32 {
+    u32::try_from(count).expect("a window")
+}
+
 /// The time this thread has computed: what it waited for others on the machine is no cost.
 fn clock() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);

@@ -55,8 +55,8 @@ impl Pair {
             assert!(next >= self.now, "a deadline has passed: {:?}", self.ends);
             self.now = next;
             let due = [0, 1].map(|end| self.ends[end].poll_timeout().is_some_and(|at| at <= next));
-            for end in 0..2 {
-                if self.arrive(end) || due[end] {
+            for (end, is_due) in due.into_iter().enumerate() {
+                if self.arrive(end) || is_due {
                     self.poll([end]);
                 }
             }

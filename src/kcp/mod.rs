@@ -177,8 +177,9 @@ impl Kcp {
         out: &mut Vec<u8>,
         now: Instant,
     ) -> bool {
-        let due = self.due();
-        if !self.tick.may_flush(due, source.peek().is_some(), now) {
+        // To know what is due costs as much as a packet.
+        let gathers = !self.config.interval.is_zero();
+        if gathers && !self.tick.may_flush(self.due(), source.peek().is_some(), now) {
             return false;
         }
         self.sender.handle_timeout(now);
@@ -293,7 +294,7 @@ impl Kcp {
     }
 
     fn arrange_flush(&mut self, now: Instant) {
-        if self.due().is_some_and(|at| at <= now) {
+        if !self.config.interval.is_zero() && self.due().is_some_and(|at| at <= now) {
             self.tick.arrange(now);
         }
     }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use vpn::kcp::{Config, CongestionKind, HEADER_LEN, Kcp, Nodelay, Source};
+use vpn::kcp::{Config, CongestionKind, HEADER_LEN, Kcp, Nodelay, Piece, Source};
 
-use super::{ACK, BATCH, CONV, PAYLOAD, PUSH, TELL, segment};
+use super::{ACK, BATCH, CONV, PAYLOAD, PUSH, TELL, number, segment};
 use crate::start;
 
 pub(super) struct Sending {
@@ -18,7 +18,7 @@ pub(super) struct Sending {
 impl Sending {
     /// Every segment leaves a step after the one before it.
     fn departure(&self, sn: u32) -> Duration {
-        STEP * (sn - sn % BATCH as u32)
+        STEP * (sn - sn % number(BATCH))
     }
 
     fn ts(&self, sn: u32) -> u32 {
@@ -48,7 +48,7 @@ impl super::Sending for Sending {
     fn acknowledge(&mut self, count: usize) {
         for _ in 0..count / BATCH {
             self.packet.clear();
-            let una = self.acknowledged + BATCH as u32;
+            let una = self.acknowledged + number(BATCH);
             for sn in self.acknowledged..una {
                 segment(ACK, [self.ts(sn), sn, una], &[], &mut self.packet);
             }
@@ -131,10 +131,11 @@ impl super::Waiting for Waiting {
             assert!(kcp.poll_transmit(ROOM, &mut Endless, &mut packet, now));
             now += STEP;
         }
+        packet.clear();
+        assert!(!kcp.poll_transmit(ROOM, &mut Nothing, &mut packet, now));
         // The last arrives: what was sent before it is lost when it has been under way for as long.
         let last = u32::try_from(in_flight).expect("a window");
         let ts = u32::try_from((STEP * last).as_millis()).expect("a short bench");
-        packet.clear();
         segment(ACK, [ts, last, 0], &[], &mut packet);
         kcp.handle_packet(&packet, start + STEP * last + RTT).expect("it is KCP");
         assert_eq!(kcp.stats().lost, 0);
@@ -168,6 +169,10 @@ impl Source for Endless {
 pub(super) struct Nothing;
 
 impl Source for Nothing {
+    fn peek(&self) -> Option<Piece> {
+        None
+    }
+
     fn fill(&mut self, _: &mut [u8]) -> usize {
         0
     }

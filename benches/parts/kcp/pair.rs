@@ -8,7 +8,7 @@ use std::{
 use criterion::{BenchmarkId, Criterion, Throughput};
 use vpn::kcp::{Config, CongestionKind, HEADER_LEN, Kcp, Nodelay, Source};
 
-use super::{BATCH, CONV, IN_FLIGHT, Least, MEASURED, Row, WARM_UP, clock, ours::Nothing};
+use super::{BATCH, CONV, IN_FLIGHT, Least, MEASURED, Row, WARM_UP, clock, number, ours::Nothing};
 use crate::start;
 
 pub(super) fn bench(criterion: &mut Criterion, table: &mut Vec<Row>) {
@@ -104,7 +104,7 @@ impl Pair {
         // Without a pacer the path is what holds back.
         while self.free_at <= self.now && transmit(&mut self.sender, &mut Endless, &mut self.packet, self.now)
         {
-            self.free_at = self.free_at.max(self.now - EACH * BATCH as u32) + EACH;
+            self.free_at = self.free_at.max(self.now - EACH * number(BATCH)) + EACH;
             let header = *self.packet.first_chunk().expect("a header");
             self.under_way.push_back((self.now + self.delay, header));
         }

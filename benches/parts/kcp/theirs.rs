@@ -4,7 +4,7 @@ use std::io;
 
 use kcp::Kcp;
 
-use super::{ACK, BATCH, CONV, PAYLOAD, PUSH, TELL, segment};
+use super::{ACK, BATCH, CONV, PAYLOAD, PUSH, TELL, number, segment};
 
 pub(super) struct Sending {
     kcp: Kcp<Drain>,
@@ -33,7 +33,7 @@ impl super::Sending for Sending {
     fn acknowledge(&mut self, count: usize) {
         for _ in 0..count / BATCH {
             self.packet.clear();
-            let una = self.acknowledged + BATCH as u32;
+            let una = self.acknowledged + number(BATCH);
             for sn in self.acknowledged..una {
                 segment(ACK, [0, sn, una], &[], &mut self.packet);
             }
