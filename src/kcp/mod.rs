@@ -38,8 +38,6 @@ mod ring;
 mod rtt;
 mod segment;
 mod send;
-#[cfg(test)]
-mod sim;
 mod source;
 mod stats;
 #[cfg(test)]
