@@ -52,9 +52,8 @@ pub(crate) struct Ikcp {
 }
 
 impl Ikcp {
-    pub(crate) fn new(knobs: Knobs, now: Instant) -> Self {
+    pub(crate) fn new(conv: u32, knobs: Knobs, now: Instant) -> Self {
         let output = Output::default();
-        let conv = super::world::CONV;
         let mut kcp = if knobs.stream {
             kcp::Kcp::new_stream(conv, output.clone())
         } else {

@@ -14,8 +14,8 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    pub(crate) fn new(config: Config, now: Instant) -> Self {
-        Self { kcp: Kcp::new(super::world::CONV, config, now), room: config.mss + HEADER_LEN }
+    pub(crate) fn new(conv: u32, config: Config, now: Instant) -> Self {
+        Self { kcp: Kcp::new(conv, config, now), room: config.mss + HEADER_LEN }
     }
 
     pub(crate) fn handle_packet(&mut self, packet: &[u8], now: Instant) {

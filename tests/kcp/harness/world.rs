@@ -37,13 +37,20 @@ impl World {
 
     /// Adds a pair of ends, which start now.
     pub(crate) fn connect(&mut self, engines: [Engine; 2], apps: [App; 2]) {
+        let conv = self.conv();
         for (engine, app) in engines.into_iter().zip(apps) {
             let end = match engine {
-                Engine::Ours(config) => End::Ours(Box::new(Ours::new(config, self.now))),
-                Engine::Ikcp(knobs) => End::Ikcp(Box::new(Ikcp::new(knobs, self.now))),
+                Engine::Ours(config) => End::Ours(Box::new(Ours::new(conv, config, self.now))),
+                Engine::Ikcp(knobs) => End::Ikcp(Box::new(Ikcp::new(conv, knobs, self.now))),
             };
             self.hosts.push(Host::new(end, app, self.now));
         }
+    }
+
+    /// The next pair's conversation, from which ours draws what it varies.
+    fn conv(&self) -> u32 {
+        let mixed = (self.seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        u32::try_from(mixed).unwrap_or(0).wrapping_add(u32::try_from(self.hosts.len()).unwrap_or(0))
     }
 
     /// From now on every host runs at some moments only.
@@ -263,9 +270,6 @@ impl End {
         }
     }
 }
-
-/// The conversation of every pair.
-pub(crate) const CONV: u32 = 7;
 
 /// No end sends so many packets at once.
 const MOST_PACKETS: usize = 1_000_000;
