@@ -10,5 +10,6 @@
 //! bounds. Every failure names its seed, and the seed reproduces it.
 
 mod bulk;
+mod busy;
 mod harness;
 mod outage;
