@@ -12,4 +12,5 @@
 mod bulk;
 mod busy;
 mod harness;
+mod interop;
 mod outage;

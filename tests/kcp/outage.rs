@@ -5,7 +5,7 @@ use crate::harness::cells::{config, ours};
 use crate::harness::world::{Engine, World};
 use crate::harness::{ms, seconds};
 use link_emulator::{Loss, Profile};
-use vpn::kcp::{Config, CongestionKind};
+use vpn::kcp::{Config, CongestionKind, Nodelay};
 
 /// 10 Mbit/s and 100 ms, with a queue of as much.
 fn line(loss: f64) -> Profile {
@@ -99,7 +99,7 @@ fn deliver(congestion: CongestionKind, seed: u64) {
     let profile = Profile { loss, duplicate, jitter, queue: ms(40), ..line };
     let pick = |of: [u16; 4], by: u64| of[usize::try_from(by % 4).unwrap_or(0)];
     let config = Config {
-        nodelay: seed.is_multiple_of(2),
+        nodelay: if seed.is_multiple_of(2) { Nodelay::On } else { Nodelay::Off },
         fast_resend: u32::try_from(seed % 4).unwrap_or(0),
         send_window: pick([65_535, 300, 20, 1000], seed / 2),
         receive_window: pick([65_535, 1000, 20, 300], seed / 3),

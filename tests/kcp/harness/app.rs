@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use vpn::kcp::Source;
+use vpn::kcp::{Piece, Source};
 
-use super::ms;
+use super::{MSS, ms};
 
 /// One end's application.
 #[derive(Debug)]
@@ -57,7 +57,18 @@ impl App {
         }
     }
 
-    /// Writes the next message into `buffer`; 0 if there is none.
+    /// Bytes of the longest message it writes.
+    pub(crate) fn longest(&self) -> usize {
+        match self {
+            Self::Stream(stream) if stream.at_once > 0 => stream.at_once,
+            Self::Stream(_) => MSS,
+            Self::Messages(messages) => messages.longest,
+            Self::Asker(asker) => asker.size,
+            Self::Echoer(waiting) => waiting.front().map_or(0, Vec::len),
+        }
+    }
+
+    /// Writes the next message into `buffer`, which has room for the longest; 0 if there is none.
     pub(crate) fn write(&mut self, buffer: &mut [u8]) -> usize {
         match self {
             Self::Stream(stream) => stream.write(buffer),
@@ -107,9 +118,25 @@ impl App {
 }
 
 impl Source for App {
-    fn fill(&mut self, buffer: &mut [u8]) -> usize {
-        self.write(buffer)
+    fn peek(&self) -> Option<Piece> {
+        match self {
+            Self::Stream(stream) => (stream.left > 0).then_some(Piece { room: stream.least_room(), frg: 0 }),
+            Self::Messages(messages) => messages.peek(),
+            Self::Asker(asker) => whole(&asker.waiting),
+            Self::Echoer(waiting) => whole(waiting),
+        }
     }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> usize {
+        match self {
+            Self::Messages(messages) => messages.fill(buffer),
+            Self::Stream(_) | Self::Asker(_) | Self::Echoer(_) => self.write(buffer),
+        }
+    }
+}
+
+fn whole(waiting: &VecDeque<Vec<u8>>) -> Option<Piece> {
+    waiting.front().map(|message| Piece { room: message.len(), frg: 0 })
 }
 
 fn pop(waiting: &mut VecDeque<Vec<u8>>, buffer: &mut [u8]) -> usize {
@@ -131,6 +158,12 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// As the tunnel's streams: a segment is begun only where a header is a small part of it.
+    fn least_room(&self) -> usize {
+        let least = if self.at_once == 0 { LEAST_ROOM } else { self.at_once };
+        usize::try_from(self.left).map_or(least, |left| left.min(least))
+    }
+
     fn write(&mut self, buffer: &mut [u8]) -> usize {
         let most = if self.at_once == 0 { buffer.len() } else { buffer.len().min(self.at_once) };
         let len = usize::try_from(self.left).map_or(most, |left| left.min(most));
@@ -154,33 +187,66 @@ pub(crate) struct Messages {
     /// How many are left to send.
     left: u64,
     sent: u64,
-    /// How many arrived.
-    pub(crate) received: u64,
+    /// What is left to send of the one that is being cut into fragments.
+    rest: usize,
+    received: u64,
     received_bytes: u64,
-    /// The longest of ours, and of the peer's.
+    /// Bytes of our longest, and of the peer's.
     longest: usize,
+    peers_longest: usize,
 }
 
 impl Messages {
-    /// `count` messages to send, none longer than `longest`, as are the peer's.
-    pub(crate) fn new(count: u64, longest: usize) -> Self {
-        Self { left: count, sent: 0, received: 0, received_bytes: 0, longest }
+    /// `count` messages to send, none longer than `longest[0]`, as the peer's are than `longest[1]`.
+    pub(crate) fn new(count: u64, longest: [usize; 2]) -> Self {
+        let [longest, peers_longest] = longest;
+        let rest = length(0, longest);
+        Self { left: count, sent: 0, rest, received: 0, received_bytes: 0, longest, peers_longest }
     }
 
+    /// How many arrived.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// All of the next one, for who cuts it himself.
     fn write(&mut self, buffer: &mut [u8]) -> usize {
-        let len = length(self.sent, self.longest);
-        if self.left == 0 || len > buffer.len() {
+        if self.left == 0 {
             return 0;
         }
+        let len = self.rest;
         buffer[..len].copy_from_slice(&pattern(self.sent)[..len]);
+        self.next();
+        len
+    }
+
+    fn peek(&self) -> Option<Piece> {
+        let follow = self.rest.div_ceil(MSS).saturating_sub(1);
+        let piece = Piece { room: self.rest.min(MSS), frg: u8::try_from(follow).unwrap_or(u8::MAX) };
+        (self.left > 0).then_some(piece)
+    }
+
+    /// A fragment of it.
+    fn fill(&mut self, buffer: &mut [u8]) -> usize {
+        let (whole, len) = (length(self.sent, self.longest), self.rest.min(MSS));
+        let at = whole - self.rest;
+        buffer[..len].copy_from_slice(&pattern(self.sent)[at..at + len]);
+        self.rest -= len;
+        if self.rest == 0 {
+            self.next();
+        }
+        len
+    }
+
+    fn next(&mut self) {
         self.sent += 1;
         self.left -= 1;
-        len
+        self.rest = length(self.sent, self.longest);
     }
 
     fn read(&mut self, message: &[u8]) {
         let number = self.received;
-        assert_eq!(message.len(), length(number, self.longest), "message {number}");
+        assert_eq!(message.len(), length(number, self.peers_longest), "message {number}");
         assert!(*message == pattern(number)[..message.len()], "message {number}");
         self.received += 1;
         self.received_bytes += message.len() as u64;
@@ -264,6 +330,9 @@ fn pattern(position: u64) -> &'static [u8] {
     let at = usize::try_from(position % PERIOD as u64).unwrap_or(0);
     &PATTERN[at..at + LONGEST]
 }
+
+/// See the default of [`Source::peek`].
+const LEAST_ROOM: usize = 256;
 
 /// No multiple of any segment size.
 const PERIOD: usize = 251 * 256;

@@ -6,6 +6,8 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use vpn::kcp::Mode;
+
 use super::app::App;
 use super::{MSS, ms};
 
@@ -36,6 +38,17 @@ impl Knobs {
         stream: false,
         clock: 0,
     };
+
+    /// One of the presets by the name that ours gives it.
+    pub(crate) fn preset(mode: Mode) -> Self {
+        let (nodelay, interval) = match mode {
+            Mode::Normal => (false, 40),
+            Mode::Fast => (false, 30),
+            Mode::Fast2 => (true, 20),
+            Mode::Fast3 => (true, 10),
+        };
+        Self { nodelay, interval, resend: 2, nc: true, min_rto: None, ..Self::FAST }
+    }
 }
 
 /// The crate's KCP and the clock that ticks it.
@@ -52,6 +65,7 @@ pub(crate) struct Ikcp {
 }
 
 impl Ikcp {
+    /// Sets the crate up and starts it.
     pub(crate) fn new(conv: u32, knobs: Knobs, now: Instant) -> Self {
         let output = Output::default();
         let mut kcp = if knobs.stream {
@@ -83,9 +97,9 @@ impl Ikcp {
     }
 
     /// Takes what the application has to send, and does what is due.
-    pub(crate) fn drive(&mut self, app: &mut App, longest: usize, now: Instant) {
-        self.buffer.resize(longest, 0);
+    pub(crate) fn drive(&mut self, app: &mut App, now: Instant) {
         while self.kcp.wait_snd() < self.backlog {
+            self.buffer.resize(app.longest(), 0);
             let len = app.write(&mut self.buffer);
             if len == 0 {
                 break;

@@ -12,7 +12,7 @@ pub(crate) mod world;
 
 use std::time::{Duration, Instant};
 
-use vpn::kcp::{Config, CongestionKind};
+use vpn::kcp::{Config, CongestionKind, Nodelay};
 
 /// Some instant; virtual time is counted from it.
 #[expect(
@@ -38,12 +38,15 @@ pub(crate) fn tunnel(congestion: CongestionKind) -> Config {
         send_window: u16::MAX,
         receive_window: u16::MAX,
         congestion,
-        nodelay: true,
+        nodelay: Nodelay::On,
+        interval: Duration::ZERO,
         fast_resend: 2,
         min_rto: ms(30),
+        dead_link: 0,
         overhead: OVERHEAD,
         send_buffer: 64 << 20,
         receive_buffer: 64 << 20,
+        ..Config::ikcp()
     }
 }
 

@@ -10,7 +10,7 @@ use super::ikcp::{Ikcp, Knobs};
 use super::line::Link;
 use super::ours::Ours;
 use super::stall::Stalls;
-use super::{MSS, OVERHEAD, ms, start};
+use super::{OVERHEAD, ms, start};
 
 /// All of it. Pair `n` has its first end at 2 `n`, on the client's side of the line, and its second at 2 `n` + 1.
 pub(crate) struct World {
@@ -65,7 +65,10 @@ impl World {
     pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         self.serve(true);
+        let mut turns = 0;
         while let Some(next) = self.next().filter(|next| *next <= end) {
+            turns = if next > self.now { 0 } else { turns + 1 };
+            assert!(turns < MOST_TURNS, "somebody wakes for nothing: {:?}", self.stats());
             self.now = self.now.max(next);
             while let Some((to, packet)) = self.link.poll(self.now) {
                 self.hosts[to].on_arrival(packet, self.now);
@@ -199,7 +202,7 @@ impl Host {
         }
         self.read(now);
         if let End::Ikcp(ikcp) = &mut self.end {
-            ikcp.drive(&mut self.app, MSS, now);
+            ikcp.drive(&mut self.app, now);
         }
     }
 
@@ -270,6 +273,9 @@ impl End {
         }
     }
 }
+
+/// No moment needs so many turns.
+const MOST_TURNS: u32 = 1000;
 
 /// No end sends so many packets at once.
 const MOST_PACKETS: usize = 1_000_000;
