@@ -16,8 +16,11 @@ of headers around each packet (1400 in all with a full segment of 1312), a queue
 same loss each way. The same code gives the same table on any machine.
 ";
 
+/// Prints one section.
+type Section = fn() -> String;
+
 /// The sections and how each is made.
-pub(crate) const ALL: [(&str, fn() -> String); 6] = [
+pub(crate) const ALL: [(&str, Section); 6] = [
     ("matrix", matrix),
     ("queue", queue),
     ("gigabit", gigabit),
@@ -55,17 +58,16 @@ fn bulk_table(title: &str, paths: &[Path]) -> String {
 }
 
 fn bulk_row(bulks: &[Bulk]) -> String {
-    let thousandths =
-        |of: fn(&Bulk) -> f64| bulks.iter().map(|bulk| (of(bulk) * 1000.0) as u64).collect::<Vec<_>>();
-    let (goodput, cost) = (thousandths(|bulk| bulk.goodput), thousandths(|bulk| bulk.cost));
+    let floats = |of: fn(&Bulk) -> f64| bulks.iter().map(of).collect::<Vec<_>>();
+    let (goodput, cost) = (floats(|bulk| bulk.goodput), floats(|bulk| bulk.cost));
     let wait = |n: usize| bulks.iter().map(|bulk| bulk.queue[n]).collect::<Vec<_>>();
     let count = |of: fn(&Bulk) -> u64| median(bulks.iter().map(of).collect());
     format!(
         "| {:.3} ({:.3}) | {:.3} ({:.3}) | {} ({}) | {} ({}) | {} | {} | {} |",
-        share_of(median(goodput.clone())),
-        share_of(goodput.into_iter().min().unwrap_or_default()),
-        share_of(median(cost.clone())),
-        share_of(cost.into_iter().max().unwrap_or_default()),
+        median(goodput.clone()),
+        goodput.into_iter().fold(f64::INFINITY, f64::min),
+        median(cost.clone()),
+        cost.into_iter().fold(0.0, f64::max),
         millis(median(wait(0))),
         millis(wait(0).into_iter().max().unwrap_or_default()),
         millis(median(wait(1))),
@@ -96,9 +98,9 @@ fn sharing() -> String {
 
 fn share_row(shares: &[Share]) -> String {
     let firsts: Vec<String> = shares.iter().map(|share| format!("{:.2}", share.first)).collect();
-    let goodput = median(shares.iter().map(|share| (share.goodput * 1000.0) as u64).collect());
+    let goodput = median(shares.iter().map(|share| share.goodput).collect());
     let wait = |n: usize| millis(median(shares.iter().map(|share| share.queue[n]).collect()));
-    format!("{} | {:.3} | {} | {} |", firsts.join(" "), share_of(goodput), wait(0), wait(1))
+    format!("{} | {:.3} | {} | {} |", firsts.join(" "), goodput, wait(0), wait(1))
 }
 
 fn echoes() -> String {
@@ -174,10 +176,6 @@ fn stall_row(bulks: &[Bulk]) -> String {
         stats.spurious,
         stats.timeouts
     )
-}
-
-fn share_of(thousandths: u64) -> f64 {
-    thousandths as f64 / 1000.0
 }
 
 fn millis(time: Duration) -> String {

@@ -7,12 +7,23 @@ use crate::harness::world::Engine;
 use crate::harness::{ms, tunnel};
 
 #[test]
-fn bbr_fills_a_long_line_whatever_it_loses() {
-    for (loss, least) in [(0, 0.85), (1, 0.85), (5, 0.85), (10, 0.85), (20, 0.80)] {
-        let path = Path::new(100, 100, loss);
-        let bulk = bulk(ours(), path, None, [3, 9], 1);
-        assert!(bulk.goodput >= least, "{path}: {bulk:?}");
-        assert!(bulk.queue[0] < ms(15) && bulk.queue[1] < ms(60), "{path}: {bulk:?}");
+fn bbr_fills_a_line_whatever_it_loses_and_sends_little_in_vain() {
+    for round_trip in [20, 100, 200] {
+        for (loss, least) in [(0, 0.95), (1, 0.95), (5, 0.95), (10, 0.95), (20, 0.90)] {
+            let path = Path::new(50, round_trip, loss);
+            let bulk = bulk(ours(), path, None, [3, 10], 1);
+            assert!(bulk.goodput >= least, "{path}: {bulk:?}");
+            assert!(bulk.cost <= 1.05, "{path}: {bulk:?}");
+        }
+    }
+}
+
+#[test]
+fn bbr_leaves_the_queue_short() {
+    for (loss, longest) in [(0, ms(30)), (1, ms(30)), (5, ms(40)), (10, ms(40)), (20, ms(45))] {
+        let path = Path::new(50, 100, loss);
+        let bulk = bulk(ours(), path, None, [3, 13], 1);
+        assert!(bulk.queue[0] <= ms(10) && bulk.queue[1] <= longest, "{path}: {bulk:?}");
     }
 }
 

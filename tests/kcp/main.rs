@@ -11,6 +11,8 @@
 
 mod bulk;
 mod busy;
+mod echo;
 mod harness;
 mod interop;
 mod outage;
+mod share;

@@ -325,8 +325,10 @@ fn question(number: u64, size: usize) -> Vec<u8> {
 
 /// The bytes that follow `position` in an endless pattern, [`LONGEST`] of them.
 fn pattern(position: u64) -> &'static [u8] {
-    static PATTERN: LazyLock<Vec<u8>> =
-        LazyLock::new(|| (0..PERIOD + LONGEST).map(|at| ((at % 251) ^ (at / 251 & 0xff)) as u8).collect());
+    static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let block = |n: u8| (0..251).map(move |at: u8| at ^ n);
+        (0..=u8::MAX).flat_map(block).cycle().take(PERIOD + LONGEST).collect()
+    });
     let at = usize::try_from(position % PERIOD as u64).unwrap_or(0);
     &PATTERN[at..at + LONGEST]
 }
