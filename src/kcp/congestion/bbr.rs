@@ -34,9 +34,8 @@ pub(crate) struct Bbr {
     /// How many round trips this cycle cruises.
     cruise: u32,
     random: u32,
-    /// The bandwidth before Up, and how many Ups in a row have raised it.
+    /// The bandwidth before Up.
     before_up: Rate,
-    paid: u32,
 }
 
 impl Bbr {
@@ -56,7 +55,6 @@ impl Bbr {
             cruise: CRUISE_ROUNDS,
             random: seed | 1,
             before_up: Rate::default(),
-            paid: 0,
         }
     }
 
@@ -96,7 +94,6 @@ impl Bbr {
             }
             Mode::Cruise => {
                 if lasted >= min_rtt * self.cruise {
-                    self.paid = 0;
                     self.go_up(now);
                 }
             }
@@ -157,16 +154,10 @@ impl Bbr {
     /// keep a session slow for a minute.
     fn leave_down(&mut self, emptied: bool, now: Instant) {
         let bandwidth = self.bandwidth.best().unwrap_or_default();
-        if !emptied || bandwidth < self.before_up.scaled(PAYS.0, PAYS.1) {
-            self.paid = 0;
-            return self.enter(Mode::Cruise, now);
-        }
-        self.paid += 1;
-        if self.paid >= PAID_UPS {
-            self.paid = 0;
-            self.enter(Mode::Startup(Startup { best: bandwidth, ..Startup::default() }), now);
-        } else {
+        if emptied && bandwidth >= self.before_up.scaled(PAYS.0, PAYS.1) {
             self.go_up(now);
+        } else {
+            self.enter(Mode::Cruise, now);
         }
     }
 
@@ -366,10 +357,8 @@ const ACK_BATCH: u64 = 128 * 1024;
 const STILL_ROUNDS: u32 = 3;
 /// Rounds with a queue that end Startup; our choice: one round may be a batch of the host's.
 const QUEUED_ROUNDS: u32 = 2;
-/// Up pays if the bandwidth is so much higher after it …
+/// Up pays if the bandwidth is so much higher after it; our choice.
 const PAYS: (u64, u64) = (9, 8);
-/// … and if it does so often in a row, the path is another one: Startup; our choice.
-const PAID_UPS: u32 = 2;
 /// BBR draft: a cycle is one round up, one down and six between; here six to nine.
 const CRUISE_ROUNDS: u32 = 6;
 const CRUISE_VARIES: u32 = 4;
