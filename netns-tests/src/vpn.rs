@@ -204,6 +204,21 @@ impl Vpn {
         self.status(node)?["tunnels"].get(0).cloned().with_context(|| format!("no tunnel on {}", node.role()))
     }
 
+    /// What KCP measured and counted on `node`: of the client's session, or on the server of the first peer that has one.
+    ///
+    /// # Errors
+    /// If `vpn status` fails or does not say.
+    pub fn kcp(&self, node: &Node) -> Result<Value> {
+        let tunnel = self.tunnel(node)?;
+        let of_peers = tunnel["peers"].as_array().into_iter().flatten();
+        std::iter::once(&tunnel)
+            .chain(of_peers)
+            .map(|end| &end["session"]["kcp"])
+            .find(|kcp| kcp.is_object())
+            .cloned()
+            .with_context(|| format!("no kcp in status --json: {tunnel}"))
+    }
+
     /// How often the tunnel on `node` has moved to another carrier.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! ```
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -21,6 +22,9 @@ use rustix::process::Signal;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SIZE: usize = 20 << 20;
+
+/// KCP's clock is one of milliseconds; above, what a full queue and a busy machine add.
+const BELIEVABLE_RTT_MS: Range<f64> = 39.0..400.0;
 
 fn link(loss: f64) -> Setup {
     Setup::link(Profile::long_line(100_000_000, Duration::from_millis(40), loss))
@@ -44,6 +48,12 @@ fn files_both_ways(topology: &Topology) -> Result<()> {
     for host in [IpAddr::from(TARGET), IpAddr::from(TARGET_V6)] {
         services.download(topology.client(), host, LIMIT)?;
         services.upload(topology.client(), host, LIMIT)?;
+    }
+    for node in [topology.client(), &topology.server] {
+        let kcp = vpn.kcp(node)?;
+        let (rtt, sent) = (kcp["min_rtt_ms"].as_f64(), kcp["payload_sent_bytes"].as_u64());
+        let is_of_link = rtt.is_some_and(|rtt| BELIEVABLE_RTT_MS.contains(&rtt));
+        ensure!(is_of_link && sent >= Some(2 * SIZE as u64), "{} says of KCP {kcp}", node.role());
     }
     vpn.down(topology, 0)?.expect_code(0)?;
     Ok(())

@@ -20,14 +20,21 @@ pub(crate) fn run(plan: &Plan) -> Vec<Row> {
         (warm_up + time).as_secs(),
         RATE / 1_000_000,
     );
+    let mut statuses = Vec::new();
     let reports: Vec<Report> = cells
         .iter()
         .map(|cell| {
-            let measure = |system| measure(system, *cell, [warm_up, time]);
+            let measure = |system| {
+                let statuses = plan.status.then_some(&mut statuses);
+                measure(system, *cell, [warm_up, time], statuses)
+            };
             Report::measure(cell.columns(), &plan.systems, repeats(plan), measure)
         })
         .collect();
     println!("Goodput as a share of rate × (1 − loss):\n\n{}", side_by_side(&reports, 0));
+    if plan.status {
+        println!("What KCP of the server says after each measurement of ours:\n\n{}\n", statuses.join("\n"));
+    }
     println!(
         "Bytes on the wire towards the client for each byte of payload:\n\n{}",
         side_by_side(&reports, 1)
@@ -53,7 +60,13 @@ pub(crate) fn takes(plan: &Plan) -> Duration {
     Plan::one_by_one(&plan.systems, repeats(plan), times(plan).iter().sum()) * cells
 }
 
-fn measure(system: System, cell: Cell, [warm_up, time]: [Duration; 2]) -> Result<Vec<f64>> {
+/// Goodput and overhead; adds a line to `statuses` if it is one of ours.
+fn measure(
+    system: System,
+    cell: Cell,
+    [warm_up, time]: [Duration; 2],
+    statuses: Option<&mut Vec<String>>,
+) -> Result<Vec<f64>> {
     let line = Line { rate: RATE, round_trip: cell.round_trip };
     over_line(system, line, cell.loss, |running| {
         let mut download = Download::start(running.topology.client(), running.server)?;
@@ -66,6 +79,11 @@ fn measure(system: System, cell: Cell, [warm_up, time]: [Duration; 2]) -> Result
         let (begun, sent) = (wait::uptime(), wire()?.sent_bytes);
         wait::pass(time);
         let (ended, sent) = (wait::uptime(), wire()?.sent_bytes - sent);
+        if let Some(statuses) = statuses
+            && let Some(kcp) = running.server_kcp()?
+        {
+            statuses.push(format!("{}: {kcp}", cell.heading()));
+        }
         let payload = download.total_at(ended)? - download.total_at(begun)?;
         let rate = payload * 8.0 / (ended - begun).as_secs_f64();
         let overhead = if payload < LEAST_PAYLOAD { f64::NAN } else { sent / payload };
@@ -85,8 +103,12 @@ impl Cell {
         Self { round_trip: Duration::from_millis(round_trip), loss: f64::from(percent) / 100.0 }
     }
 
+    fn heading(self) -> String {
+        format!("{}/{:.0}%", self.round_trip.as_millis(), self.loss * 100.0)
+    }
+
     fn columns(self) -> Vec<Column> {
-        let heading = format!("{}/{:.0}%", self.round_trip.as_millis(), self.loss * 100.0);
+        let heading = self.heading();
         let show = |share: f64| format!("{share:.2}");
         vec![Column::more(heading.clone(), show), Column::less(heading, show)]
     }

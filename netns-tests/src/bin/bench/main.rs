@@ -150,20 +150,21 @@ const PARTS: [Part; 9] = [
 /// The parts and the plan that the arguments ask for; `None` if they ask for help.
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<(Vec<Part>, Plan)>> {
     let mut parts = Vec::new();
-    let (mut systems, mut long, mut repeats) = (System::ALL.to_vec(), false, None);
+    let mut plan = Plan { systems: System::ALL.to_vec(), long: false, repeats: None, status: false };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} needs a value; see --help"));
         match argument.as_str() {
             "--help" | "-h" => return Ok(None),
-            "--long" => long = true,
-            "--repeats" => repeats = Some(value()?.parse().context("--repeats needs a number")?),
-            "--systems" => systems = value()?.split(',').map(system).collect::<Result<_>>()?,
+            "--long" => plan.long = true,
+            "--status" => plan.status = true,
+            "--repeats" => plan.repeats = Some(value()?.parse().context("--repeats needs a number")?),
+            "--systems" => plan.systems = value()?.split(',').map(system).collect::<Result<_>>()?,
             name => parts.push(part(name)?),
         }
     }
-    ensure!(repeats != Some(0), "--repeats needs 1 or more");
+    ensure!(plan.repeats != Some(0), "--repeats needs 1 or more");
     let parts = if parts.is_empty() { PARTS.to_vec() } else { parts };
-    Ok(Some((parts, Plan { systems, long, repeats })))
+    Ok(Some((parts, plan)))
 }
 
 fn part(name: &str) -> Result<Part> {
@@ -183,9 +184,10 @@ fn system(name: &str) -> Result<System> {
 fn usage() -> String {
     let parts: String = PARTS.iter().map(|part| format!("  {:<10} {}\n", part.name, part.about)).collect();
     format!(
-        "usage: scripts/bench [--long] [--repeats N] [--systems NAME,…] [PART]…\n       scripts/bench --install\n\n\
+        "usage: scripts/bench [--long] [--repeats N] [--systems NAME,…] [--status] [PART]…\n       scripts/bench --install\n\n\
          Parts, all of them without an argument:\n{parts}\nSystems: {}\n\n\
-         --long measures more cells and repeats; --install installs the Debian packages of the rivals.\n",
+         --long measures more cells and repeats; --install installs the Debian packages of the rivals.\n\
+         --status shows, in the part loss, what KCP at the sending end of ours says in status --json after each measurement.\n",
         System::ALL.map(System::name).join(", ")
     )
 }

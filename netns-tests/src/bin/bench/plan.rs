@@ -13,6 +13,8 @@ pub(crate) struct Plan {
     pub(crate) long: bool,
     /// How often everything is measured, if not as often as the part has it.
     pub(crate) repeats: Option<u32>,
+    /// Show what our KCP measured and counted, too.
+    pub(crate) status: bool,
 }
 
 impl Plan {

@@ -20,7 +20,9 @@ use netns_tests::emulator::{Flow, Profile, UDP};
 use netns_tests::node::Node;
 use netns_tests::process::Process;
 use netns_tests::topology::{Setup, Topology};
+use netns_tests::vpn::Vpn;
 use netns_tests::wait;
+use serde_json::Value;
 
 use crate::load;
 
@@ -84,11 +86,15 @@ impl System {
     /// Sets it up between the first client and a port of the target; `config` is more lines for both configs of our own.
     fn start<'t>(self, topology: &'t Topology, port: u16, line: Line, config: &str) -> Result<Running<'t>> {
         let server = SocketAddr::new(IpAddr::V4(TARGET), port);
-        let mut running = Running { system: self, topology, server, processes: Vec::new() };
+        let mut running = Running { system: self, topology, server, processes: Vec::new(), vpn: None };
         match self {
             Self::Direct => {}
             Self::DirectBbr => direct::use_congestion_control(topology, "bbr")?,
-            Self::Vpn => running.processes.push(ours::start(topology, config)?),
+            Self::Vpn => {
+                let (vpn, serve) = ours::start(topology, config)?;
+                running.processes.push(serve);
+                running.vpn = Some(vpn);
+            }
             Self::WireGuard => running.processes.extend(wireguard::start(topology)?),
             Self::OpenVpn => running.processes.extend(openvpn::start(topology)?),
             Self::Kcptun | Self::KcptunFec => {
@@ -198,9 +204,16 @@ pub(crate) struct Running<'t> {
     /// Where the client connects to.
     pub(crate) server: SocketAddr,
     processes: Vec<Process>,
+    /// Our own only.
+    vpn: Option<Vpn>,
 }
 
 impl Running<'_> {
+    /// What our KCP measured and counted on the server, which sends a download; `None` of others.
+    pub(crate) fn server_kcp(&self) -> Result<Option<Value>> {
+        self.vpn.as_ref().map(|vpn| vpn.kcp(&self.topology.server)).transpose()
+    }
+
     /// Waits until a connection through it is answered by the load server.
     pub(crate) fn wait_until_it_carries(&self) -> Result<()> {
         wait::until("a first answer through it", CARRY_LIMIT, || {
