@@ -58,7 +58,7 @@ use self::{
 };
 pub use self::{
     config::{Config, Mode, Nodelay, UnknownMode},
-    congestion::CongestionKind,
+    congestion::{CongestionKind, Phase},
     segment::{HEADER_LEN, Malformed, conversation},
     source::{Messages, Piece, Refused, Source, Stream},
     stats::Stats,
@@ -233,6 +233,7 @@ impl Kcp {
             rto: self.sender.rtt().rto(),
             bandwidth: congestion.bandwidth().map(|rate| rate.bytes_per_second()),
             pacing_rate: congestion.pacing_rate().map(|rate| rate.bytes_per_second()),
+            phase: congestion.phase(),
             window: congestion.window(),
             in_flight: self.sender.ring().in_flight(),
             span: self.sender.ring().span(),

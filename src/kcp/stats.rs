@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::congestion::Phase;
+
 /// A snapshot of a [`super::Kcp`]; counters run from its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -15,6 +17,8 @@ pub struct Stats {
     pub bandwidth: Option<u64>,
     /// Wire bytes per second at which data leaves; `None` = unpaced.
     pub pacing_rate: Option<u64>,
+    /// What congestion control is doing (`Bbr` only).
+    pub phase: Option<Phase>,
     /// Wire bytes that may be in flight.
     pub window: u64,
     /// Wire bytes sent, not acknowledged and not taken for lost.

@@ -12,7 +12,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Acks, Congestion,
+    Acks, Congestion, Phase,
     estimate::{Bandwidth, ONE, PathLoss, RecentRtt},
 };
 use crate::kcp::rate::Rate;
@@ -71,7 +71,9 @@ impl Bbr {
     fn take_rtt(&mut self, rtt: Duration, now: Instant) {
         let min_rtt = self.min_rtt.unwrap_or(rtt);
         self.recent.on_sample(rtt, min_rtt / 2, now);
-        if rtt <= min_rtt + (min_rtt / SAME_RTT).max(SAME_RTT_AT_LEAST) {
+        let is_same = rtt <= min_rtt + (min_rtt / SAME_RTT).max(SAME_RTT_AT_LEAST);
+        // A queue that is always full looks like a longer path, and then what it drops looks like the path's own loss.
+        if rtt < min_rtt || (is_same && self.path_loss() < SUSPICIOUS_LOSS) {
             self.min_rtt_at = now;
         }
         self.min_rtt = Some(min_rtt.min(rtt));
@@ -169,7 +171,7 @@ impl Bbr {
     }
 
     fn enter(&mut self, mode: Mode, now: Instant) {
-        if mode == Mode::Down {
+        if matches!(mode, Mode::Down | Mode::ProbeRtt { .. }) {
             self.loss.open(now);
         } else {
             self.loss.close(now);
@@ -275,7 +277,7 @@ impl Congestion for Bbr {
     fn window(&self) -> u64 {
         let gain = match self.mode {
             Mode::Startup(_) => STARTUP_GAIN,
-            Mode::ProbeRtt { .. } => PROBE_RTT_WINDOW,
+            Mode::ProbeRtt { .. } => return (self.bdp() / 4).max(FEWEST_PACKETS * self.packet),
             Mode::Drain | Mode::Cruise | Mode::Up | Mode::Down => WINDOW_GAIN,
         };
         (self.bdp() * gain / 1000).max(FEWEST_PACKETS * self.packet) + ACK_BATCH
@@ -286,7 +288,10 @@ impl Congestion for Bbr {
     }
 
     fn pacing_rate(&self) -> Option<Rate> {
-        Some(self.believed_rate()?.scaled(self.gain(), 1000).max(self.slowest()))
+        let rate = self.believed_rate()?.scaled(self.gain(), 1000);
+        let most = if self.mode == Mode::Down { self.bandwidth.best() } else { None };
+        let most = most.map(|most| most.scaled(DOWN_MOST.0, DOWN_MOST.1));
+        Some(most.map_or(rate, |most| rate.min(most)).max(self.slowest()))
     }
 
     fn spare_rate(&self) -> Option<Rate> {
@@ -295,6 +300,17 @@ impl Congestion for Bbr {
 
     fn bandwidth(&self) -> Option<Rate> {
         self.bandwidth.best()
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        Some(match self.mode {
+            Mode::Startup(_) => Phase::Startup,
+            Mode::Drain => Phase::Drain,
+            Mode::Cruise => Phase::Cruise,
+            Mode::Up => Phase::Up,
+            Mode::Down => Phase::Down,
+            Mode::ProbeRtt { .. } => Phase::ProbeRtt,
+        })
     }
 
     fn min_rtt(&self) -> Option<Duration> {
@@ -348,7 +364,8 @@ const QUEUED_GAIN: u64 = 850;
 /// A tenth of the bandwidth is little; our choice.
 const SPARE: (u64, u64) = (1, 10);
 const PROBE_RTT_GAIN: u64 = 500;
-const PROBE_RTT_WINDOW: u64 = 500;
+/// What arrives, and a little less: loss that Down sees although it sends less than that is the path's own.
+const DOWN_MOST: (u64, u64) = (9, 10);
 /// BBR draft: cwnd_gain, room for acks that come late and together.
 const WINDOW_GAIN: u64 = 2000;
 /// Room for one burst of the pacer and one batch of acks; our choice.
@@ -370,6 +387,8 @@ const PROBE_RTT_AT_LEAST: Duration = Duration::from_millis(20);
 const SAME_RTT: u32 = 64;
 /// … or within this; our choice.
 const SAME_RTT_AT_LEAST: Duration = Duration::from_micros(200);
+/// … unless the path seems to lose more than this, in parts of [`ONE`]; our choice.
+const SUSPICIOUS_LOSS: u64 = 80_000;
 /// Timers and batches on the way add this much; our choice.
 const SHORT_QUEUE_AT_LEAST: Duration = Duration::from_millis(1);
 /// Our choice; below 10 ms nobody notices.

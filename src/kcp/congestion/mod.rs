@@ -24,6 +24,23 @@ pub enum CongestionKind {
     None,
 }
 
+/// What [`CongestionKind::Bbr`] is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Looking for the bandwidth of the path.
+    Startup,
+    /// Emptying the queue that Startup made.
+    Drain,
+    /// Sending what the path takes.
+    Cruise,
+    /// Trying whether it takes more.
+    Up,
+    /// Emptying the queue that Up made.
+    Down,
+    /// Looking for the round-trip time without a queue.
+    ProbeRtt,
+}
+
 /// A congestion control. All bytes are wire bytes.
 pub(crate) trait Congestion: Debug + Send {
     /// A batch of acks came.
@@ -47,6 +64,10 @@ pub(crate) trait Congestion: Debug + Send {
     }
     /// The rate below which sending twice costs nobody anything; `None` = always send once, as ikcp does.
     fn spare_rate(&self) -> Option<Rate> {
+        None
+    }
+    /// What it is doing, if it goes through phases.
+    fn phase(&self) -> Option<Phase> {
         None
     }
     /// The shortest round-trip time seen lately.
