@@ -3,7 +3,7 @@
 //! In a bulk transfer what follows a segment tells within a round trip that it was lost, and nobody waits for a single one.
 //! A key stroke or a request has nothing behind it: its loss costs whoever waits at least a round trip and a timer. So a
 //! segment that is sent while the path has much to spare is followed by a copy, with the next packet that leaves or by
-//! itself after srtt/8, and by more copies on a path that loses more. The peer sees retransmissions, like any other.
+//! itself after srtt/4, and by more copies on a path that loses more. The peer sees retransmissions, like any other.
 
 use std::{
     collections::VecDeque,
@@ -118,7 +118,7 @@ struct Copy {
 }
 
 fn delay(srtt: Duration) -> Duration {
-    (srtt / 8).max(SHORTEST_DELAY)
+    (srtt / 4).max(SHORTEST_DELAY)
 }
 
 /// Shares of [`Copies::loss`] are in parts of this.
@@ -140,14 +140,14 @@ mod tests {
     use crate::kcp::tests::start;
 
     const SRTT: Duration = Duration::from_millis(80);
-    const DELAY: Duration = Duration::from_millis(10);
+    const DELAY: Duration = Duration::from_millis(20);
 
     fn spare() -> Option<Rate> {
         Some(Rate::per_second(100_000))
     }
 
     #[test]
-    fn copies_a_segment_with_the_next_packet_or_by_itself_after_an_eighth_of_a_round_trip() {
+    fn copies_a_segment_with_the_next_packet_or_by_itself_after_a_quarter_of_a_round_trip() {
         let now = start();
         let mut copies = Copies::new(now);
         copies.on_sent(7, 100, spare(), SRTT, now);

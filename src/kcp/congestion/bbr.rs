@@ -101,7 +101,7 @@ impl Bbr {
             }
             Mode::Up => {
                 let queued = self.queue_delay() > self.long_queue();
-                if lasted >= min_rtt || (queued && lasted >= min_rtt / 2) {
+                if lasted >= min_rtt * 4 / 5 || (queued && lasted >= min_rtt / 2) {
                     self.enter(Mode::Down, now);
                 }
             }
