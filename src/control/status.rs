@@ -121,6 +121,27 @@ pub struct Session {
     pub kcp: Option<Kcp>,
 }
 
+/// What congestion control `bbr` is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KcpPhase {
+    /// Looking for the bandwidth of the path.
+    Startup,
+    /// Emptying the queue that this made.
+    Drain,
+    /// Sending what the path takes.
+    Cruise,
+    /// Trying whether it takes more.
+    Up,
+    /// Emptying the queue that this made.
+    Down,
+    /// Looking for the round-trip time without a queue.
+    ProbeRtt,
+    /// A phase of another version of the program.
+    #[serde(other)]
+    Other,
+}
+
 /// What one end's KCP measured and counted. It begins anew when the other end has lost its state: the counters then fall to 0.
 ///
 /// A key that another version of the program does not know is read as 0: an upgrade does not part a command from a tunnel
@@ -138,6 +159,8 @@ pub struct Kcp {
     pub bandwidth_bytes_per_s: Option<u64>,
     /// How fast data leaves, in wire bytes; `None` if it is not paced.
     pub pacing_rate_bytes_per_s: Option<u64>,
+    /// What congestion control is doing; `bbr` only.
+    pub phase: Option<KcpPhase>,
     /// Wire bytes that may be in flight.
     pub window_bytes: u64,
     /// Wire bytes sent, not acknowledged and not taken for lost.
@@ -293,6 +316,7 @@ pub(super) mod tests {
             rto_ms: 150.25,
             bandwidth_bytes_per_s: Some(11 << 20),
             pacing_rate_bytes_per_s: Some(12 << 20),
+            phase: Some(KcpPhase::ProbeRtt),
             window_bytes: 2 << 20,
             in_flight_bytes: 300 << 10,
             span_segments: 301,
@@ -413,6 +437,7 @@ pub(super) mod tests {
                 "rto_ms": 150.25,
                 "bandwidth_bytes_per_s": 11_534_336,
                 "pacing_rate_bytes_per_s": 12_582_912,
+                "phase": "probe_rtt",
                 "window_bytes": 2_097_152,
                 "in_flight_bytes": 307_200,
                 "span_segments": 301,

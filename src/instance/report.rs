@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::control::{Carrier, Kcp, KcpDrops, Session};
+use crate::control::{Carrier, Kcp, KcpDrops, KcpPhase, Session};
 use crate::io::SendStats;
 use crate::kcp;
 use crate::session::{CarrierStatus, SessionStatus};
@@ -22,6 +22,17 @@ pub(crate) fn session_report(session: &SessionStatus) -> Session {
 }
 
 /// What KCP measured and counted. Every field is named, so that none can be forgotten.
+fn phase_report(phase: kcp::Phase) -> KcpPhase {
+    match phase {
+        kcp::Phase::Startup => KcpPhase::Startup,
+        kcp::Phase::Drain => KcpPhase::Drain,
+        kcp::Phase::Cruise => KcpPhase::Cruise,
+        kcp::Phase::Up => KcpPhase::Up,
+        kcp::Phase::Down => KcpPhase::Down,
+        kcp::Phase::ProbeRtt => KcpPhase::ProbeRtt,
+    }
+}
+
 fn kcp_report(stats: &kcp::Stats) -> Kcp {
     let kcp::Stats {
         srtt,
@@ -29,6 +40,7 @@ fn kcp_report(stats: &kcp::Stats) -> Kcp {
         rto,
         bandwidth,
         pacing_rate,
+        phase,
         window,
         in_flight,
         span,
@@ -65,6 +77,7 @@ fn kcp_report(stats: &kcp::Stats) -> Kcp {
         rto_ms: milliseconds(rto),
         bandwidth_bytes_per_s: bandwidth,
         pacing_rate_bytes_per_s: pacing_rate,
+        phase: phase.map(phase_report),
         window_bytes: window,
         in_flight_bytes: in_flight,
         span_segments: span,
@@ -198,6 +211,7 @@ mod tests {
             assert_eq!(kcp[key].as_f64(), Some(expected), "{key}");
         }
         assert_eq!(kcp["dead"], true);
+        assert_eq!(kcp["phase"], "up");
         for (reason, expected) in [
             ("malformed", 24),
             ("bad_una", 25),
@@ -235,6 +249,7 @@ mod tests {
             rto: Duration::from_millis(150),
             bandwidth: Some(1),
             pacing_rate: Some(2),
+            phase: Some(kcp::Phase::Up),
             window: 3,
             in_flight: 4,
             span: 5,

@@ -12,15 +12,15 @@ fn bbr_fills_a_line_whatever_it_loses_and_sends_little_in_vain() {
         for (loss, least) in [(0, 0.95), (1, 0.95), (5, 0.95), (10, 0.95), (20, 0.90)] {
             let path = Path::new(50, round_trip, loss);
             let bulk = bulk(ours(), path, None, [3, 10], 1);
-            assert!(bulk.goodput >= least, "{path}: {bulk:?}");
-            assert!(bulk.cost <= 1.05, "{path}: {bulk:?}");
+            assert!(bulk.goodput >= least - COARSE, "{path}: {bulk:?}");
+            assert!(bulk.cost <= 1.05 + COARSE, "{path}: {bulk:?}");
         }
     }
 }
 
 #[test]
 fn bbr_leaves_the_queue_short() {
-    for (loss, longest) in [(0, ms(30)), (1, ms(30)), (5, ms(40)), (10, ms(40)), (20, ms(45))] {
+    for (loss, longest) in [(0, ms(30)), (1, ms(30)), (5, ms(30)), (10, ms(30)), (20, ms(35))] {
         let path = Path::new(50, 100, loss);
         let bulk = bulk(ours(), path, None, [3, 13], 1);
         assert!(bulk.queue[0] <= ms(10) && bulk.queue[1] <= longest, "{path}: {bulk:?}");
@@ -40,3 +40,6 @@ fn loss_fills_a_line_that_loses_nothing() {
     let bulk = bulk([Engine::Ours(tunnel(CongestionKind::Loss)); 2], path, None, [3, 9], 1);
     assert!(bulk.goodput >= 0.7, "{path}: {bulk:?}");
 }
+
+/// The cells of the table last 30 s; in seven, what waits for a lost segment when the time is up counts for more.
+const COARSE: f64 = 0.03;

@@ -14,7 +14,7 @@ fn a_host_that_wakes_late_sends_no_less_for_it() {
             let path = Path::new(100, 100, loss);
             let bulk = busy(mean, path, [3, 9]);
             assert!(bulk.goodput >= 0.9, "wakes each {mean} ms, {path}: {bulk:?}");
-            assert!(bulk.cost <= 1.06, "wakes each {mean} ms, {path}: {bulk:?}");
+            assert!(bulk.cost <= 1.08, "wakes each {mean} ms, {path}: {bulk:?}");
         }
     }
 }

@@ -19,10 +19,10 @@ fn race(race: &Race, engines: [Engine; 2], seeds: u64) -> Echoes {
 
 #[test]
 fn ikcps_own_test_takes_a_fifth_less_time_than_ikcp_does() {
-    for (keeps_order, longest) in [(true, ms(480)), (false, ms(380))] {
+    for keeps_order in [true, false] {
         let echoes = race(&Race::of_ikcp(keeps_order), ours(), 20);
         assert!(echoes.average <= ms(112), "seeds 1 to 20, order kept {keeps_order}: {echoes:?}");
-        assert!(echoes.max <= longest, "seeds 1 to 20, order kept {keeps_order}: {echoes:?}");
+        assert!(echoes.max <= ms(380), "seeds 1 to 20, order kept {keeps_order}: {echoes:?}");
     }
 }
 

@@ -101,7 +101,7 @@ impl Bbr {
             }
             Mode::Up => {
                 let queued = self.queue_delay() > self.long_queue();
-                if lasted >= min_rtt * 4 / 5 || (queued && lasted >= min_rtt / 2) {
+                if lasted >= min_rtt * UP_LASTS.0 / UP_LASTS.1 || (queued && lasted >= min_rtt / 2) {
                     self.enter(Mode::Down, now);
                 }
             }
@@ -357,6 +357,8 @@ struct Startup {
 const STARTUP_GAIN: u64 = 2770;
 /// BBR draft: a quarter more …
 const UP_GAIN: u64 = 1250;
+/// … for less than the draft's whole round trip, because the queue it makes is what others on the line wait for …
+const UP_LASTS: (u32, u32) = (3, 4);
 /// … and, to make up for it, a quarter less.
 const DOWN_GAIN: u64 = 750;
 /// While a queue stands.
