@@ -181,6 +181,8 @@ pub struct Kcp {
     pub payload_sent_bytes: u64,
     /// Payload sent again.
     pub retransmitted_bytes: u64,
+    /// Payload of early copies.
+    pub copied_bytes: u64,
     /// Payload of whole messages handed up.
     pub payload_received_bytes: u64,
     /// Sent for the first time.
@@ -327,6 +329,7 @@ pub(super) mod tests {
             received_bytes: 305,
             payload_sent_bytes: 306,
             retransmitted_bytes: 307,
+            copied_bytes: 315,
             payload_received_bytes: 308,
             sent_segments: 4750,
             retransmitted_segments: 250,
@@ -448,6 +451,7 @@ pub(super) mod tests {
                 "received_bytes": 305,
                 "payload_sent_bytes": 306,
                 "retransmitted_bytes": 307,
+                "copied_bytes": 315,
                 "payload_received_bytes": 308,
                 "sent_segments": 4750,
                 "retransmitted_segments": 250,

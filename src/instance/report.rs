@@ -51,6 +51,7 @@ fn kcp_report(stats: &kcp::Stats) -> Kcp {
         received_bytes,
         payload_sent_bytes,
         retransmitted_bytes,
+        copied_bytes,
         payload_received_bytes,
         sent,
         retransmitted,
@@ -88,6 +89,7 @@ fn kcp_report(stats: &kcp::Stats) -> Kcp {
         received_bytes,
         payload_sent_bytes,
         retransmitted_bytes,
+        copied_bytes,
         payload_received_bytes,
         sent_segments: sent,
         retransmitted_segments: retransmitted,
@@ -120,7 +122,7 @@ pub(crate) fn carrier_report(carrier: &CarrierStatus, session: &SessionStatus) -
         remote: carrier.remote.to_string(),
         age_s: carrier.age.as_secs_f64(),
         rtt_ms: carrier.rtt.map(milliseconds),
-        loss_out: share(session.kcp.lost, session.kcp.sent + session.kcp.retransmitted),
+        loss_out: share(session.kcp.lost, session.kcp.sent + session.kcp.retransmitted + session.kcp.copied),
         loss_in: carrier.loss_in,
         send_path: "raw".to_owned(),
     }
@@ -212,6 +214,7 @@ mod tests {
         }
         assert_eq!(kcp["dead"], true);
         assert_eq!(kcp["phase"], "up");
+        assert_eq!(kcp["copied_bytes"], 32);
         for (reason, expected) in [
             ("malformed", 24),
             ("bad_una", 25),
@@ -260,6 +263,7 @@ mod tests {
             received_bytes: 10,
             payload_sent_bytes: 11,
             retransmitted_bytes: 12,
+            copied_bytes: 32,
             payload_received_bytes: 13,
             sent: 14,
             retransmitted: 15,

@@ -17,8 +17,10 @@ pub(crate) struct Ack {
 }
 
 /// Acks that wait, and acks that are to be repeated.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Acks {
+    /// How often each is sent again while above `una`.
+    times: u8,
     fresh: VecDeque<Ack>,
     repeats: VecDeque<(Ack, u8)>,
     /// How many at the front of `repeats` belong to this round.
@@ -28,6 +30,11 @@ pub(crate) struct Acks {
 }
 
 impl Acks {
+    /// Starts with nothing to acknowledge; each ack is sent again `times` times while above `una`.
+    pub(crate) fn new(times: u8) -> Self {
+        Self { times, fresh: VecDeque::new(), repeats: VecDeque::new(), due: 0, since: None }
+    }
+
     /// Adds the ack of a segment just received; `false` if the list is full and the ack was dropped.
     pub(crate) fn push(&mut self, ack: Ack, now: Instant) -> bool {
         if self.fresh.len() >= MOST_ACKS {
@@ -44,8 +51,8 @@ impl Acks {
     /// Takes the next ack of this round; `una` is our receiver's.
     pub(crate) fn pop(&mut self, una: u32) -> Option<Ack> {
         if let Some(ack) = self.fresh.pop_front() {
-            if distance(ack.sn, una) >= 0 && self.repeats.len() < MOST_ACKS {
-                self.repeats.push_back((ack, REPEATS));
+            if self.times > 0 && distance(ack.sn, una) >= 0 && self.repeats.len() < MOST_ACKS {
+                self.repeats.push_back((ack, self.times));
             }
             return Some(ack);
         }
@@ -71,8 +78,6 @@ impl Acks {
     }
 }
 
-/// How often an ack above `una` is sent again. At 20 % loss of ack packets 0.8 % of the acks are then lost for good.
-const REPEATS: u8 = 2;
 /// Bound of each of the two lists; our choice: 16 batches of 1024 segments.
 const MOST_ACKS: usize = 16 * 1024;
 /// Places kept in each for the next batch; our choice: 20 KiB together.
@@ -89,7 +94,7 @@ mod tests {
 
     #[test]
     fn repeats_an_ack_above_una_in_the_next_two_rounds() {
-        let mut acks = Acks::default();
+        let mut acks = Acks::new(2);
         let mut rounds = Vec::new();
         for sn in 1..=4 {
             assert!(acks.push(Ack { sn, ts: 0 }, start()));
@@ -102,7 +107,7 @@ mod tests {
 
     #[test]
     fn does_not_repeat_what_una_says() {
-        let mut acks = Acks::default();
+        let mut acks = Acks::new(2);
         acks.push(Ack { sn: u32::MAX, ts: 0 }, start());
         assert_eq!(round(&mut acks, 0), [u32::MAX]);
         acks.push(Ack { sn: 1, ts: 0 }, start());
@@ -113,7 +118,7 @@ mod tests {
 
     #[test]
     fn gives_its_memory_back_after_a_burst() {
-        let mut acks = Acks::default();
+        let mut acks = Acks::new(2);
         for sn in 1..10_000 {
             acks.push(Ack { sn, ts: 0 }, start());
         }
@@ -128,7 +133,7 @@ mod tests {
 
     #[test]
     fn is_bounded() {
-        let mut acks = Acks::default();
+        let mut acks = Acks::new(2);
         for _ in 0..MOST_ACKS {
             assert!(acks.push(Ack { sn: 0, ts: 0 }, start()));
         }

@@ -34,6 +34,9 @@ pub struct Config {
     pub fast_limit: u32,
     /// The shortest RTO.
     pub min_rto: Duration,
+    /// How often an ack that `una` does not say yet is sent again, in the ack packets that follow: with 2 of them and 20 % of
+    /// the packets lost, 0.8 % of the acks are. An ikcp peer takes each for a sample of the round trip.
+    pub ack_repeats: u8,
     /// A segment sent so often says that the link is dead; 0 = never. It is reported and not acted upon.
     pub dead_link: u32,
     /// Wire bytes around each packet, for pacing.
@@ -59,6 +62,7 @@ impl Config {
             fast_resend: 0,
             fast_limit: FAST_LIMIT,
             min_rto: Nodelay::Off.min_rto(),
+            ack_repeats: 0,
             dead_link: DEAD_LINK,
             overhead: UDP_OVERHEAD,
             send_buffer: 0,

@@ -15,7 +15,7 @@ use super::rate::Rate;
 /// Which segments are to be copied, and when.
 #[derive(Debug)]
 pub(crate) struct Copies {
-    waiting: VecDeque<Copy>,
+    waiting: VecDeque<Planned>,
     /// A clock that runs ahead by the time that what was sent takes at the spare rate.
     busy_until: Instant,
     /// Bytes of copies that may be sent of what was lost again and again, however busy the path is; times [`URGENT_SHARE`].
@@ -36,10 +36,10 @@ impl Copies {
             return;
         };
         self.urgent_credit = (self.urgent_credit + bytes).min(MOST_URGENT_CREDIT);
-        self.busy_until = self.busy_until.max(now) + spare.time_for(bytes);
+        self.charge(bytes, spare, srtt, now);
         if !self.is_busy(srtt, now) && self.waiting.len() < MOST_WAITING {
             let (delay, left) = (delay(srtt), self.count());
-            self.waiting.push_back(Copy { sn, sent_at: now, due: now + delay, left });
+            self.waiting.push_back(Planned { sn, sent_at: now, due: now + delay, left });
         }
     }
 
@@ -49,7 +49,7 @@ impl Copies {
         let cost = bytes * URGENT_SHARE;
         if self.urgent_credit >= cost && self.waiting.len() < MOST_WAITING {
             self.urgent_credit -= cost;
-            self.waiting.push_back(Copy { sn, sent_at: now, due: now + delay(srtt), left: 1 });
+            self.waiting.push_back(Planned { sn, sent_at: now, due: now + delay(srtt), left: 1 });
         }
     }
 
@@ -69,16 +69,19 @@ impl Copies {
     /// The segment to copy now: one that is due, or, if a packet leaves anyway, one that left in an earlier packet.
     pub(crate) fn peek(&self, beside_data: bool, now: Instant) -> Option<u32> {
         let copy = self.waiting.front()?;
-        (copy.due <= now || (beside_data && copy.sent_at < now)).then_some(copy.sn)
+        (copy.due <= now || (beside_data && copy.sent_at + SHORTEST_DELAY <= now)).then_some(copy.sn)
     }
 
-    /// Takes what [`Self::peek`] showed, and plans the next copy of it, if there is to be one.
-    pub(crate) fn on_copied(&mut self, srtt: Duration, now: Instant) {
+    /// Takes what [`Self::peek`] showed, of `bytes` on the wire, and plans the next copy of it, if there is to be one.
+    pub(crate) fn on_copied(&mut self, bytes: u64, spare: Option<Rate>, srtt: Duration, now: Instant) {
         let Some(copy) = self.waiting.pop_front() else {
             return;
         };
-        if copy.left > 1 {
-            self.waiting.push_back(Copy {
+        if let Some(spare) = spare {
+            self.charge(bytes, spare, srtt, now);
+        }
+        if copy.left > 1 && spare.is_some() && !self.is_busy(srtt, now) {
+            self.waiting.push_back(Planned {
                 sent_at: now,
                 due: now + delay(srtt),
                 left: copy.left - 1,
@@ -92,25 +95,33 @@ impl Copies {
         self.waiting.front().map(|copy| copy.due)
     }
 
+    /// Lets the clock run ahead, but not so far that a transfer long over still counts.
+    fn charge(&mut self, bytes: u64, spare: Rate, srtt: Duration, now: Instant) {
+        let takes = spare.time_for(bytes);
+        self.busy_until = (self.busy_until.max(now) + takes).min(now + srtt + srtt.max(takes));
+    }
+
     /// Whether more was sent in the last round trip than the spare rate carries.
     fn is_busy(&self, srtt: Duration, now: Instant) -> bool {
         self.busy_until > now + srtt
     }
 
-    /// Enough copies that all of them are lost about once in a thousand times.
+    /// Enough copies that all of them are lost about once in a thousand times. More loss than that is no accident but a
+    /// line that is overrun, by copies among others.
     fn count(&self) -> u8 {
         match self.loss {
             0..40 => 1,
             40..120 => 2,
             120..220 => 3,
-            _ => 4,
+            220..400 => 4,
+            _ => 1,
         }
     }
 }
 
 /// A segment that is to be copied.
-#[derive(Debug, Clone, std::marker::Copy)]
-struct Copy {
+#[derive(Debug, Clone, Copy)]
+struct Planned {
     sn: u32,
     sent_at: Instant,
     due: Instant,
@@ -130,7 +141,8 @@ const MOST_WAITING: usize = 64;
 /// Copies of what was lost twice take one part in so many of what is sent; our choice.
 const URGENT_SHARE: u64 = 64;
 /// About 64 full segments' worth of copies.
-const MOST_URGENT_CREDIT: u64 = 64 * 1400 * URGENT_SHARE;
+const MOST_URGENT_CREDIT: u64 = 64 * FULL_PACKET * URGENT_SHARE;
+const FULL_PACKET: u64 = 1400;
 /// Loss comes in bursts, so a copy keeps some distance; our choice.
 const SHORTEST_DELAY: Duration = Duration::from_millis(2);
 
@@ -156,7 +168,7 @@ mod tests {
         assert_eq!(copies.peek(false, now + DELAY / 2), None);
         assert_eq!(copies.peek(true, now + DELAY / 2), Some(7));
         assert_eq!(copies.peek(false, now + DELAY), Some(7));
-        copies.on_copied(SRTT, now + DELAY);
+        copies.on_copied(100, spare(), SRTT, now + DELAY);
         assert_eq!(copies.poll_timeout(), None);
     }
 
@@ -168,12 +180,12 @@ mod tests {
             copies.on_outcome(segment % 10 > 0);
         }
         copies.on_sent(7, 100, spare(), SRTT, now);
-        copies.on_copied(SRTT, now + DELAY);
+        copies.on_copied(100, spare(), SRTT, now + DELAY);
         assert_eq!(
             (copies.peek(false, now + 2 * DELAY), copies.poll_timeout()),
             (Some(7), Some(now + 2 * DELAY))
         );
-        copies.on_copied(SRTT, now + 2 * DELAY);
+        copies.on_copied(100, spare(), SRTT, now + 2 * DELAY);
         assert_eq!(copies.poll_timeout(), None);
     }
 
@@ -186,7 +198,7 @@ mod tests {
         // 8000 bytes are what the spare rate carries in a round trip.
         copies.on_sent(2, 8000, spare(), SRTT, now);
         assert_eq!(copies.peek(false, now + DELAY), Some(2));
-        copies.on_copied(SRTT, now + DELAY);
+        copies.on_copied(100, spare(), SRTT, now + DELAY);
         copies.on_sent(3, 100, spare(), SRTT, now);
         assert_eq!(copies.poll_timeout(), None);
         copies.on_sent(4, 100, spare(), SRTT, now + SRTT);
@@ -206,7 +218,33 @@ mod tests {
         copies.on_sent_again(1, 1000, SRTT, now);
         copies.on_sent_again(2, 1000, SRTT, now);
         assert_eq!(copies.peek(false, now + DELAY), Some(1));
-        copies.on_copied(SRTT, now + DELAY);
+        copies.on_copied(100, spare(), SRTT, now + DELAY);
+        assert_eq!(copies.poll_timeout(), None);
+    }
+
+    #[test]
+    fn copies_again_a_second_after_a_long_transfer() {
+        let mut now = start();
+        let mut copies = Copies::new(now);
+        for _ in 0..10_000 {
+            copies.on_sent(1, 1000, spare(), SRTT, now);
+            now += Duration::from_millis(1);
+        }
+        while copies.peek(false, now + DELAY).is_some() {
+            copies.on_copied(100, spare(), SRTT, now);
+        }
+        now += Duration::from_secs(1);
+        copies.on_sent(2, 100, spare(), SRTT, now);
+        assert_eq!(copies.peek(false, now + DELAY), Some(2));
+    }
+
+    #[test]
+    fn counts_copies_as_what_the_path_has_to_carry() {
+        let now = start();
+        let mut copies = Copies::new(now);
+        copies.on_sent(1, 100, spare(), SRTT, now);
+        copies.on_copied(7901, spare(), SRTT, now);
+        copies.on_sent(2, 100, spare(), SRTT, now);
         assert_eq!(copies.poll_timeout(), None);
     }
 

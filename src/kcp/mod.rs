@@ -5,7 +5,8 @@
 //! [`Source`] has new data. Data is *pulled* from the source when it can leave, so nothing waits unsent in here.
 //!
 //! What an ikcp peer does not see: congestion control and pacing behind one trait, loss detection by time as well as by
-//! count, repeated acks, and no scan of the window anywhere (ikcp's `ikcp_flush` and `ikcp_check` look at every segment).
+//! count, early copies, and no scan of the window anywhere (ikcp's `ikcp_flush` and `ikcp_check` look at every segment). It
+//! does see repeated acks: each is one more sample of the round trip for it, so [`Config::ikcp`] sends every ack once.
 //!
 //! | ikcp | here |
 //! |---|---|
@@ -111,7 +112,7 @@ impl Kcp {
             started: now,
             sender: Sender::new(setup, congestion, now),
             receiver: Receiver::new(limits),
-            acks: Acks::default(),
+            acks: Acks::new(config.ack_repeats),
             probe: Probe::default(),
             pacer: Pacer::new(packet, now),
             tick: Tick::new(config.interval, now),
@@ -401,7 +402,7 @@ impl Kcp {
         if !paced {
             while self.write_copy(end, out.len() > start, out, now) {}
         }
-        if !paced && out.len() == start {
+        if !paced && out.len() == start && !self.could_send() {
             self.pacer.on_idle();
         }
         out.len() > start
@@ -414,39 +415,38 @@ impl Kcp {
         let Some(sn) = self.sender.peek_retransmission() else {
             return false;
         };
-        let written = self.write_again(sn, end, out, now);
-        if written {
-            self.sender.on_retransmitted(sn, self.clock(now), now);
-        }
-        written
+        let Some(bytes) = self.write_again(sn, end, out, now) else {
+            return false;
+        };
+        self.stats.retransmitted_bytes += bytes;
+        self.sender.on_retransmitted(sn, self.clock(now), now);
+        true
     }
 
     fn write_copy(&mut self, end: usize, beside_data: bool, out: &mut Vec<u8>, now: Instant) -> bool {
-        let Some(sn) = self.sender.peek_copy(beside_data, now) else {
+        let Some(sn) = self.sender.peek_copy(beside_data, now).filter(|_| self.sender.has_window()) else {
             return false;
         };
-        let written = self.write_again(sn, end, out, now);
-        if written {
-            self.sender.on_copied(sn, self.clock(now), now);
-        }
-        written
+        let Some(bytes) = self.write_again(sn, end, out, now) else {
+            return false;
+        };
+        self.stats.copied_bytes += bytes;
+        self.sender.on_copied(sn, self.clock(now), now);
+        true
     }
 
-    /// Writes a segment that was sent before, if it fits.
-    fn write_again(&mut self, sn: u32, end: usize, out: &mut Vec<u8>, now: Instant) -> bool {
-        let Some(sent) = self.sender.ring().get(sn) else {
-            return false;
-        };
+    /// Writes a segment that was sent before and returns how much payload it has; `None` if it does not fit.
+    fn write_again(&mut self, sn: u32, end: usize, out: &mut Vec<u8>, now: Instant) -> Option<u64> {
+        let sent = self.sender.ring().get(sn)?;
         let ts = self.clock(now);
         let header = self.header(Command::Push, sent.frg, sn, ts);
         if out.len() + HEADER_LEN + sent.payload.len() > end {
-            return false;
+            return None;
         }
         let len = u32::try_from(sent.payload.len()).unwrap_or(u32::MAX);
         out.extend_from_slice(&header.encode(len));
         out.extend_from_slice(&sent.payload);
-        self.stats.retransmitted_bytes += u64::from(len);
-        true
+        Some(u64::from(len))
     }
 
     fn write_fresh(&mut self, end: usize, source: &mut dyn Source, out: &mut Vec<u8>, now: Instant) -> bool {
@@ -501,7 +501,7 @@ impl Kcp {
         if self.could_send() {
             return Some(release);
         }
-        let copy = self.sender.copy_at()?;
+        let copy = self.sender.copy_at().filter(|_| self.sender.has_window())?;
         Some(if self.pacer.may_send(copy) { copy } else { release.max(copy) })
     }
 
@@ -520,7 +520,7 @@ impl Kcp {
     }
 
     fn pace(&mut self, now: Instant) {
-        self.pacer.set_rate(self.sender.congestion().pacing_rate(), now);
+        self.pacer.set_rate(self.sender.congestion().pacing_rate(), self.srtt(), now);
     }
 
     fn header(&self, command: Command, frg: u8, sn: u32, ts: u32) -> Header {

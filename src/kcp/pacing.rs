@@ -18,6 +18,8 @@ pub(crate) struct Pacer {
     beside_free_at: Instant,
     /// Packets waited for the clock the last time it was asked.
     is_waited_for: bool,
+    /// The longest lateness that is made up for.
+    catch_up: Duration,
     /// Wire bytes of a full packet.
     packet: u64,
 }
@@ -25,11 +27,19 @@ pub(crate) struct Pacer {
 impl Pacer {
     /// Starts unpaced; `packet` is the wire size of a full packet.
     pub(crate) fn new(packet: u64, now: Instant) -> Self {
-        Self { rate: None, free_at: now, beside_free_at: now, is_waited_for: false, packet }
+        Self {
+            rate: None,
+            free_at: now,
+            beside_free_at: now,
+            is_waited_for: false,
+            catch_up: CATCH_UP,
+            packet,
+        }
     }
 
-    /// Sets the rate from now on; `None` lets everything leave at once.
-    pub(crate) fn set_rate(&mut self, rate: Option<Rate>, now: Instant) {
+    /// Sets the rate from now on, on a path of `srtt`; no rate lets everything leave at once.
+    pub(crate) fn set_rate(&mut self, rate: Option<Rate>, srtt: Option<Duration>, now: Instant) {
+        self.catch_up = srtt.map_or(CATCH_UP, |srtt| CATCH_UP.min(srtt / 2));
         if let (Some(old), Some(new)) = (self.rate, rate) {
             // A debt is owed in bytes: it takes less time at a higher rate.
             let debt = old.bytes_in(self.free_at.saturating_duration_since(now));
@@ -69,7 +79,7 @@ impl Pacer {
     pub(crate) fn debit(&mut self, bytes: u64, now: Instant) {
         if let Some(rate) = self.rate {
             let burst = rate.time_for(self.burst(rate));
-            let lag = if self.is_waited_for { burst.max(CATCH_UP) } else { burst };
+            let lag = if self.is_waited_for { burst.max(self.catch_up) } else { burst };
             let earliest = now.checked_sub(lag).unwrap_or(now);
             self.free_at = self.free_at.max(earliest) + rate.time_for(bytes);
         }
@@ -103,7 +113,8 @@ impl Pacer {
 const BURST: Duration = Duration::from_millis(1);
 /// … and never more than one offloaded super-segment.
 const MAX_BURST: u64 = 64 * 1024;
-/// The longest lateness of the host that is made up for; our choice: longer than a scheduler's turns, shorter than queues.
+/// The longest lateness of the host that is made up for, or half a round trip: a queue is often as long as that, and has
+/// emptied meanwhile. Our choice: longer than a scheduler's turns.
 const CATCH_UP: Duration = Duration::from_millis(50);
 /// How long packets are gathered before a blocked sender is woken; our choice: under a tenth of a percent of a long path.
 const GATHER: Duration = Duration::from_micros(250);
@@ -118,7 +129,7 @@ mod tests {
     fn pacer(bytes_per_second: u64) -> (Pacer, Instant) {
         let now = start();
         let mut pacer = Pacer::new(1000, now);
-        pacer.set_rate(Some(Rate::per_second(bytes_per_second)), now);
+        pacer.set_rate(Some(Rate::per_second(bytes_per_second)), None, now);
         (pacer, now)
     }
 

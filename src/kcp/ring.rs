@@ -54,6 +54,7 @@ impl Ring {
             frg,
             state: State::Lost,
             transmissions: 0,
+            attempts: 0,
             first_ts: departure.ts,
             base_ts: departure.ts,
             order: 0,
@@ -68,6 +69,7 @@ impl Ring {
     pub(crate) fn depart(&mut self, sn: u32, departure: Departure) {
         if let Some(sent) = self.get_mut(sn) {
             sent.base_ts = departure.ts;
+            sent.attempts = sent.attempts.saturating_add(1);
         }
         self.link(sn, departure);
     }
@@ -118,7 +120,7 @@ impl Ring {
             bytes,
             order: sent.order,
             departure: sent.departure,
-            transmissions: sent.transmissions,
+            transmissions: sent.transmissions.into(),
             base_ts: sent.base_ts,
         };
         if sent.state == State::InFlight {
@@ -229,7 +231,8 @@ pub(crate) struct Sent {
     /// Its last transmission.
     pub(crate) departure: Departure,
     state: State,
-    transmissions: u32,
+    transmissions: u16,
+    attempts: u16,
     first_ts: u32,
     base_ts: u32,
     before: Option<u32>,
@@ -237,9 +240,9 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    /// How often it was sent.
-    pub(crate) fn transmissions(&self) -> u32 {
-        self.transmissions
+    /// How often it was sent because it was new or taken for lost: early copies aside.
+    pub(crate) fn attempts(&self) -> u32 {
+        u32::from(self.attempts)
     }
 
     /// The `ts` of its first transmission.

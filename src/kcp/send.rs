@@ -11,7 +11,7 @@ use super::{
     copies::Copies,
     delivery::{Delivery, Snapshot},
     recovery::Recovery,
-    ring::{Acknowledged, Departure, Ring, State},
+    ring::{Acknowledged, Departure, Ring, Sent, State},
     rtt::{MAX_RTO, Rtt},
     segment::distance,
 };
@@ -224,7 +224,8 @@ impl Sender {
     /// Takes what [`Self::peek_copy`] showed.
     pub(crate) fn on_copied(&mut self, sn: u32, ts: u32, now: Instant) {
         self.counters.copied += 1;
-        self.copies.on_copied(self.srtt(), now);
+        let (bytes, spare) = (self.ring.cost(sn), self.congestion.spare_rate());
+        self.copies.on_copied(bytes, spare, self.srtt(), now);
         let departure = self.departure(ts, now);
         self.ring.copy(sn, departure);
         self.check_link(sn);
@@ -311,8 +312,8 @@ impl Sender {
 
     /// Notes a dead link (`ikcp_flush`, `dead_link`).
     fn check_link(&mut self, sn: u32) {
-        let transmissions = self.ring.get(sn).map_or(0, |sent| sent.transmissions());
-        self.dead |= self.dead_link > 0 && transmissions >= self.dead_link;
+        let attempts = self.ring.get(sn).map_or(0, Sent::attempts);
+        self.dead |= self.dead_link > 0 && attempts >= self.dead_link;
     }
 
     /// Learns from a segment with early copies whether the first transmission was lost.
@@ -327,9 +328,13 @@ impl Sender {
     }
 
     fn plan_copy(&mut self, sn: u32, now: Instant) {
+        if self.backoff > 0 {
+            // Nothing gets through, copies neither.
+            return;
+        }
         let (bytes, spare) = (self.ring.cost(sn), self.congestion.spare_rate());
         self.copies.on_sent(sn, bytes, spare, self.srtt(), now);
-        let urgent = spare.is_some() && self.ring.get(sn).is_some_and(|sent| sent.transmissions() >= URGENT);
+        let urgent = spare.is_some() && self.ring.get(sn).is_some_and(|sent| sent.attempts() >= URGENT);
         if urgent {
             self.copies.on_sent_again(sn, bytes, self.srtt(), now);
         }
@@ -394,7 +399,7 @@ impl Sender {
     fn lose(&mut self, sn: u32) {
         if self.ring.lose(sn) {
             self.counters.lost += 1;
-            let again = self.ring.get(sn).is_some_and(|sent| sent.transmissions() > 1);
+            let again = self.ring.get(sn).is_some_and(|sent| sent.attempts() > 1);
             let queue = if again { &mut self.lost_again } else { &mut self.lost };
             queue.push_back(sn);
         }
@@ -403,7 +408,7 @@ impl Sender {
     fn loss_at(&self) -> Option<Instant> {
         let (_, sent) = self.ring.oldest()?;
         let srtt = self.srtt();
-        self.recovery.lost_at(sent.order, sent.transmissions(), sent.departure.at, srtt)
+        self.recovery.lost_at(sent.order, sent.attempts(), sent.departure.at, srtt)
     }
 
     /// When the tail is probed: nothing came for what was sent last, and nothing else was sent since.
@@ -513,7 +518,7 @@ struct Newest {
     snapshot: Snapshot,
 }
 
-/// Transmissions from which on a segment is sent twice at once; our choice: with 5 % loss one in 400 comes so far.
+/// Attempts from which on a segment is sent twice; our choice: with 5 % loss one in 400 comes so far.
 const URGENT: u32 = 3;
 /// Segments sent by a probe of the tail or a timeout, whatever the window says.
 const PROBES: u32 = 2;

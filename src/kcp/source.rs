@@ -16,7 +16,7 @@ pub trait Source {
     /// A source that cannot know it leaves this as it is: then it is asked to fill what room there is, as long as a
     /// header is under a tenth of it.
     fn peek(&self) -> Option<Piece> {
-        Some(Piece { room: LEAST_ROOM, frg: 0 })
+        Some(Piece::ANY)
     }
 
     /// Fills `buffer`, which has at least the room asked for and at most a full segment's, with whole frames of fresh data
@@ -32,6 +32,11 @@ pub struct Piece {
     pub room: usize,
     /// How many fragments of the same message follow it.
     pub frg: u8,
+}
+
+impl Piece {
+    /// Bytes that can be cut anywhere: what room there is, as long as a header is under a tenth of it.
+    pub const ANY: Self = Self { room: LEAST_ROOM, frg: 0 };
 }
 
 /// A bounded queue of messages: each reaches the peer whole, in as many fragments as it needs.

@@ -39,6 +39,8 @@ pub struct Stats {
     pub payload_sent_bytes: u64,
     /// Payload bytes sent again.
     pub retransmitted_bytes: u64,
+    /// Payload bytes of early copies.
+    pub copied_bytes: u64,
     /// Payload bytes of messages handed up.
     pub payload_received_bytes: u64,
     /// Fresh segments sent.

@@ -94,6 +94,9 @@ pub(super) struct ReceiveCredit {
     measured: Option<(Instant, u64)>,
 }
 
+/// What is kept back of a window is no use to the peer; our choice: a `CREDIT` for 50 packets.
+const WORTH: u64 = 64 * 1024;
+
 /// More bytes than were granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Overrun;
@@ -137,12 +140,12 @@ impl ReceiveCredit {
         self.settle_pool(windows);
     }
 
-    /// Whether a `CREDIT` is worth its bytes: a quarter of the window is free, or a sixteenth of it
-    /// while the peer has less than an eighth left.
+    /// Whether a `CREDIT` is worth its bytes: [`WORTH`] or a quarter of the window is free, or a
+    /// sixteenth of it while the peer has less than an eighth left.
     pub(super) fn is_due(&self) -> bool {
         let free = self.limit() - self.granted;
         let left = self.granted - self.received;
-        free >= self.window / 4 || (left <= self.window / 8 && free >= self.window / 16)
+        free >= WORTH.min(self.window / 4) || (left <= self.window / 8 && free >= self.window / 16)
     }
 
     /// Grants what is free now and returns the limit to send.
@@ -262,6 +265,18 @@ mod tests {
         credit.on_consumed(4 * KB - 1, &mut windows, now);
         assert!(!credit.is_due());
         credit.on_consumed(1, &mut windows, now);
+        assert!(credit.is_due());
+    }
+
+    #[test]
+    fn grants_64_kib_of_a_window_however_wide() {
+        let now = start();
+        let mut credit = ReceiveCredit::new(&Windows::new(16 << 20, 16 << 20, 0));
+        credit.grant();
+        credit.on_received(1 << 20, now).unwrap();
+        credit.on_consumed(64 * KB - 1, &mut Windows::new(16 << 20, 16 << 20, 0), now);
+        assert!(!credit.is_due());
+        credit.on_consumed(1, &mut Windows::new(16 << 20, 16 << 20, 0), now);
         assert!(credit.is_due());
     }
 

@@ -17,6 +17,14 @@ use super::frame::{Frame, Writer};
 use super::stream::{Half, Phase};
 
 impl Mux {
+    /// Whether [`Self::fill`] may have something to write; `false` is certain.
+    pub fn may_fill(&self) -> bool {
+        self.going_away.is_owed
+            || !self.pongs.is_empty()
+            || !self.resets.is_empty()
+            || !self.schedule.is_idle()
+    }
+
     /// Fills `buffer`, which becomes one message, with whole frames, most urgent first; returns the
     /// bytes used, 0 = there is nothing to send. Bulk data fills it to the last byte. `buffer` must
     /// have room for the largest frame without data (24 bytes).

@@ -158,7 +158,6 @@ impl Schedule {
     }
 
     /// Whether no list names any stream.
-    #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
         [&self.owing, &self.opening, &self.fresh, &self.bulk].iter().all(|list| list.ids.is_empty())
     }

@@ -167,6 +167,7 @@ impl Settings {
             interval: Duration::ZERO,
             fast_resend: 2,
             fast_limit: 0,
+            ack_repeats: 2,
             min_rto: Nodelay::On.min_rto(),
             // Outages are survived: when a session ends its owner decides.
             dead_link: 0,
@@ -194,6 +195,10 @@ struct Pull<'a> {
 }
 
 impl kcp::Source for Pull<'_> {
+    fn peek(&self) -> Option<kcp::Piece> {
+        self.mux.may_fill().then_some(kcp::Piece::ANY)
+    }
+
     fn fill(&mut self, buffer: &mut [u8]) -> usize {
         self.mux.fill(buffer, self.now)
     }

@@ -194,6 +194,7 @@ fn config() -> Config {
         interval: Duration::ZERO,
         fast_resend: 2,
         fast_limit: 0,
+        ack_repeats: 2,
         min_rto: Duration::from_millis(30),
         overhead: 64,
         send_buffer: 256 << 20,

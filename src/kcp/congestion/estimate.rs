@@ -108,9 +108,9 @@ impl PathLoss {
         }
     }
 
-    /// The loss in parts of [`ONE`], believed little while `prior` bytes or less were counted, at most half.
+    /// The loss in parts of [`ONE`], believed little while `prior` bytes or less were counted, at most [`MOST_LOSS`].
     pub(super) fn share(&self, prior: u64) -> u64 {
-        (self.lost * ONE / (self.arrived + self.lost + prior).max(1)).min(ONE / 2)
+        (self.lost * ONE / (self.arrived + self.lost + prior).max(1)).min(MOST_LOSS)
     }
 
     fn covers(&self, sent_at: Instant) -> bool {
@@ -118,10 +118,12 @@ impl PathLoss {
     }
 }
 
+/// More is made up for by nobody: then it is rather many senders that overrun the path together.
+const MOST_LOSS: u64 = 300_000;
 /// Fractions are in parts of this.
 pub(super) const ONE: u64 = 1_000_000;
-/// A bandwidth is remembered for a probing cycle and a little (BBR draft: 10 rounds).
-const BANDWIDTH_ROUNDS: u64 = 10;
+/// A bandwidth is remembered for the longest probing cycle, so that what Up saw lasts to the next Up (BBR draft -00: 10 rounds).
+const BANDWIDTH_ROUNDS: u64 = 12;
 /// What a count keeps when the next window opens: about four cycles are remembered.
 const MEMORY: (u64, u64) = (3, 4);
 
@@ -137,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_highest_rate_for_ten_rounds() {
+    fn keeps_the_highest_rate_for_a_probing_cycle() {
         let mut bandwidth = Bandwidth::default();
         bandwidth.on_sample(&sample(100, false), 0);
-        for round in 1..=10 {
+        for round in 1..=BANDWIDTH_ROUNDS {
             bandwidth.on_sample(&sample(50, false), round);
             assert_eq!(bandwidth.best(), Some(Rate::per_second(100)));
         }
-        bandwidth.on_sample(&sample(40, false), 11);
+        bandwidth.on_sample(&sample(40, false), BANDWIDTH_ROUNDS + 1);
         assert_eq!(bandwidth.best(), Some(Rate::per_second(50)));
     }
 

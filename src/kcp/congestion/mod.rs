@@ -62,7 +62,7 @@ pub(crate) trait Congestion: Debug + Send {
     fn bandwidth(&self) -> Option<Rate> {
         None
     }
-    /// The rate below which sending twice costs nobody anything; `None` = always send once, as ikcp does.
+    /// The rate below which, copies included, sending twice costs nobody anything; `None` = send once, as ikcp does.
     fn spare_rate(&self) -> Option<Rate> {
         None
     }

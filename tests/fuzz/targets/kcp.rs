@@ -320,6 +320,7 @@ fn config(kind: u8) -> Config {
         interval: Duration::from_millis(if kind & 0x80 == 0 { 0 } else { 20 }),
         fast_resend: u32::from(kind >> 4 & 7),
         fast_limit: 5,
+        ack_repeats: kind & 3,
         min_rto: Duration::from_millis(30),
         dead_link: 20,
         overhead: 40,

@@ -201,6 +201,7 @@ const KCP: Config = Config {
     interval: Duration::ZERO,
     fast_resend: 2,
     fast_limit: 0,
+    ack_repeats: 2,
     min_rto: Nodelay::On.min_rto(),
     overhead: 64,
     send_buffer: 1 << 20,

@@ -41,12 +41,13 @@ pub(crate) fn tunnel(congestion: CongestionKind) -> Config {
         nodelay: Nodelay::On,
         interval: Duration::ZERO,
         fast_resend: 2,
+        fast_limit: 0,
+        ack_repeats: 2,
         min_rto: ms(30),
         dead_link: 0,
         overhead: OVERHEAD,
         send_buffer: 64 << 20,
         receive_buffer: 64 << 20,
-        ..Config::ikcp()
     }
 }
 
