@@ -82,9 +82,11 @@ impl Config {
 
     /// Sets the windows, in segments (`ikcp_wndsize`), and sizes the buffers for them.
     ///
-    /// As in ikcp the receive window is never below 128 segments, so that a peer may count on it for its longest message.
+    /// The send window is never below one segment, which nothing could leave through, and as in ikcp the receive window
+    /// never below 128, so that a peer may count on it for its longest message.
     #[must_use]
     pub const fn with_windows(self, send: u16, receive: u16) -> Self {
+        let send = if send == 0 { 1 } else { send };
         let receive = if receive < MIN_RECEIVE_WINDOW { MIN_RECEIVE_WINDOW } else { receive };
         Self { send_window: send, receive_window: receive, ..self }.with_fitting_buffers()
     }
@@ -257,7 +259,7 @@ mod tests {
     fn holds_full_windows_of_full_segments_and_takes_no_less_than_ikcp() {
         let config = Config::ikcp().with_mtu(9000).with_windows(7, 300);
         assert_eq!((config.mss, config.send_buffer, config.receive_buffer), (8976, 7 * 8976, 300 * 8976));
-        let least = Config::ikcp().with_mtu(3).with_windows(1, 1);
+        let least = Config::ikcp().with_mtu(3).with_windows(0, 0);
         assert_eq!((least.mss, least.send_window, least.receive_window), (26, 1, 128));
         assert_eq!(least.receive_buffer, 128 * 1400);
     }

@@ -62,13 +62,13 @@ impl Messages {
     /// Adds a message (`ikcp_send`).
     ///
     /// # Errors
-    /// Says why not; nothing was added. `TooLong` is for ever: as in ikcp a message must fit the smallest receive window
-    /// that a peer may have, which is 128 segments, with one to spare. `Full` passes.
+    /// Says why not; nothing was added. `TooLong` is for ever: a message must fit the empty queue and, as in ikcp, the
+    /// smallest receive window that a peer may have, which is 128 segments, with one to spare. `Full` passes.
     pub fn push(&mut self, message: &[u8]) -> Result<(), Refused> {
-        if message.len() > self.longest() {
+        let cost = cost(message);
+        if message.len() > self.longest() || cost > self.limit {
             return Err(Refused::TooLong);
         }
-        let cost = cost(message);
         if self.queued + cost > self.limit {
             return Err(Refused::Full);
         }
@@ -77,9 +77,10 @@ impl Messages {
         Ok(())
     }
 
-    /// Bytes of the longest message that is ever taken.
+    /// Bytes of the longest message that is ever taken; a queue of less than 24 bytes takes none.
     pub const fn longest(&self) -> usize {
-        MOST_FRAGMENTS * self.segment
+        let (window, queue) = (MOST_FRAGMENTS * self.segment, self.limit.saturating_sub(COST_BESIDE));
+        if window < queue { window } else { queue }
     }
 
     /// Messages that are not wholly sent.
@@ -160,9 +161,11 @@ impl Source for Stream {
 
     fn fill(&mut self, buffer: &mut [u8]) -> usize {
         let filled = buffer.len().min(self.bytes.len());
-        for (to, from) in buffer.iter_mut().zip(self.bytes.drain(..filled)) {
-            *to = from;
-        }
+        let (front, back) = self.bytes.as_slices();
+        let split = filled.min(front.len());
+        buffer[..split].copy_from_slice(&front[..split]);
+        buffer[split..filled].copy_from_slice(&back[..filled - split]);
+        self.bytes.drain(..filled);
         filled
     }
 }
@@ -173,15 +176,18 @@ pub enum Refused {
     /// There is no room now.
     #[error("the send queue is full")]
     Full,
-    /// It has too many fragments for the window that any peer has.
-    #[error("the message is longer than {MOST_FRAGMENTS} segments")]
+    /// It has too many fragments for the window that any peer has, or does not fit the empty queue.
+    #[error("the message is longer than {MOST_FRAGMENTS} segments or than the whole queue")]
     TooLong,
 }
 
 /// What a message takes of the bound.
 fn cost(message: &[u8]) -> usize {
-    message.len() + size_of::<Vec<u8>>()
+    message.len() + COST_BESIDE
 }
+
+/// What a message takes beside its bytes: also empty ones are bounded.
+const COST_BESIDE: usize = size_of::<Vec<u8>>();
 
 /// The default [`Source`] joins what is in a packet only if this much fits; our choice: a header should stay under a
 /// tenth.
@@ -237,6 +243,15 @@ mod tests {
     }
 
     #[test]
+    fn says_that_what_the_empty_queue_cannot_hold_never_passes() {
+        let mut queue = messages(10, 100);
+        assert_eq!((queue.longest(), queue.push(&[0; 77])), (76, Err(Refused::TooLong)));
+        assert_eq!((queue.push(&[0; 76]), queue.push(&[])), (Ok(()), Err(Refused::Full)));
+        let mut none = messages(10, 23);
+        assert_eq!((none.longest(), none.push(&[])), (0, Err(Refused::TooLong)));
+    }
+
+    #[test]
     fn bounds_the_messages_it_holds_and_the_empty_ones_too() {
         let mut messages = messages(10, 100);
         assert_eq!(messages.push(&[0; 60]), Ok(()));
@@ -259,5 +274,18 @@ mod tests {
         assert_eq!(stream.write(b"l"), 1);
         assert_eq!(take(&mut stream, 5), (0, b"fghl".to_vec()));
         assert!(stream.is_empty() && stream.peek().is_none());
+    }
+
+    #[test]
+    fn keeps_the_order_of_a_stream_that_goes_around_its_buffer() {
+        let (mut stream, mut taken, mut went_around) = (Stream::new(64), Vec::new(), false);
+        let bytes: Vec<u8> = (0..=u8::MAX).collect();
+        let mut rest = &bytes[..];
+        while taken.len() < bytes.len() {
+            rest = &rest[stream.write(rest)..];
+            went_around |= !stream.bytes.as_slices().1.is_empty();
+            taken.extend(take(&mut stream, 23).1);
+        }
+        assert!(went_around && taken == bytes, "{taken:?}");
     }
 }
