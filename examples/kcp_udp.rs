@@ -7,17 +7,21 @@
 //!
 //! The server sends back whatever it reads. The client sends its standard input and prints what comes back; it ends when
 //! all of it was acknowledged and has come back. Without `--stream` what one read of the standard input gives (a line that
-//! is typed, for one) is a message.
+//! is typed, for one) is a message, and has to come back as one.
+//!
+//! KCP authenticates nobody: whoever can forge a source address can speak for it and, with some skill, acknowledge for it.
+//! So this is nothing to leave open to the world, although a server sends to an address that has acknowledged nothing no
+//! more than three times what came from there (RFC 9000 §8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -28,25 +32,25 @@ use vpn::kcp::{self, Config, HEADER_LEN, Kcp, Messages, Mode, Piece, Refused, So
 #[derive(Debug, Parser)]
 struct Options {
     /// Serve at this address: send back what each client sends.
-    #[arg(long, value_name = "ADDR", required_unless_present = "connect", conflicts_with = "connect")]
+    #[arg(long, value_name = "ADDR", conflicts_with = "connect")]
     listen: Option<SocketAddr>,
     /// Send standard input to the server at this address, and print what comes back.
     #[arg(long, value_name = "ADDR")]
     connect: Option<SocketAddr>,
-    /// The conversation: the client's is 1 if not given; a server takes any if not given.
+    /// The conversation: if not given a client takes one at random, and a server takes any.
     #[arg(long, value_name = "N")]
     conv: Option<u32>,
     /// normal, fast, fast2 or fast3, with the values that kcptun gives these names.
     #[arg(long, default_value = "fast")]
     mode: Mode,
-    /// Segments that may be on their way.
-    #[arg(long, value_name = "SEGMENTS", default_value_t = 1024)]
+    /// Segments that may be on their way, but no more than 8 MiB.
+    #[arg(long, value_name = "SEGMENTS", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
     sndwnd: u16,
-    /// Segments that are held for the reader, at least 128.
+    /// Segments that are held for the reader, at least 128, but no more than 8 MiB.
     #[arg(long, value_name = "SEGMENTS", default_value_t = 1024)]
     rcvwnd: u16,
     /// Bytes of a UDP payload.
-    #[arg(long, value_name = "BYTES", default_value_t = 1350, value_parser = clap::value_parser!(u16).range(50..=65_507))]
+    #[arg(long, value_name = "BYTES", default_value_t = 1350, value_parser = clap::value_parser!(u16).range(50..=i64::from(MOST_MTU)))]
     mtu: u16,
     /// Send a stream of bytes and not messages.
     #[arg(long)]
@@ -55,7 +59,13 @@ struct Options {
 
 impl Options {
     fn config(&self) -> Config {
-        self.mode.config().with_mtu(usize::from(self.mtu)).with_windows(self.sndwnd, self.rcvwnd)
+        let config =
+            self.mode.config().with_mtu(usize::from(self.mtu)).with_windows(self.sndwnd, self.rcvwnd);
+        Config {
+            send_buffer: config.send_buffer.min(MOST_BUFFERED),
+            receive_buffer: config.receive_buffer.min(MOST_BUFFERED),
+            ..config
+        }
     }
 }
 
@@ -73,11 +83,11 @@ fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> Result<()> {
-    match (options.listen, options.connect) {
-        (Some(address), _) => serve(options, address).await,
-        (None, Some(server)) => connect(options, server).await,
-        (None, None) => bail!("--listen or --connect is needed"),
+    if let Some(address) = options.listen {
+        return serve(options, address).await;
     }
+    let server = options.connect.context("--listen or --connect is needed")?;
+    connect(options, server).await
 }
 
 /// One conversation and what it is to send.
@@ -92,7 +102,8 @@ struct Conversation {
 impl Conversation {
     fn new(conv: u32, options: &Options, now: Instant) -> Self {
         let config = options.config();
-        let limit = config.send_buffer.max(LEAST_OUTBOX);
+        // Also with a small window there is room for the longest message.
+        let limit = config.send_buffer.max(LONGEST_MESSAGE * config.mss);
         let outbox = if options.stream {
             Outbox::Stream(Stream::new(limit))
         } else {
@@ -124,17 +135,16 @@ impl Conversation {
         Ok(())
     }
 
-    /// Sends all packets that may leave now.
-    async fn transmit(&mut self, socket: &UdpSocket, to: Option<SocketAddr>) -> io::Result<()> {
-        let mut packet = Vec::with_capacity(self.mtu);
-        while self.kcp.poll_transmit(self.mtu, &mut self.outbox, &mut packet, now()) {
-            match to {
-                Some(address) => socket.send_to(&packet, address).await?,
-                None => socket.send(&packet).await?,
-            };
-            packet.clear();
-        }
-        Ok(())
+    /// Makes the next packet that may leave now; `false` if there is none.
+    fn poll_packet(&mut self, packet: &mut Vec<u8>) -> bool {
+        packet.clear();
+        self.kcp.poll_transmit(self.mtu, &mut self.outbox, packet, now())
+    }
+
+    /// Segments that the peer has sent and acknowledged: it grows as long as there is any use in waiting.
+    fn progress(&self) -> u64 {
+        let stats = self.kcp.stats();
+        stats.received + stats.sent - u64::from(stats.span)
     }
 
     /// Whether all was sent and acknowledged, and nothing is left to say.
@@ -194,23 +204,21 @@ impl Source for Outbox {
     }
 }
 
-/// The echo server: one conversation for each address, forgotten when nothing was heard of it for a while.
+/// The echo server. It keeps its conversations, also silent ones, until it needs the room for others.
 struct Server<'a> {
     options: &'a Options,
     socket: UdpSocket,
-    clients: BTreeMap<SocketAddr, Client>,
+    clients: BTreeMap<Key, Client>,
 }
+
+/// An address and its conversation: KCP itself does not show where a conversation begins and ends.
+type Key = (SocketAddr, u32);
 
 struct Client {
     conversation: Conversation,
+    /// Bytes sent there.
+    sent: u64,
     heard: Instant,
-}
-
-impl Client {
-    fn wakes_at(&self) -> Instant {
-        let idle = self.heard + IDLE;
-        self.conversation.kcp.poll_timeout().map_or(idle, |at| at.min(idle))
-    }
 }
 
 async fn serve(options: &Options, address: SocketAddr) -> Result<()> {
@@ -219,7 +227,7 @@ async fn serve(options: &Options, address: SocketAddr) -> Result<()> {
     let mut server = Server { options, socket, clients: BTreeMap::new() };
     let mut buffer = vec![0; LARGEST_PACKET];
     loop {
-        let wake = server.clients.values().map(Client::wakes_at).min();
+        let wake = server.clients.values().filter_map(Client::wakes_at).min();
         tokio::select! {
             received = server.socket.recv_from(&mut buffer) => match received {
                 Ok((length, from)) => server.receive(length, from, &mut buffer).await,
@@ -234,68 +242,162 @@ async fn serve(options: &Options, address: SocketAddr) -> Result<()> {
 impl Server<'_> {
     /// Takes a packet and those that wait behind it, then answers whom they came from.
     async fn receive(&mut self, length: usize, from: SocketAddr, buffer: &mut [u8]) {
-        let mut heard = vec![from];
-        self.handle(&buffer[..length], from);
+        let mut heard = BTreeSet::new();
+        heard.extend(self.handle(&buffer[..length], from));
         for _ in 1..BATCH {
             let Ok((length, from)) = self.socket.try_recv_from(buffer) else { break };
-            self.handle(&buffer[..length], from);
-            heard.push(from);
+            heard.extend(self.handle(&buffer[..length], from));
         }
-        heard.sort_unstable();
-        heard.dedup();
-        for address in heard {
-            self.answer(address).await;
+        for key in heard {
+            self.answer(key).await;
         }
     }
 
-    fn handle(&mut self, packet: &[u8], from: SocketAddr) {
-        let now = now();
-        if let Some(client) = self.clients.get_mut(&from) {
-            if client.conversation.kcp.handle_packet(packet, now).is_ok() {
-                client.heard = now;
+    /// Takes a packet, and says whose it is.
+    fn handle(&mut self, packet: &[u8], from: SocketAddr) -> Option<Key> {
+        let (key, now) = ((from, kcp::conversation(packet)?), now());
+        match self.clients.get_mut(&key) {
+            Some(client) => {
+                if client.conversation.kcp.handle_packet(packet, now).is_ok() {
+                    client.heard = now;
+                }
             }
-            return;
+            None => self.accept(key, packet, now),
         }
-        let Some(conv) = kcp::conversation(packet) else { return };
-        if self.clients.len() >= MOST_CLIENTS || self.options.conv.is_some_and(|ours| ours != conv) {
+        Some(key)
+    }
+
+    /// Begins a conversation, if a segment could be taken: one that began elsewhere could never go on.
+    fn accept(&mut self, key: Key, packet: &[u8], now: Instant) {
+        let (address, conv) = key;
+        if self.options.conv.is_some_and(|ours| ours != conv) {
             return;
         }
         let mut conversation = Conversation::new(conv, self.options, now);
-        if conversation.kcp.handle_packet(packet, now).is_ok() {
-            eprintln!("kcp_udp: {from} begins conversation {conv}");
-            self.clients.insert(from, Client { conversation, heard: now });
+        let is_kcp = conversation.kcp.handle_packet(packet, now).is_ok();
+        if is_kcp && conversation.kcp.stats().received > 0 && self.make_room(now) {
+            eprintln!("kcp_udp: {address} begins conversation {conv}");
+            self.clients.insert(key, Client { conversation, sent: 0, heard: now });
         }
     }
 
-    /// Echoes what has come from a client and sends what may leave.
-    async fn answer(&mut self, address: SocketAddr) {
-        let Some(client) = self.clients.get_mut(&address) else { return };
-        // Twice, since what left may have made room for more.
-        for _ in 0..2 {
-            let echoed = client.conversation.echo();
-            let sent = client.conversation.transmit(&self.socket, Some(address)).await;
-            let sent = sent.or_else(|error| if is_about_a_peer(&error) { Ok(()) } else { Err(error) });
-            if let Err(error) = echoed.and(sent.context("sending")) {
-                eprintln!("kcp_udp: {address} is forgotten: {error:#}");
-                self.clients.remove(&address);
-                return;
-            }
+    /// Whether there is room for one more: if need be who was silent longest is forgotten, first of those who proved
+    /// nothing.
+    fn make_room(&mut self, now: Instant) -> bool {
+        if self.clients.len() < MOST_CLIENTS {
+            return true;
+        }
+        let idle = self.clients.iter().filter(|(_, client)| client.is_idle(now));
+        let Some((key, _)) = idle.min_by_key(|(_, client)| (client.is_proven(), client.heard)) else {
+            return false;
+        };
+        self.forget(*key, "others need the room");
+        true
+    }
+
+    fn forget(&mut self, key: Key, why: &str) {
+        eprintln!("kcp_udp: conversation {} of {} is forgotten: {why}", key.1, key.0);
+        self.clients.remove(&key);
+    }
+
+    async fn answer(&mut self, key: Key) {
+        let Some(client) = self.clients.get_mut(&key) else { return };
+        if let Err(error) = client.answer(&self.socket, key.0).await {
+            self.forget(key, &format!("{error:#}"));
         }
     }
 
-    /// Does what is due, and forgets who was silent for too long.
+    /// Does what is due.
     async fn wake(&mut self) {
         let now = now();
-        self.clients.retain(|address, client| {
-            let is_idle = now >= client.heard + IDLE;
-            if is_idle {
-                eprintln!("kcp_udp: {address} is silent and forgotten");
+        let is_due = |client: &Client| client.wakes_at().is_some_and(|at| at <= now);
+        let due: Vec<Key> =
+            self.clients.iter().filter(|(_, client)| is_due(client)).map(|(key, _)| *key).collect();
+        for key in due {
+            self.answer(key).await;
+        }
+    }
+}
+
+impl Client {
+    /// Echoes what has come and sends what may leave.
+    async fn answer(&mut self, socket: &UdpSocket, address: SocketAddr) -> Result<()> {
+        let mut packet = Vec::with_capacity(self.conversation.mtu);
+        // Twice, since what left may have made room for more.
+        for _ in 0..2 {
+            self.conversation.echo()?;
+            while self.conversation.poll_packet(&mut packet) {
+                // What may not be sent is lost, as far as KCP knows.
+                if self.may_send(packet.len()) {
+                    let sent = socket.send_to(&packet, address).await.map(drop);
+                    let sent =
+                        sent.or_else(|error| if is_about_a_peer(&error) { Ok(()) } else { Err(error) });
+                    sent.context("sending")?;
+                }
             }
-            !is_idle
-        });
-        let due = |(address, client): (&SocketAddr, &Client)| (client.wakes_at() <= now).then_some(*address);
-        for address in self.clients.iter().filter_map(due).collect::<Vec<_>>() {
-            self.answer(address).await;
+        }
+        ensure!(!self.conversation.kcp.is_dead(), "it does not answer");
+        Ok(())
+    }
+
+    /// Counts bytes to be sent, if they may be: three for each that came until one who is there has acknowledged something.
+    fn may_send(&mut self, bytes: usize) -> bool {
+        let sent = self.sent + bytes as u64;
+        let may_send = self.is_proven() || sent <= 3 * self.conversation.kcp.stats().received_bytes;
+        if may_send {
+            self.sent = sent;
+        }
+        may_send
+    }
+
+    /// Whether what was sent there has arrived.
+    fn is_proven(&self) -> bool {
+        let stats = self.conversation.kcp.stats();
+        u64::from(stats.span) < stats.sent
+    }
+
+    /// Whether it may be forgotten for another.
+    fn is_idle(&self, now: Instant) -> bool {
+        now >= self.heard + if self.is_proven() { IDLE } else { UNPROVEN }
+    }
+
+    fn wakes_at(&self) -> Option<Instant> {
+        self.conversation.kcp.poll_timeout()
+    }
+}
+
+/// What was sent and has not come back.
+enum Missing {
+    /// The length of each message.
+    Messages(VecDeque<usize>),
+    /// How many bytes.
+    Stream(usize),
+}
+
+impl Missing {
+    fn on_sent(&mut self, length: usize) {
+        match self {
+            Self::Messages(lengths) => lengths.push_back(length),
+            Self::Stream(bytes) => *bytes += length,
+        }
+    }
+
+    fn on_returned(&mut self, length: usize) -> Result<()> {
+        let more = "more has come back than was sent";
+        match self {
+            Self::Messages(lengths) => {
+                let sent = lengths.pop_front().context(more)?;
+                ensure!(sent == length, "a message of {sent} bytes came back as {length}: is it a --stream?");
+            }
+            Self::Stream(bytes) => *bytes = bytes.checked_sub(length).context(more)?,
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Messages(lengths) => lengths.is_empty(),
+            Self::Stream(bytes) => *bytes == 0,
         }
     }
 }
@@ -304,60 +406,95 @@ async fn connect(options: &Options, server: SocketAddr) -> Result<()> {
     let any: SocketAddr = if server.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
     let socket = UdpSocket::bind(any).await.context("opening a socket")?;
     socket.connect(server).await.with_context(|| format!("connecting to {server}"))?;
-    let mut conversation = Conversation::new(options.conv.unwrap_or(1), options, now());
+    let (output, writer) = write_output();
+    exchange(options, &socket, output).await.with_context(|| format!("talking to {server}"))?;
+    let Ok(written) = writer.join() else { bail!("the thread that writes has panicked") };
+    written.context("writing to standard output")
+}
+
+/// Sends the standard input until all of it has come back, or `output` is closed.
+async fn exchange(options: &Options, socket: &UdpSocket, output: mpsc::Sender<Vec<u8>>) -> Result<()> {
+    let mut conversation = Conversation::new(options.conv.unwrap_or_else(rand::random), options, now());
     let mut input = read_input(conversation.outbox.chunk());
-    let mut buffer = vec![0; LARGEST_PACKET];
-    // Bytes that have not come back yet.
-    let mut missing = 0_usize;
-    let mut at_end = false;
-    loop {
+    let mut missing = if options.stream { Missing::Stream(0) } else { Missing::Messages(VecDeque::new()) };
+    let (mut buffer, mut packet) = (vec![0; LARGEST_PACKET], Vec::new());
+    let (mut progress, mut since, mut at_end) = (0, now(), false);
+    while !output.is_closed() {
+        receive(&mut conversation, socket, &mut buffer).context("receiving")?;
+        print(&mut conversation, &output, &mut missing)?;
+        let is_full = output.capacity() == 0;
         let has_room = conversation.release()?;
-        conversation.transmit(&socket, None).await.with_context(|| format!("sending to {server}"))?;
-        if conversation.kcp.is_dead() {
-            bail!("{server} does not answer");
+        while conversation.poll_packet(&mut packet) {
+            socket.send(&packet).await.context("sending")?;
         }
-        if at_end && missing == 0 && conversation.is_quiet() {
+        let is_done = missing.is_empty() && conversation.is_quiet();
+        if at_end && is_done {
             return Ok(());
         }
+        // While the standard output takes nothing the server waits for us.
+        if is_done || is_full || progress != conversation.progress() {
+            (progress, since) = (conversation.progress(), now());
+        }
+        let deadline = since + PATIENCE;
+        ensure!(now() < deadline, "the server does not answer");
+        let wake = conversation.kcp.poll_timeout().map_or(deadline, |at| at.min(deadline));
         tokio::select! {
             chunk = input.recv(), if has_room && !at_end => match chunk {
                 Some(bytes) => {
                     let bytes = bytes.context("reading standard input")?;
-                    missing += bytes.len();
+                    missing.on_sent(bytes.len());
                     conversation.send(bytes)?;
                 }
                 None => at_end = true,
             },
-            received = socket.recv(&mut buffer) => {
-                let length = received.with_context(|| format!("receiving from {server}"))?;
-                handle_batch(&mut conversation, &socket, length, &mut buffer);
-                missing = missing.checked_sub(print(&mut conversation)?).context("more has come back than was sent")?;
-            }
-            () = sleep_to(conversation.kcp.poll_timeout()) => {}
+            ready = socket.readable() => ready.context("receiving")?,
+            room = output.reserve(), if is_full => drop(room),
+            () = sleep_to(Some(wake)) => {}
         }
     }
+    Ok(())
 }
 
-/// Takes a packet and those that wait behind it; what is no KCP of this conversation is ignored.
-fn handle_batch(conversation: &mut Conversation, socket: &UdpSocket, length: usize, buffer: &mut [u8]) {
-    let mut length = length;
+/// Takes the packets that have arrived; what is no KCP of this conversation is ignored.
+fn receive(conversation: &mut Conversation, socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<()> {
     for _ in 0..BATCH {
-        conversation.kcp.handle_packet(&buffer[..length], now()).ok();
-        let Ok(next) = socket.try_recv(buffer) else { return };
-        length = next;
+        match socket.try_recv(buffer) {
+            Ok(length) => {
+                conversation.kcp.handle_packet(&buffer[..length], now()).ok();
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
     }
+    Ok(())
 }
 
-/// Prints what has come, and says how many bytes that were.
-fn print(conversation: &mut Conversation) -> Result<usize> {
-    let mut stdout = io::stdout().lock();
-    let mut printed = 0;
-    while let Some(message) = conversation.kcp.poll_message() {
-        stdout.write_all(&message).context("writing to standard output")?;
-        printed += message.len();
+/// Hands on what has come, as long as it is taken: what is not read closes KCP's window, and the server stops sending.
+fn print(
+    conversation: &mut Conversation,
+    output: &mpsc::Sender<Vec<u8>>,
+    missing: &mut Missing,
+) -> Result<()> {
+    while let Ok(room) = output.try_reserve() {
+        let Some(message) = conversation.kcp.poll_message() else { break };
+        missing.on_returned(message.len())?;
+        room.send(message);
     }
-    stdout.flush().context("writing to standard output")?;
-    Ok(printed)
+    Ok(())
+}
+
+/// Writes to the standard output in a thread of its own, until the channel is closed or an error.
+fn write_output() -> (mpsc::Sender<Vec<u8>>, JoinHandle<io::Result<()>>) {
+    let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(UNWRITTEN);
+    let writer = thread::spawn(move || {
+        let mut stdout = io::stdout().lock();
+        while let Some(message) = receiver.blocking_recv() {
+            stdout.write_all(&message)?;
+            stdout.flush()?;
+        }
+        Ok(())
+    });
+    (sender, writer)
 }
 
 /// Reads the standard input in a thread of its own, one chunk ahead, until its end or an error.
@@ -405,15 +542,28 @@ fn is_about_a_peer(error: &io::Error) -> bool {
     )
 }
 
-/// How long a server remembers a silent client.
-const IDLE: Duration = Duration::from_secs(60);
-/// Clients of a server at a time; each may hold two full windows.
-const MOST_CLIENTS: usize = 100;
+/// Silence after which a client may be forgotten, if there are too many.
+const IDLE: Duration = Duration::from_secs(10);
+/// The same for who has acknowledged nothing, and may be nobody.
+const UNPROVEN: Duration = Duration::from_secs(3);
+/// How long a client waits for any progress: a KCP that finds a closed window may ask but every 20 s.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Clients of a server at a time.
+const MOST_CLIENTS: usize = 32;
+/// Bytes in each of a conversation's buffers: sent, received, waiting to be sent, and the message that is held.
+const MOST_BUFFERED: usize = 8 << 20;
+/// The largest windows and packets make a server hold 1 GiB; with those that are the default it is 140 MB.
+const _: () = assert!(MOST_CLIENTS * 4 * MOST_BUFFERED <= 1 << 30);
+/// Segments of the longest message, and one to spare.
+const LONGEST_MESSAGE: usize = 128;
+const _: () = assert!(LONGEST_MESSAGE * (MOST_MTU as usize - HEADER_LEN) <= MOST_BUFFERED);
 /// Packets taken in before they are answered.
 const BATCH: usize = 64;
 /// Bytes of the standard input in one message.
 const CHUNK: usize = 16 * 1024;
-/// What waits to be sent beside the window, at least: a message of any length that can be sent.
-const LEAST_OUTBOX: usize = 1 << 20;
-/// The largest UDP payload.
+/// Messages that wait for the standard output beside those in KCP's window.
+const UNWRITTEN: usize = 16;
+/// The largest payload of UDP over IPv4.
+const MOST_MTU: u16 = 65_507;
+/// Room for any UDP payload.
 const LARGEST_PACKET: usize = 65_535;
