@@ -2,6 +2,7 @@
 
 use crate::harness::app::App;
 use crate::harness::cells::{config, ours};
+use crate::harness::ours::Sending;
 use crate::harness::world::{Engine, World};
 use crate::harness::{ms, seconds};
 use link_emulator::{Loss, Profile};
@@ -108,7 +109,7 @@ fn deliver(congestion: CongestionKind, seed: u64) {
         ..config()
     };
     let apps = [App::sender(300_000), App::in_pieces(100_000, 700)];
-    let mut world = World::pair(profile, seed, [Engine::Ours(config); 2], apps);
+    let mut world = World::pair(profile, seed, [Engine::Ours(config, Sending::Pulled); 2], apps);
     let context = format!("{congestion:?}, seed {seed}");
     world.finish(seconds(120), &context);
     assert_eq!([0, 1].map(|end: usize| world.hosts[end].app.received()), [100_000, 300_000], "{context}");

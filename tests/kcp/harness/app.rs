@@ -121,17 +121,14 @@ impl Source for App {
     fn peek(&self) -> Option<Piece> {
         match self {
             Self::Stream(stream) => (stream.left > 0).then_some(Piece { room: stream.least_room(), frg: 0 }),
-            Self::Messages(messages) => messages.peek(),
+            Self::Messages(_) => panic!("messages of many fragments are pulled from nobody: {self:?}"),
             Self::Asker(asker) => whole(&asker.waiting),
             Self::Echoer(waiting) => whole(waiting),
         }
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> usize {
-        match self {
-            Self::Messages(messages) => messages.fill(buffer),
-            Self::Stream(_) | Self::Asker(_) | Self::Echoer(_) => self.write(buffer),
-        }
+        self.write(buffer)
     }
 }
 
@@ -187,8 +184,6 @@ pub(crate) struct Messages {
     /// How many are left to send.
     left: u64,
     sent: u64,
-    /// What is left to send of the one that is being cut into fragments.
-    rest: usize,
     received: u64,
     received_bytes: u64,
     /// Bytes of our longest, and of the peer's.
@@ -200,8 +195,7 @@ impl Messages {
     /// `count` messages to send, none longer than `longest[0]`, as the peer's are than `longest[1]`.
     pub(crate) fn new(count: u64, longest: [usize; 2]) -> Self {
         let [longest, peers_longest] = longest;
-        let rest = length(0, longest);
-        Self { left: count, sent: 0, rest, received: 0, received_bytes: 0, longest, peers_longest }
+        Self { left: count, sent: 0, received: 0, received_bytes: 0, longest, peers_longest }
     }
 
     /// How many arrived.
@@ -209,39 +203,15 @@ impl Messages {
         self.received
     }
 
-    /// All of the next one, for who cuts it himself.
     fn write(&mut self, buffer: &mut [u8]) -> usize {
         if self.left == 0 {
             return 0;
         }
-        let len = self.rest;
+        let len = length(self.sent, self.longest);
         buffer[..len].copy_from_slice(&pattern(self.sent)[..len]);
-        self.next();
-        len
-    }
-
-    fn peek(&self) -> Option<Piece> {
-        let follow = self.rest.div_ceil(MSS).saturating_sub(1);
-        let piece = Piece { room: self.rest.min(MSS), frg: u8::try_from(follow).unwrap_or(u8::MAX) };
-        (self.left > 0).then_some(piece)
-    }
-
-    /// A fragment of it.
-    fn fill(&mut self, buffer: &mut [u8]) -> usize {
-        let (whole, len) = (length(self.sent, self.longest), self.rest.min(MSS));
-        let at = whole - self.rest;
-        buffer[..len].copy_from_slice(&pattern(self.sent)[at..at + len]);
-        self.rest -= len;
-        if self.rest == 0 {
-            self.next();
-        }
-        len
-    }
-
-    fn next(&mut self) {
         self.sent += 1;
         self.left -= 1;
-        self.rest = length(self.sent, self.longest);
+        len
     }
 
     fn read(&mut self, message: &[u8]) {

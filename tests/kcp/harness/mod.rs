@@ -1,7 +1,5 @@
 //! Pairs of KCP endpoints on one emulated line, in virtual time.
 
-#![allow(dead_code, reason = "the tests and the bench each use a part of it")]
-
 pub(crate) mod app;
 pub(crate) mod cells;
 pub(crate) mod ikcp;
@@ -31,8 +29,9 @@ pub(crate) const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// What a tunnel's session asks of KCP, but for the size of a full packet, which is 1400 bytes on the line here.
-pub(crate) fn tunnel(congestion: CongestionKind) -> Config {
+/// What a tunnel's session with that `session_buffer` asks of KCP, but for the size of a full packet, which is 1400 bytes on
+/// the line here.
+pub(crate) fn tunnel(congestion: CongestionKind, session_buffer: usize) -> Config {
     Config {
         mss: MSS,
         send_window: u16::MAX,
@@ -43,13 +42,16 @@ pub(crate) fn tunnel(congestion: CongestionKind) -> Config {
         fast_resend: 2,
         fast_limit: 0,
         ack_repeats: 2,
-        min_rto: ms(30),
+        min_rto: Nodelay::On.min_rto(),
         dead_link: 0,
         overhead: OVERHEAD,
-        send_buffer: 64 << 20,
-        receive_buffer: 64 << 20,
+        send_buffer: session_buffer / 4,
+        receive_buffer: session_buffer / 4,
     }
 }
+
+/// What `limits.session_buffer` is unless it is set.
+pub(crate) const SESSION_BUFFER: usize = 64 << 20;
 
 /// Payload bytes of a full segment.
 pub(crate) const MSS: usize = 1312;

@@ -8,7 +8,7 @@ use vpn::kcp::{Config, Stats};
 use super::app::App;
 use super::ikcp::{Ikcp, Knobs};
 use super::line::Link;
-use super::ours::Ours;
+use super::ours::{Ours, Sending};
 use super::stall::Stalls;
 use super::{OVERHEAD, ms, start};
 
@@ -40,7 +40,9 @@ impl World {
         let conv = self.conv();
         for (engine, app) in engines.into_iter().zip(apps) {
             let end = match engine {
-                Engine::Ours(config) => End::Ours(Box::new(Ours::new(conv, config, self.now))),
+                Engine::Ours(config, sending) => {
+                    End::Ours(Box::new(Ours::new(conv, config, sending, self.now)))
+                }
                 Engine::Ikcp(knobs) => End::Ikcp(Box::new(Ikcp::new(conv, knobs, self.now))),
             };
             self.hosts.push(Host::new(end, app, self.now));
@@ -137,7 +139,6 @@ impl World {
             };
             if sent {
                 host.sent_bytes += (packet.len() - OVERHEAD) as u64;
-                host.sent_packets += 1;
                 self.link.send(&packet, self.now);
             }
             self.buffer = packet;
@@ -152,7 +153,7 @@ impl World {
 /// Which KCP an end has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Engine {
-    Ours(Config),
+    Ours(Config, Sending),
     Ikcp(Knobs),
 }
 
@@ -162,9 +163,8 @@ pub(crate) struct Host {
     pub(crate) app: App,
     /// Whether the application takes what arrives.
     pub(crate) is_reading: bool,
-    /// KCP bytes and packets handed to the line.
+    /// KCP bytes handed to the line.
     pub(crate) sent_bytes: u64,
-    pub(crate) sent_packets: u64,
     stalls: Option<Stalls>,
     inbox: Vec<Vec<u8>>,
     /// When it is to be served next.
@@ -173,16 +173,15 @@ pub(crate) struct Host {
 
 impl Host {
     fn new(end: End, app: App, now: Instant) -> Self {
-        Self {
-            end,
-            app,
-            is_reading: true,
-            sent_bytes: 0,
-            sent_packets: 0,
-            stalls: None,
-            inbox: Vec::new(),
-            due: Some(now),
-        }
+        Self { end, app, is_reading: true, sent_bytes: 0, stalls: None, inbox: Vec::new(), due: Some(now) }
+    }
+
+    /// Payload bytes that have arrived once, those included that wait for others before them.
+    ///
+    /// # Panics
+    /// If it is not ours, which alone says what waits.
+    pub(crate) fn received(&self) -> u64 {
+        self.app.received() + self.end.stats().expect("it is ours").receive_buffered as u64
     }
 
     fn on_arrival(&mut self, packet: Vec<u8>, now: Instant) {
