@@ -109,10 +109,11 @@ fn kcp_lines(block: &mut Block, kcp: &Kcp) {
     let (flight, window) = (Size(kcp.in_flight_bytes), Size(kcp.window_bytes));
     block.line("in flight", format!("{flight} of {window}{}", rate.unwrap_or_default()));
     let again = kcp.retransmitted_segments;
-    let all = kcp.sent_segments + again;
-    let (lost, needless) = (Percent(kcp.lost_segments, all), Percent(kcp.spurious_segments, again));
-    let again = Percent(again, all);
-    block.line("segments", format!("{lost} lost, {again} sent again, {needless} of these needlessly"));
+    let all = kcp.sent_segments + again + kcp.copied_segments;
+    let (lost, copied) = (Percent(kcp.lost_segments, all), Percent(kcp.copied_segments, all));
+    let (again, needless) = (Percent(again, all), Percent(kcp.spurious_segments, again));
+    let again = format!("{again} sent again, {needless} of these needlessly");
+    block.line("segments", format!("{lost} lost, {again}, {copied} copied early"));
 }
 
 /// A heading with indented lines under it.
@@ -238,7 +239,7 @@ server: 203.0.113.9:443
   goodput: 900 B received, 4.00 MiB sent
   round trip: 102.0 ms, at least 98.5 ms
   in flight: 300.00 KiB of 2.00 MiB, the path carries about 11.00 MiB/s
-  segments: 4.0 % lost, 5.0 % sent again, 10.0 % of these needlessly
+  segments: 3.8 % lost, 4.7 % sent again, 10.0 % of these needlessly, 5.8 % copied early
   flows: 3 open, 120 in all
 "
         );
@@ -318,7 +319,7 @@ peer: bob
         assert_eq!(lines(Some(Kcp::default())), format!("  round trip: 7.0 ms\n{flows}"));
         let not_bbr = Kcp { min_rtt_ms: None, bandwidth_bytes_per_s: None, spurious_segments: 0, ..kcp() };
         let expected = "  round trip: 102.0 ms\n  in flight: 300.00 KiB of 2.00 MiB\n  \
-                        segments: 4.0 % lost, 5.0 % sent again, 0.0 % of these needlessly\n";
+                        segments: 3.8 % lost, 4.7 % sent again, 0.0 % of these needlessly, 5.8 % copied early\n";
         assert_eq!(lines(Some(not_bbr)), format!("{expected}{flows}"));
     }
 

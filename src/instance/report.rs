@@ -21,7 +21,6 @@ pub(crate) fn session_report(session: &SessionStatus) -> Session {
     }
 }
 
-/// What KCP measured and counted. Every field is named, so that none can be forgotten.
 fn phase_report(phase: kcp::Phase) -> KcpPhase {
     match phase {
         kcp::Phase::Startup => KcpPhase::Startup,
@@ -33,6 +32,7 @@ fn phase_report(phase: kcp::Phase) -> KcpPhase {
     }
 }
 
+/// What KCP measured and counted. Every field is named, so that none can be forgotten.
 fn kcp_report(stats: &kcp::Stats) -> Kcp {
     let kcp::Stats {
         srtt,
@@ -243,6 +243,24 @@ mod tests {
             assert_eq!(drops.get(reason), Some(&expected), "{reason}");
         }
         assert_eq!(drops.len(), 7, "what did not occur is left out: {drops:?}");
+    }
+
+    #[test]
+    fn says_what_congestion_control_is_doing() {
+        for (phase, word) in [
+            (kcp::Phase::Startup, "startup"),
+            (kcp::Phase::Drain, "drain"),
+            (kcp::Phase::Cruise, "cruise"),
+            (kcp::Phase::Up, "up"),
+            (kcp::Phase::Down, "down"),
+            (kcp::Phase::ProbeRtt, "probe_rtt"),
+        ] {
+            let report = phase_report(phase);
+            assert_eq!(serde_json::to_value(report).unwrap(), word);
+            assert_eq!(serde_json::from_value::<KcpPhase>(word.into()).unwrap(), report);
+        }
+        let later: KcpPhase = serde_json::from_value("of_a_later_version".into()).unwrap();
+        assert_eq!(later, KcpPhase::Other);
     }
 
     fn session() -> SessionStatus {

@@ -79,7 +79,7 @@ impl Acks {
 }
 
 /// Bound of each of the two lists; our choice: 16 batches of 1024 segments.
-const MOST_ACKS: usize = 16 * 1024;
+pub(super) const MOST_ACKS: usize = 16 * 1024;
 /// Places kept in each for the next batch; our choice: 20 KiB together.
 const KEPT_ACKS: usize = 1024;
 

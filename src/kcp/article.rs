@@ -1,22 +1,18 @@
 //! What the article on KCP describes, thing by thing: each test drives one end packet by packet in virtual time.
 //!
 //! What a single part decides is tested beside it: presets and `nc` in `config`, SRTT, RTTVAR and back-off in `rtt`,
-//! growth of the window in `congestion::loss`, the order of acks in `acks`. The wrap of `ts` is in `tests`.
+//! growth of the window in `congestion::loss`, the order of acks in `acks`. The wrap of `ts` is in `tests/kcp`.
 
 use std::time::{Duration, Instant};
 
 use super::{
     Config, CongestionKind, HEADER_LEN, Kcp, Messages, Nodelay, Source, Stats, Stream,
     segment::{Command, Header, split},
-    tests::start,
+    tests::{ms, start},
 };
 
 const MSS: usize = 100;
 const PACKET: u64 = 124;
-
-const fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
 
 /// `nodelay` 1, `resend` 2, `nc` 1, without an interval.
 fn config() -> Config {

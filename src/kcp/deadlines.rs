@@ -1,4 +1,7 @@
-//! Property tests of [`Kcp::poll_timeout`]: no deadline is missed, none comes early, none wakes for nothing.
+//! Property tests of [`Kcp::poll_timeout`]: no deadline is missed, nothing leaves before it, and none wakes for nothing.
+//!
+//! With an interval a wake-up for nothing may happen (what was due when a flush was arranged may be acknowledged before it),
+//! but only at its multiples.
 
 use std::{
     collections::VecDeque,
@@ -22,6 +25,8 @@ struct Pair {
     loss: u64,
     random: u64,
     reads: bool,
+    interval: Duration,
+    started: Instant,
     now: Instant,
 }
 
@@ -36,6 +41,8 @@ impl Pair {
             loss,
             random: seed | 1,
             reads: true,
+            interval: config.interval,
+            started: now,
             now,
         }
     }
@@ -63,40 +70,70 @@ impl Pair {
         }
     }
 
-    /// Asks both ends between now and what comes next: neither does anything, but that the pacer gathers.
+    /// Asks both ends half-way to what comes next, before the pacer gathers for it, and right before it: neither does
+    /// anything.
     fn look_early(&mut self, next: Instant) {
-        self.now += next.saturating_duration_since(self.now) / 2;
-        for end in 0..2 {
-            let before = self.ends[end].stats();
-            if before.pacing_rate.is_none() && self.ends[end].poll_timeout().is_none_or(|at| at > self.now) {
-                assert!(!self.transmit(end), "{:?} was not announced", self.ends[end]);
-                assert_eq!(self.ends[end].stats(), before);
+        let wait = next.saturating_duration_since(self.now);
+        for left in [wait / 2, GATHER + NANO, NANO] {
+            let look_at = next.checked_sub(left).unwrap_or(next);
+            if look_at <= self.now || look_at == next {
+                continue;
+            }
+            self.now = look_at;
+            for end in 0..2 {
+                self.expect_silence(end);
             }
         }
     }
 
-    fn arrive(&mut self, end: usize) -> bool {
-        let mut any = false;
-        while let Some((_, packet)) = self.wires[end].pop_front_if(|(at, _)| *at <= self.now) {
-            self.ends[end].handle_packet(&packet, self.now).unwrap();
-            any = true;
+    /// Expects that nothing leaves now, unless it may: a paced end gathers for a while before it asks to be woken.
+    fn expect_silence(&mut self, end: usize) {
+        if !self.interval.is_zero() && !self.sources[end].is_empty() {
+            // To ask is to say that something new waits: a flush would be arranged.
+            return;
         }
+        let before = self.ends[end].stats();
+        let gathered =
+            if before.pacing_rate.is_some() && self.interval.is_zero() { GATHER } else { Duration::ZERO };
+        if self.ends[end].poll_timeout().is_none_or(|at| at > self.now + gathered) {
+            assert!(!self.transmit(end), "{:?} was not announced", self.ends[end]);
+            assert_eq!(self.ends[end].stats(), before);
+        }
+    }
+
+    fn arrive(&mut self, end: usize) -> bool {
+        let arrived = self.wires[end].partition_point(|(at, _)| *at <= self.now);
+        for (_, packet) in self.wires[end].drain(..arrived) {
+            self.ends[end].handle_packet(&packet, self.now).unwrap();
+        }
+        let mut any = arrived > 0;
         while self.reads && self.ends[end].poll_message().is_some() {
             any = true;
         }
         any
     }
 
-    /// Lets everything leave; a deadline that has come must have been for something.
+    /// Lets everything leave; a deadline that has come must have been for something. With an interval only a deadline lets
+    /// anything leave.
     fn poll<const ENDS: usize>(&mut self, ends: [usize; ENDS]) {
         for end in ends {
             let before = progress(&self.ends[end].stats());
             let was_due = self.ends[end].poll_timeout().is_some_and(|at| at <= self.now);
             while self.transmit(end) {}
             let after = &self.ends[end];
-            assert!(!was_due || progress(&after.stats()) != before, "woken for nothing: {after:?}");
+            let moved = progress(&after.stats()) != before;
+            if self.interval.is_zero() {
+                assert!(!was_due || moved, "woken for nothing: {after:?}");
+            } else {
+                assert!(was_due || !moved, "between two flushes: {after:?}");
+            }
             assert!(after.poll_timeout().is_none_or(|at| at > self.now), "it spins: {after:?}");
+            assert!(after.poll_timeout().is_none_or(|at| self.is_multiple(at)), "{after:?}");
         }
+    }
+
+    fn is_multiple(&self, at: Instant) -> bool {
+        self.interval.is_zero() || (at - self.started).as_nanos().is_multiple_of(self.interval.as_nanos())
     }
 
     fn transmit(&mut self, end: usize) -> bool {
@@ -146,13 +183,14 @@ proptest! {
         kind in prop_oneof![
             Just(CongestionKind::Bbr), Just(CongestionKind::Loss), Just(CongestionKind::None)
         ],
+        interval in prop_oneof![3 => Just(0), 1 => Just(10), 1 => Just(20), 1 => Just(40)],
         delay in 0..150_000u64,
         window in 4..200u16,
         seed in any::<u64>(),
     ) {
         let mut config: Config = Mode::Fast3.config().with_mtu(MSS + HEADER_LEN).with_windows(window, 128);
         config.congestion = kind;
-        config.interval = Duration::ZERO;
+        config.interval = Duration::from_millis(interval);
         config.receive_window = window;
         let mut pair = Pair::new(config, Duration::from_micros(delay), 0, seed);
         for step in steps {
@@ -174,3 +212,7 @@ proptest! {
         }
     }
 }
+
+/// How long before the deadline it names a paced end may let something leave (the pacer's `GATHER`).
+const GATHER: Duration = Duration::from_micros(250);
+const NANO: Duration = Duration::from_nanos(1);

@@ -6,18 +6,15 @@ use proptest::prelude::*;
 
 use super::{
     Config, CongestionKind, HEADER_LEN, Kcp, Malformed, Messages, Nodelay, Source, Stats, Stream,
+    acks::MOST_ACKS,
     segment::{Command, Header, distance, split},
-    tests::start,
+    tests::{ms, start},
 };
 
 const MSS: usize = 100;
 const FULL: usize = MSS + HEADER_LEN;
 const WINDOW: u16 = 64;
 const BUFFER: usize = 5000;
-
-const fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
 
 fn config() -> Config {
     Config {
@@ -262,9 +259,6 @@ fn asks_and_repeated_data_are_answered_once_for_each_time_we_send() {
     assert!(sent <= (MOST_ACKS + 1) * HEADER_LEN, "{sent} bytes");
     assert_eq!(kcp.stats().acks_dropped, 50_000 - u64::try_from(MOST_ACKS).unwrap());
 }
-
-/// The bound of the list of acks.
-const MOST_ACKS: usize = 16 * 1024;
 
 /// What a hostile peer and a careless owner may do.
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ pub(crate) fn start() -> Instant {
     Instant::now()
 }
 
-const fn ms(millis: u64) -> Duration {
+pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
