@@ -1,5 +1,5 @@
-//! The parts of the data path alone, each under a virtual clock and without system calls: `cargo bench`, or
-//! `cargo bench kcp` for some. Each asserts that it does what it is to measure before and after it is timed.
+//! The parts of the data path alone, each under a virtual clock and without system calls: `cargo bench --bench parts`, or
+//! `cargo bench --bench parts kcp` for some. Each asserts that it does what it is to measure before and after it is timed.
 
 mod carrier;
 mod crypto;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use vpn::kcp::{Config, CongestionKind, HEADER_LEN, Kcp, Nodelay, Piece, Source};
+use vpn::kcp::{Config, CongestionKind, HEADER_LEN, Kcp, Piece, Source};
 
 use super::{ACK, BATCH, CONV, PAYLOAD, PUSH, TELL, number, segment};
 use crate::start;
@@ -185,22 +185,7 @@ fn tell() -> Vec<u8> {
 }
 
 fn config() -> Config {
-    Config {
-        mss: PAYLOAD.len(),
-        send_window: u16::MAX,
-        receive_window: u16::MAX,
-        congestion: CongestionKind::None,
-        nodelay: Nodelay::On,
-        interval: Duration::ZERO,
-        fast_resend: 2,
-        fast_limit: 0,
-        ack_repeats: 2,
-        min_rto: Duration::from_millis(30),
-        overhead: 64,
-        send_buffer: 256 << 20,
-        receive_buffer: 256 << 20,
-        ..Config::ikcp()
-    }
+    super::config(PAYLOAD.len(), CongestionKind::None, Duration::from_millis(30))
 }
 
 const ROOM: usize = PAYLOAD.len() + HEADER_LEN;

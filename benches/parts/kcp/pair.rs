@@ -6,9 +6,9 @@ use std::{
 };
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use vpn::kcp::{Config, CongestionKind, HEADER_LEN, Kcp, Nodelay, Source};
+use vpn::kcp::{CongestionKind, HEADER_LEN, Kcp, Source};
 
-use super::{BATCH, CONV, IN_FLIGHT, Least, MEASURED, Row, WARM_UP, clock, number, ours::Nothing};
+use super::{BATCH, CONV, IN_FLIGHT, Least, MEASURED, Row, WARM_UP, clock, config, number, ours::Nothing};
 use crate::start;
 
 pub(super) fn bench(criterion: &mut Criterion, table: &mut Vec<Row>) {
@@ -64,7 +64,7 @@ struct Pair {
 
 impl Pair {
     fn new(congestion: CongestionKind, in_flight: usize) -> Self {
-        let (now, config) = (start(), config(congestion));
+        let (now, config) = (start(), config(MSS, congestion, Duration::from_millis(200)));
         let mut pair = Self {
             sender: Kcp::new(CONV, config, now),
             receiver: Kcp::new(CONV, config, now),
@@ -127,27 +127,10 @@ impl Source for Endless {
     }
 }
 
-fn config(congestion: CongestionKind) -> Config {
-    Config {
-        mss: MSS,
-        send_window: u16::MAX,
-        receive_window: u16::MAX,
-        congestion,
-        nodelay: Nodelay::On,
-        interval: Duration::ZERO,
-        fast_resend: 2,
-        fast_limit: 0,
-        ack_repeats: 2,
-        min_rto: Duration::from_millis(200),
-        overhead: 64,
-        send_buffer: 256 << 20,
-        receive_buffer: 256 << 20,
-        ..Config::ikcp()
-    }
-}
-
 const MSS: usize = 1400;
 const ROOM: usize = MSS + HEADER_LEN;
+/// Payload bits of a segment.
+pub(super) const BITS: f64 = MSS as f64 * 8.0;
 /// What the path takes for one packet: 5.6 Gbit/s.
 const EACH: Duration = Duration::from_micros(2);
 /// Until then the rate is still looked for.

@@ -1,8 +1,9 @@
 //! The same operations of the published crate `kcp`.
 
-use std::io;
+use std::{cell::Cell, io, rc::Rc};
 
 use kcp::Kcp;
+use vpn::kcp::HEADER_LEN;
 
 use super::{ACK, BATCH, CONV, PAYLOAD, PUSH, TELL, number, segment};
 
@@ -88,11 +89,14 @@ impl super::Receiving for Receiving {
 pub(super) struct Waiting {
     kcp: Kcp<Drain>,
     in_flight: usize,
+    written: Rc<Cell<usize>>,
 }
 
 impl super::Waiting for Waiting {
     fn new(in_flight: usize) -> Self {
-        let mut kcp = end();
+        let drain = Drain::default();
+        let written = Rc::clone(&drain.written);
+        let mut kcp = end_into(drain);
         kcp.set_rx_minrto(RTO);
         kcp.send(&PAYLOAD).expect("there is room");
         kcp.flush().expect("the sink takes all");
@@ -108,25 +112,31 @@ impl super::Waiting for Waiting {
             kcp.update(u32::try_from(ms).expect("a short bench")).expect("the sink takes all");
             kcp.flush().expect("the sink takes all");
         }
-        Self { kcp, in_flight }
+        Self { kcp, in_flight, written }
     }
 
     fn fire(&mut self) -> usize {
+        let before = self.written.get();
         for ms in 0..self.in_flight / BATCH {
             self.kcp.update(RTO + u32::try_from(ms).expect("a short bench")).expect("the sink takes all");
             self.kcp.flush().expect("the sink takes all");
         }
-        self.in_flight
+        // All are sent again, each once.
+        let sent_again = (self.written.get() - before) / SEGMENT;
+        assert_eq!(sent_again, self.in_flight);
+        sent_again
     }
 }
 
 fn end() -> Kcp<Drain> {
-    let mut kcp = Kcp::new(CONV, Drain);
+    end_into(Drain::default())
+}
+
+fn end_into(drain: Drain) -> Kcp<Drain> {
+    let mut kcp = Kcp::new(CONV, drain);
     kcp.set_nodelay(true, 10, 2, true);
     kcp.set_wndsize(u16::MAX, u16::MAX);
-    kcp.set_mtu(PAYLOAD.len() + Kcp::<Drain>::header_len())
-        .or_else(|_| kcp.set_mtu(50))
-        .expect("a small packet");
+    kcp.set_mtu(SEGMENT).or_else(|_| kcp.set_mtu(50)).expect("a small packet");
     kcp.update(0).expect("the sink takes all");
     let mut packet = Vec::new();
     segment(TELL, [0, 0, 0], &[], &mut packet);
@@ -134,11 +144,15 @@ fn end() -> Kcp<Drain> {
     kcp
 }
 
-/// Takes packets and forgets them.
-struct Drain;
+/// Takes packets, counts their bytes and forgets them.
+#[derive(Default)]
+struct Drain {
+    written: Rc<Cell<usize>>,
+}
 
 impl io::Write for Drain {
     fn write(&mut self, packet: &[u8]) -> io::Result<usize> {
+        self.written.set(self.written.get() + packet.len());
         Ok(packet.len())
     }
 
@@ -148,3 +162,5 @@ impl io::Write for Drain {
 }
 
 const RTO: u32 = 10_000;
+/// Bytes of a segment.
+const SEGMENT: usize = PAYLOAD.len() + HEADER_LEN;
