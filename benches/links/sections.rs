@@ -175,10 +175,10 @@ fn echoes() -> String {
         "## Echoes, one each 20 ms, beside the crate `kcp`\n\n\
          Medians of 20 seeds (1 to 20), in ms. The crate is set as ikcp's \"fast\": nodelay 1, interval 10, resend 1, nc 1, minrto \
          10, windows 128.\n\n\
-         For ikcp's own test the reference behind the aims, taken in real time, is 140 to 143 on average and 430 to 447 at most; the \
-         author's own run of its fast mode has 138 and 392. That program looks for packets each millisecond, here ends run when \
-         one arrives: woken each 1.06 ms the crate has 138.0 and 397.2 here, order kept. What is left of the difference is not \
-         explained; so ours is compared with the crate's figures of this table as well.\n\n\
+         For the crate's row of ikcp's own test the aims were set beside 140 to 143 on average and 430 to 447 at most; the author's \
+         program names 138 and 392 for its fast mode. It looks for packets each millisecond, while here an end runs when one \
+         arrives: woken each 1.06 ms the crate has 138.0 and 397.2 here, order kept. The rest is not explained; so the tests \
+         hold ours against the crate's figures as well.\n\n\
          | test | | average | p99 | max | KCP bytes an echo |\n|---|---|---|---|---|---|\n",
     );
     let races = [
