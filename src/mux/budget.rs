@@ -7,8 +7,8 @@
 //!   shared: above its floor a stream may hold an eighth of what is free (dynamic thresholds,
 //!   Choudhury and Hahne 1998). Busy streams so converge to equal parts, and those whose peer
 //!   stopped reading leave something to the others.
-//! - *Receive*: every byte that waits for its reader counts. Three quarters of it are the pool from
-//!   which windows grow; first windows may promise more than the rest, and the bound holds all the same.
+//! - *Receive*: every byte that waits for its reader counts. Half of it is the pool from which
+//!   windows grow; first windows may promise more than the rest, and the bound holds all the same.
 
 use super::credit::Windows;
 
@@ -26,7 +26,7 @@ impl Budget {
         Self {
             send: SendBudget::new(half, limits.send_buffer, limits.streams),
             receive: ReceiveBudget { left: half, held: 0 },
-            windows: Windows::new(limits.receive_window_initial, limits.receive_window_max, half / 4 * 3),
+            windows: Windows::new(limits.receive_window_initial, limits.receive_window_max, half / 2),
         }
     }
 }

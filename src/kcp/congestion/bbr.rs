@@ -424,8 +424,8 @@ struct Startup {
 const STARTUP_GAIN: u64 = 2770;
 /// BBR draft: a quarter more …
 const UP_GAIN: u64 = 1250;
-/// … for less than the draft's whole round trip, because the queue it makes is what others on the line wait for …
-const UP_LASTS: (u32, u32) = (3, 4);
+/// … for two thirds of a round trip, where the draft has a whole one, because the queue it makes is what others on the line wait for …
+const UP_LASTS: (u32, u32) = (2, 3);
 /// … and, to make up for it, a quarter less.
 const DOWN_GAIN: u64 = 750;
 /// While a queue stands.
