@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion};
 use rustix::time::{ClockId, clock_gettime};
-use vpn::kcp::{Config, CongestionKind, Nodelay};
+use vpn::kcp::{Config, CongestionKind};
 
 pub(crate) fn bench(criterion: &mut Criterion) {
     let mut table = Vec::new();
@@ -168,22 +168,7 @@ fn report(table: &[Row]) {
 
 /// Nothing holds back but the windows, which are the widest there are.
 fn config(mss: usize, congestion: CongestionKind, min_rto: Duration) -> Config {
-    Config {
-        mss,
-        send_window: u16::MAX,
-        receive_window: u16::MAX,
-        congestion,
-        nodelay: Nodelay::On,
-        interval: Duration::ZERO,
-        fast_resend: 2,
-        fast_limit: 0,
-        ack_repeats: 2,
-        min_rto,
-        dead_link: 0,
-        overhead: 64,
-        send_buffer: 256 << 20,
-        receive_buffer: 256 << 20,
-    }
+    Config { congestion, min_rto, ..Config::full(mss, 64, 256 << 20) }
 }
 
 /// One segment of ikcp's format.

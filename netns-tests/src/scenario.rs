@@ -80,7 +80,10 @@ fn copy_logs(name: &str, logs: &Path) -> Result<PathBuf> {
 }
 
 /// The build's target directory: this program lies somewhere in it.
-fn target_directory() -> Result<PathBuf> {
+///
+/// # Errors
+/// If it does not.
+pub fn target_directory() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let target = program.ancestors().find(|ancestor| ancestor.join("CACHEDIR.TAG").exists());
     Ok(target.context("this program does not lie in a target directory")?.to_owned())

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::addresses::{SERVER, TUNNEL_SERVER, TUNNEL_SERVER_V6, tunnel_client};
 use crate::node::Node;
 use crate::process::{Finished, Process, Program};
+use crate::scenario::target_directory;
 use crate::topology::Topology;
 use crate::wait;
 
@@ -304,11 +305,7 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("VPN_BIN") {
         return Ok(path.into());
     }
-    let program = std::env::current_exe()?;
-    let target = program
-        .ancestors()
-        .find(|ancestor| ancestor.join("CACHEDIR.TAG").exists())
-        .context("not in a target directory")?;
+    let target = target_directory()?;
     let candidates = ["release", "debug"].map(|profile| target.join(profile).join(PROGRAM));
     candidates
         .into_iter()

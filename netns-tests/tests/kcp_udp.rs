@@ -19,7 +19,7 @@ use netns_tests::addresses::SERVER;
 use netns_tests::emulator::{Jitter, Loss, Profile, Reorder};
 use netns_tests::node::Node;
 use netns_tests::process::{Process, Program};
-use netns_tests::scenario::scenario;
+use netns_tests::scenario::{scenario, target_directory};
 use netns_tests::sockets::on;
 use netns_tests::topology::{Setup, Topology};
 use netns_tests::wait;
@@ -306,12 +306,7 @@ fn text(lines: usize) -> Result<String> {
 
 /// The example, built for release: `scripts/test` does that.
 fn example() -> Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    let target = program
-        .ancestors()
-        .find(|ancestor| ancestor.join("CACHEDIR.TAG").exists())
-        .context("not in a target directory")?;
-    let path = target.join("release/examples/kcp_udp");
+    let path = target_directory()?.join("release/examples/kcp_udp");
     ensure!(path.exists(), "the example is not built: cargo build --release --example kcp_udp");
     Ok(path)
 }

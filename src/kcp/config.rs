@@ -8,9 +8,9 @@ use super::{congestion::CongestionKind, segment::HEADER_LEN};
 
 /// How a [`super::Kcp`] is set up.
 ///
-/// [`Config::ikcp`] is what `ikcp_create` makes; a [`Mode`] is one of the named presets; [`Config::with_knobs`],
-/// [`Config::with_windows`] and [`Config::with_mtu`] are `ikcp_nodelay`, `ikcp_wndsize` and `ikcp_setmtu`. Every
-/// field can be set by itself as well.
+/// [`Config::full`] has all that this engine can do, and is what a tunnel uses; [`Config::ikcp`] is what `ikcp_create`
+/// makes; a [`Mode`] is one of the named presets; [`Config::with_knobs`], [`Config::with_windows`] and
+/// [`Config::with_mtu`] are `ikcp_nodelay`, `ikcp_wndsize` and `ikcp_setmtu`. Every field can be set by itself as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
     /// Payload bytes of a full segment. `poll_transmit` must be given room for `mss` + [`HEADER_LEN`].
@@ -49,6 +49,29 @@ pub struct Config {
 }
 
 impl Config {
+    /// All that this engine can do, towards a peer that is of its kind: the widest windows within `buffer` bytes each way,
+    /// nothing gathered, losses found by count and by time without a limit, acks repeated, and a link that is never dead.
+    ///
+    /// `mss` is the payload of a full segment, `overhead` what is around a packet on the wire, both in bytes.
+    pub const fn full(mss: usize, overhead: usize, buffer: usize) -> Self {
+        Self {
+            mss,
+            send_window: u16::MAX,
+            receive_window: u16::MAX,
+            congestion: CongestionKind::Bbr,
+            nodelay: Nodelay::On,
+            interval: Duration::ZERO,
+            fast_resend: 2,
+            fast_limit: 0,
+            ack_repeats: 2,
+            min_rto: Nodelay::On.min_rto(),
+            dead_link: 0,
+            overhead,
+            send_buffer: buffer,
+            receive_buffer: buffer,
+        }
+    }
+
     /// What `ikcp_create` makes: RTO × 2, a flush each 100 ms, no fast resend, slow start and congestion avoidance, and
     /// small windows.
     pub const fn ikcp() -> Self {

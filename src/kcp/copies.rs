@@ -66,7 +66,7 @@ impl Copies {
         }
     }
 
-    /// The segment to copy now: one that is due, or, if a packet leaves anyway, one that left in an earlier packet.
+    /// The segment to copy now: one that is due, or, if a packet leaves anyway, one that left at least [`SHORTEST_DELAY`] ago.
     pub(crate) fn peek(&self, beside_data: bool, now: Instant) -> Option<u32> {
         let copy = self.waiting.front()?;
         (copy.due <= now || (beside_data && copy.sent_at + SHORTEST_DELAY <= now)).then_some(copy.sn)

@@ -14,7 +14,7 @@ pub trait Source {
     /// What the next segment needs; `None` = nothing to send.
     ///
     /// A source that cannot know it leaves this as it is: then it is asked to fill what room there is, as long as a
-    /// header is under a tenth of it.
+    /// header is under a tenth of it, and taken for one that waits while the peer's window is closed.
     fn peek(&self) -> Option<Piece> {
         Some(Piece::ANY)
     }

@@ -47,7 +47,7 @@ pub struct Stats {
     pub sent: u64,
     /// Segments sent again.
     pub retransmitted: u64,
-    /// Segments sent once more before anything was known of them (early copies).
+    /// Copies sent before anything was known of the last transmission.
     pub copied: u64,
     /// Retransmissions whose original had arrived.
     pub spurious: u64,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Config, CongestionKind, HEADER_LEN, Kcp, Nodelay, Source,
+    Config, CongestionKind, HEADER_LEN, Kcp, Source,
     segment::{Command, Header},
 };
 
@@ -21,21 +21,7 @@ pub(crate) const fn ms(millis: u64) -> Duration {
 }
 
 fn config(congestion: CongestionKind) -> Config {
-    Config {
-        mss: 1312,
-        send_window: 65_535,
-        receive_window: 65_535,
-        congestion,
-        nodelay: Nodelay::On,
-        interval: Duration::ZERO,
-        fast_resend: 2,
-        fast_limit: 0,
-        min_rto: Nodelay::On.min_rto(),
-        overhead: 64,
-        send_buffer: 64 << 20,
-        receive_buffer: 64 << 20,
-        ..Config::ikcp()
-    }
+    Config { congestion, ..Config::full(1312, 64, 64 << 20) }
 }
 
 /// A source of `left` bytes.

@@ -97,7 +97,7 @@ fn empty<T>() -> Block<T> {
     Box::new([const { None }; BLOCK])
 }
 
-/// Slots of a block; our choice: 8 KiB of the largest.
+/// Slots of a block; our choice: 2 KiB of what the receiver keeps.
 const BLOCK: usize = 64;
 /// Places for blocks that are kept when nothing is held; our choice.
 const FEW_BLOCKS: usize = 16;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::frame::{self, FRAME_HEADER};
 use crate::crypto::SessionId;
 use crate::datagram;
-use crate::kcp::{self, CongestionKind, Kcp, Nodelay};
+use crate::kcp::{self, CongestionKind, Kcp};
 use crate::mux::{self, Mux};
 
 /// KCP, MUX and the datagram queue of one end of one session, in one epoch at a time.
@@ -158,23 +158,10 @@ impl Engine {
 
 impl Settings {
     fn kcp(&self) -> kcp::Config {
-        kcp::Config {
-            mss: PLAINTEXT - FRAME_HEADER - kcp::HEADER_LEN,
-            send_window: u16::MAX,
-            receive_window: u16::MAX,
-            congestion: self.congestion,
-            nodelay: Nodelay::On,
-            interval: Duration::ZERO,
-            fast_resend: 2,
-            fast_limit: 0,
-            ack_repeats: 2,
-            min_rto: Nodelay::On.min_rto(),
-            // Outages are survived: when a session ends its owner decides.
-            dead_link: 0,
-            overhead: self.overhead,
-            send_buffer: self.buffer / 4,
-            receive_buffer: self.buffer / 4,
-        }
+        let mss = PLAINTEXT - FRAME_HEADER - kcp::HEADER_LEN;
+        // Its link is never dead: outages are survived, and when a session ends its owner decides.
+        let full = kcp::Config::full(mss, self.overhead, self.buffer / 4);
+        kcp::Config { congestion: self.congestion, ..full }
     }
 
     fn mux(&self) -> mux::Limits {

@@ -16,9 +16,14 @@
 //! - *Startup ends when a queue stands*, even if the application was the limit all the time: streams with windows of their own
 //!   cannot fill 2.77 times the path, and the draft waits for samples that are not limited.
 //! - *Up is repeated while it pays*, which takes the place of the draft's faster and faster probing (`bw_probe_up_acks`).
-//! - *Cycles* are six to nine round trips and not two to three seconds: at 200 ms the draft's are too few to find a change.
-//! - *ProbeRtt* is skipped when little is in flight anyway, so no key stroke waits for it; and it is not put off by samples
-//!   near the shortest while much is lost, because a queue that is always full looks like a longer path that loses.
+//! - *Cycles* are six to nine round trips, as in the first draft, and not two to three seconds: on a short path a change is
+//!   found sooner. So is the queue that Up makes, so it lasts two thirds of a round trip and not a whole one.
+//! - *Nothing bounds what is in flight* but twice the bandwidth-delay product and room for a batch of acks: there is no
+//!   `inflight_hi`, `bw_lo` or `extra_acked`, because loss and late acks are ordinary here. A timeout changes no estimate.
+//! - *ProbeRtt* goes down to a quarter of the bandwidth-delay product (the draft: half), so that a queue that is shared
+//!   empties, for one round trip once it is there. It is skipped when little is in flight anyway, so no key stroke waits for
+//!   it; and it is not put off by samples near the shortest while much is lost, because a queue that is always full looks
+//!   like a longer path that loses. In Startup the shortest lately is taken without it.
 
 use std::time::{Duration, Instant};
 
@@ -37,6 +42,7 @@ pub(crate) struct Bbr {
     bandwidth: Bandwidth,
     min_rtt: Option<Duration>,
     min_rtt_at: Instant,
+    /// When the last acks came.
     acked_at: Instant,
     recent: RecentRtt,
     loss: PathLoss,
@@ -179,7 +185,7 @@ impl Bbr {
         let was_idle = now.saturating_duration_since(self.acked_at) >= IDLE;
         let is_thin = acks.in_flight <= self.probe_rtt_window();
         if was_idle || is_thin || matches!(self.mode, Mode::Startup(_)) {
-            // There is no queue of ours: what was seen lately is the round trip without one.
+            // There is no queue of ours, or Startup will soon show it: what was seen lately is the best guess.
             self.min_rtt = self.recent.shortest().or(self.min_rtt);
             self.min_rtt_at = now;
         } else {
@@ -386,7 +392,7 @@ impl Bbr {
 /// The phases; see the diagram at the top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// Grows by 2.77 a round trip until the bandwidth has stood still for some rounds.
+    /// Sends 2.77 times the bandwidth until that stands still for some rounds, or a queue does.
     Startup(Startup),
     /// Empties the queue that Startup made.
     Drain,
@@ -424,7 +430,7 @@ struct Startup {
 const STARTUP_GAIN: u64 = 2770;
 /// BBR draft: a quarter more …
 const UP_GAIN: u64 = 1250;
-/// … for two thirds of a round trip, where the draft has a whole one, because the queue it makes is what others on the line wait for …
+/// … for so much of a round trip: the queue it makes is what others on the line wait for …
 const UP_LASTS: (u32, u32) = (2, 3);
 /// … and, to make up for it, a quarter less.
 const DOWN_GAIN: u64 = 750;

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use vpn::carrier::Connection;
 use vpn::crypto::{HEADER_LEN, Mask, Opener, PrivateKey, Sealer, SessionId};
-use vpn::kcp::{Config, CongestionKind, Kcp, Nodelay, Source};
+use vpn::kcp::{Config, CongestionKind, Kcp, Source};
 
 use super::flow::ip;
 use super::input::{Input, damage};
@@ -193,20 +193,11 @@ impl Source for Messages {
 }
 
 const KCP: Config = Config {
-    mss: 1309,
     send_window: 1000,
     receive_window: 1000,
     congestion: CongestionKind::None,
-    nodelay: Nodelay::On,
-    interval: Duration::ZERO,
-    fast_resend: 2,
-    fast_limit: 0,
-    ack_repeats: 2,
-    min_rto: Nodelay::On.min_rto(),
-    overhead: 64,
-    send_buffer: 1 << 20,
-    receive_buffer: 1 << 20,
-    ..Config::ikcp()
+    dead_link: Config::ikcp().dead_link,
+    ..Config::full(1309, 64, 1 << 20)
 };
 
 pub(crate) const KCP_FRAME: u8 = 3;

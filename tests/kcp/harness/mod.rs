@@ -10,7 +10,7 @@ pub(crate) mod world;
 
 use std::time::{Duration, Instant};
 
-use vpn::kcp::{Config, CongestionKind, Nodelay};
+use vpn::kcp::{Config, CongestionKind};
 
 /// Some instant; virtual time is counted from it.
 #[expect(
@@ -32,22 +32,7 @@ pub(crate) const fn seconds(seconds: u64) -> Duration {
 /// What a tunnel's session with that `session_buffer` asks of KCP, but for the size of a full packet, which is 1400 bytes on
 /// the line here.
 pub(crate) fn tunnel(congestion: CongestionKind, session_buffer: usize) -> Config {
-    Config {
-        mss: MSS,
-        send_window: u16::MAX,
-        receive_window: u16::MAX,
-        congestion,
-        nodelay: Nodelay::On,
-        interval: Duration::ZERO,
-        fast_resend: 2,
-        fast_limit: 0,
-        ack_repeats: 2,
-        min_rto: Nodelay::On.min_rto(),
-        dead_link: 0,
-        overhead: OVERHEAD,
-        send_buffer: session_buffer / 4,
-        receive_buffer: session_buffer / 4,
-    }
+    Config { congestion, ..Config::full(MSS, OVERHEAD, session_buffer / 4) }
 }
 
 /// What `limits.session_buffer` is unless it is set.
