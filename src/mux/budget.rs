@@ -1,14 +1,17 @@
 //! The bytes one session may hold, over all its streams.
 //!
-//! The bound is cut in two halves, one for each direction, so that readers that stopped here cannot
-//! keep this end from sending, nor the other way round.
+//! The bound is cut in two, a quarter for what is to be sent and three for what was received, so that
+//! readers that stopped here cannot keep this end from sending, nor the other way round. What is
+//! received gets more, because windows grow from it: over a long line that loses much, a stream needs
+//! a window of several bandwidth-delay products.
 //!
 //! - *Send*: each of the streams owns a small floor, so that none can be starved. The rest is
 //!   shared: above its floor a stream may hold an eighth of what is free (dynamic thresholds,
 //!   Choudhury and Hahne 1998). Busy streams so converge to equal parts, and those whose peer
 //!   stopped reading leave something to the others.
-//! - *Receive*: every byte that waits for its reader counts. Half of it is the pool from which
-//!   windows grow; first windows may promise more than the rest, and the bound holds all the same.
+//! - *Receive*: every byte that waits for its reader counts. Two thirds of it are the pool from
+//!   which windows grow; first windows may promise more than the rest, and the bound holds all the
+//!   same.
 
 use super::credit::Windows;
 
@@ -22,11 +25,12 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new(limits: &super::Limits) -> Self {
-        let half = limits.session_buffer / 2;
+        let send = limits.session_buffer / 4;
+        let receive = limits.session_buffer - send;
         Self {
-            send: SendBudget::new(half, limits.send_buffer, limits.streams),
-            receive: ReceiveBudget { left: half, held: 0 },
-            windows: Windows::new(limits.receive_window_initial, limits.receive_window_max, half / 2),
+            send: SendBudget::new(send, limits.send_buffer, limits.streams),
+            receive: ReceiveBudget { left: receive, held: 0 },
+            windows: Windows::new(limits.receive_window_initial, limits.receive_window_max, receive / 3 * 2),
         }
     }
 }

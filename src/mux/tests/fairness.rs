@@ -57,7 +57,7 @@ fn a_reader_that_stops_costs_the_others_nothing() {
 
 #[test]
 fn many_readers_that_stopped_leave_room_to_write_for_a_new_stream() {
-    let limits = Limits { session_buffer: 4 << 20, streams: 1000, ..Limits::default() };
+    let limits = Limits { session_buffer: 8 << 20, streams: 1000, ..Limits::default() };
     let mut pair = Pair::new(limits);
     pair.ends[1] = Mux::new(Role::Server, Limits::default());
     for _ in 0..500 {

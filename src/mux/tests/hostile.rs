@@ -185,7 +185,7 @@ proptest! {
             }
             let stats = mux.stats();
             prop_assert!(stats.streams <= 10);
-            prop_assert!(stats.receive_buffered <= 150_000 && stats.send_buffered <= 150_000);
+            prop_assert!(stats.receive_buffered <= 225_000 && stats.send_buffered <= 75_000);
             prop_assert!(mux.events.len() <= 100 && mux.resets.len() <= 5000);
             let (mut sending, mut receiving) = (0, 0);
             for id in (1..14).map(id) {

@@ -345,7 +345,7 @@ fn more_streams_than_the_bound_are_refused_at_both_ends() {
 #[test]
 fn bytes_beyond_the_sessions_bound_reset_their_own_stream() {
     let mut pair = Pair::new(Limits::default());
-    pair.ends[1] = Mux::new(Role::Server, Limits { session_buffer: 200_000, ..small_limits() });
+    pair.ends[1] = Mux::new(Role::Server, Limits { session_buffer: 140_000, ..small_limits() });
     let (first, second) = (pair.connect(), pair.connect());
     pair.ends[0].write(first, &[0; 60_000]);
     pair.settle();
