@@ -51,6 +51,7 @@ impl Tunnel {
             packet: Vec::new(),
             now,
         };
+        tunnel.client.set_servers(vec![vec![([203, 0, 113, 9], 443).into()]], now);
         tunnel.settle();
         assert_eq!(tunnel.client.status(now).state, ClientState::Up);
         tunnel
@@ -114,10 +115,10 @@ impl Tunnel {
         let mut moved = false;
         while let Some(event) = self.client.poll_event() {
             moved = true;
-            if event == ClientEvent::Dial {
+            if let ClientEvent::Dial { attempt, .. } = event {
                 let wall = Timestamp::from_unix(Duration::from_secs(1_700_000_000));
                 let local = SocketAddr::from(([192, 0, 2, 2], 40_000));
-                self.client.dial(local, SocketAddr::from(([203, 0, 113, 9], 443)), wall, self.now);
+                self.client.dial(attempt, local, wall, self.now);
             }
         }
         while let Some(event) = self.server.poll_event() {

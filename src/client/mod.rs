@@ -6,9 +6,9 @@
 mod background;
 mod resolve;
 mod runner;
-mod servers;
 mod status;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
@@ -17,7 +17,6 @@ use ipnetwork::IpNetwork;
 
 use self::background::Voice;
 use self::runner::Runner;
-use self::servers::Servers;
 use crate::carrier::Mode;
 use crate::config::{ClientConfig, ClientDns, Congestion};
 use crate::control::{InstanceName, Paths, State, Tunnel};
@@ -95,9 +94,12 @@ async fn tunnel(options: &UpOptions, instance: &mut Instance, voice: &mut Voice)
         .map_err(|error| Failure::of_system("cannot go on in the background", &error))?;
     let Some(servers) = resolve(&client, config, instance).await? else { return stopped(options) };
     let tun = instance.create_tun(config.tunnel.interface.as_str()).await?;
-    let mut runner = Runner::open(client, tun, servers, number)
+    let addresses = resolve::distinct(&servers);
+    let mut runner = Runner::open(client, tun, &addresses, number)
         .map_err(|error| Failure::of_system("cannot open raw sockets", &error))?;
-    let Some(addresses) = connect(&mut runner, config, instance).await? else { return stopped(options) };
+    runner.client.set_servers(servers, io::now());
+    let connected = connect(&mut runner, &addresses, config, instance).await?;
+    let Some(addresses) = connected else { return stopped(options) };
     let plan = plan(config, &runner.tun, addresses, number);
     let notes = netcfg::apply_client(&plan, instance.journal()).await;
     let notes = notes.map_err(|error| instance::host_failure(&error))?;
@@ -118,12 +120,12 @@ fn stopped(options: &UpOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The servers' addresses; `None` if told to end before they were known.
+/// Each server's addresses; `None` if told to end before they were known.
 async fn resolve(
     client: &Client,
     config: &ClientConfig,
     instance: &mut Instance,
-) -> Result<Option<Servers>, Failure> {
+) -> Result<Option<Vec<Vec<SocketAddr>>>, Failure> {
     let mut found = pin!(resolve::resolve(&config.server));
     loop {
         tokio::select! {
@@ -162,9 +164,10 @@ fn congestion(choice: Congestion) -> CongestionKind {
     }
 }
 
-/// Dials until packets make the round trip; returns our addresses, or `None` if told to end before.
+/// Waits until packets make the round trip; returns our addresses, or `None` if told to end before.
 async fn connect(
     runner: &mut Runner,
+    servers: &[SocketAddr],
     config: &ClientConfig,
     instance: &mut Instance,
 ) -> Result<Option<Vec<IpNetwork>>, Failure> {
@@ -187,7 +190,7 @@ async fn connect(
         }
         let left = deadline.saturating_duration_since(io::now());
         if left.is_zero() {
-            return Err(unreachable(runner));
+            return Err(unreachable(runner, servers));
         }
         tokio::select! {
             result = runner.step() => result.map_err(|error| lost_sockets(&error))?,
@@ -283,7 +286,7 @@ fn report(event: &ClientEvent) {
         ClientEvent::Recovered => tracing::info!("packets make the round trip again"),
         ClientEvent::Restarted => tracing::info!("every flow was reset: the other end no longer knows them"),
         ClientEvent::Ended(ending) => tracing::info!("the session is over: {}", ended(*ending)),
-        ClientEvent::Up { .. } | ClientEvent::Dial | ClientEvent::Retired(_) => {}
+        ClientEvent::Up { .. } | ClientEvent::Dial { .. } | ClientEvent::Retired(_) => {}
     }
 }
 
@@ -314,8 +317,8 @@ fn ended(ending: Ending) -> Failure {
     Failure::new(ExitCode::Refused, message)
 }
 
-fn unreachable(runner: &Runner) -> Failure {
-    let remotes: Vec<_> = runner.servers.addresses().iter().map(ToString::to_string).collect();
+fn unreachable(runner: &Runner, servers: &[SocketAddr]) -> Failure {
+    let remotes: Vec<_> = servers.iter().map(ToString::to_string).collect();
     let remotes = remotes.join(", ");
     let message = match runner.client.reach() {
         Reach::PresharedKeyDiffers => return ended(Ending::PresharedKeyDiffers),

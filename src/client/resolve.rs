@@ -6,12 +6,11 @@ use std::vec;
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::servers::Servers;
 use crate::config::{Endpoint, Endpoints, Host};
 use crate::failure::{ExitCode, Failure};
 
-/// The addresses of all of `servers`, in their order. A name without any is passed over if another has one.
-pub(super) async fn resolve(servers: &Endpoints) -> Result<Servers, Failure> {
+/// The addresses of each of `servers`, in their order. A name without any is passed over if another has one.
+pub(super) async fn resolve(servers: &Endpoints) -> Result<Vec<Vec<SocketAddr>>, Failure> {
     // All of them are asked before the first is waited for.
     let asked: Vec<_> = servers.iter().map(Asked::start).collect();
     let (mut addresses, mut failures) = (Vec::new(), Vec::new());
@@ -25,7 +24,18 @@ pub(super) async fn resolve(servers: &Endpoints) -> Result<Servers, Failure> {
         return Err(failures.swap_remove(0));
     }
     failures.iter().for_each(|why| tracing::info!(%why, "passed over"));
-    Ok(Servers::new(addresses))
+    Ok(addresses)
+}
+
+/// All addresses of all servers, each once, where it comes first.
+pub(super) fn distinct(servers: &[Vec<SocketAddr>]) -> Vec<SocketAddr> {
+    let mut distinct = Vec::new();
+    for address in servers.iter().flatten() {
+        if !distinct.contains(address) {
+            distinct.push(*address);
+        }
+    }
+    distinct
 }
 
 /// A server whose addresses are known, or will be.
@@ -80,7 +90,7 @@ mod tests {
         let servers =
             r#"["[2001:db8::9]:443", "127.0.0.1:80", "localhost:80", "[2001:db8::9]:443", "192.0.2.9:1"]"#;
         let servers: Endpoints = serde_json::from_str(servers).unwrap();
-        let mut found = resolve(&servers).await.unwrap().addresses();
+        let mut found = distinct(&resolve(&servers).await.unwrap());
         // What else a host calls localhost is its own affair.
         found.retain(|address| *address != "[::1]:80".parse().unwrap());
         let found: Vec<_> = found.iter().map(ToString::to_string).collect();

@@ -6,7 +6,6 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::servers::Servers;
 use crate::crypto::Timestamp;
 use crate::io::{
     self as shell, Family, Poller, PortFilter, PortGuard, Readiness, SendStats, TUN_MTU, Timer, TunDevice,
@@ -25,9 +24,6 @@ pub(crate) struct Runner {
     poller: Poller,
     timer: Timer,
     guards: Vec<Guard>,
-    pub(super) servers: Servers,
-    /// The carrier does not answer.
-    in_outage: bool,
     mark: u32,
     ready: Vec<Readiness>,
     buffer: Vec<u8>,
@@ -43,8 +39,13 @@ struct Guard {
 
 impl Runner {
     /// Opens the sockets, for carriers to `servers`.
-    pub(crate) fn open(client: Client, tun: TunDevice, servers: Servers, mark: u32) -> io::Result<Self> {
-        let families = Family::all_of(&servers.addresses());
+    pub(crate) fn open(
+        client: Client,
+        tun: TunDevice,
+        servers: &[SocketAddr],
+        mark: u32,
+    ) -> io::Result<Self> {
+        let families = Family::all_of(servers);
         let wire = Wire::open(&families, &PortFilter::default(), Some(mark))?;
         let (poller, timer) = (Poller::new()?, Timer::new()?);
         wire.watch(&poller, WIRE)?;
@@ -57,8 +58,6 @@ impl Runner {
             poller,
             timer,
             guards: Vec::new(),
-            servers,
-            in_outage: false,
             mark,
             ready: Vec::new(),
             buffer: vec![0; usize::from(TUN_MTU)],
@@ -87,16 +86,13 @@ impl Runner {
         self.client.handle_timeout(now);
         while let Some(event) = self.client.poll_event() {
             match event {
-                ClientEvent::Dial => self.dial(now),
+                ClientEvent::Dial { attempt, remote } => self.dial(attempt, remote, now),
                 ClientEvent::Retired(local) => self.retire(local, now),
                 ClientEvent::Up { .. }
                 | ClientEvent::Suspect
                 | ClientEvent::Recovered
                 | ClientEvent::Restarted
-                | ClientEvent::Ended(_) => {
-                    self.choose_server(&event, now);
-                    events.push(event);
-                }
+                | ClientEvent::Ended(_) => events.push(event),
             }
         }
         self.release_guards(now);
@@ -146,28 +142,12 @@ impl Runner {
         Ok(())
     }
 
-    /// Keeps to the server that carries the session, until an outage has cost all flows.
-    fn choose_server(&mut self, event: &ClientEvent, now: Instant) {
-        match event {
-            ClientEvent::Up { .. } | ClientEvent::Recovered => {
-                self.in_outage = false;
-                if let Some(carrier) = self.client.status(now).carriers.first() {
-                    self.servers.on_carried_by(carrier.remote);
-                }
-            }
-            ClientEvent::Suspect => self.in_outage = true,
-            ClientEvent::Restarted if self.in_outage => self.servers.on_given_up(),
-            ClientEvent::Restarted | ClientEvent::Dial | ClientEvent::Retired(_) | ClientEvent::Ended(_) => {}
-        }
-    }
-
-    fn dial(&mut self, now: Instant) {
-        let Some(remote) = self.servers.next_address() else { return self.client.dial_failed(now) };
+    fn dial(&mut self, attempt: u32, remote: SocketAddr, now: Instant) {
         match self.reserve(remote) {
-            Ok(local) => self.client.dial(local, remote, Timestamp::from_unix(shell::wall()), now),
+            Ok(local) => self.client.dial(attempt, local, Timestamp::from_unix(shell::wall()), now),
             Err(error) => {
                 tracing::debug!(%remote, %error, "no source for a new carrier");
-                self.client.dial_failed(now);
+                self.client.dial_failed(attempt, now);
             }
         }
     }

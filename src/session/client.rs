@@ -18,20 +18,17 @@ use ipnetwork::IpNetwork;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::dial::{Dial, Progress, Reach};
-use super::dialing::Dialing;
-use super::engine::{DATAGRAM_MAX, DATAGRAM_MTU, Engine, OUTER_HEADERS, PLAINTEXT, Settings};
-use super::frame::{self, CloseCode, Frame, Frames};
-use super::link::Link;
-use super::liveness::Liveness;
+use super::carriers::{Arrival, CarrierEvent, Carriers, Demand, Dropped};
+use super::dial::{Caller, Reach};
+use super::engine::{DATAGRAM_MAX, DATAGRAM_MTU, Engine, OUTER_HEADERS, Settings};
+use super::frame::{CloseCode, Frame, Frames};
 use super::load::{ClientLoad, SessionLoad};
 use super::outbox::Outbox;
 use super::splice::Splice;
-use super::status::{CarrierStatus, ClientState, ClientStatus, SessionStatus, Traffic};
-use crate::carrier::{self, Connection, DropReason, Mode};
+use super::status::{ClientState, ClientStatus, SessionStatus};
+use crate::carrier::{self, Mode};
 use crate::crypto::{
-    Initiator, Keys, Mask, Message1, Message2, OVERHEAD, PresharedKey, PrivateKey, PublicKey, Refusal,
-    SessionId, SuiteSet, Timestamp, VERSION,
+    Message2, OVERHEAD, PresharedKey, PrivateKey, PublicKey, Refusal, SessionId, SuiteSet, Timestamp,
 };
 use crate::flow::{self, FlowLimits, Flows};
 use crate::kcp::CongestionKind;
@@ -64,8 +61,13 @@ pub struct ClientSettings {
 /// What the shell must do or may tell the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientEvent {
-    /// Reserve a port towards the server and call [`Client::dial`], or [`Client::dial_failed`].
-    Dial,
+    /// Reserve a port towards `remote` and call [`Client::dial`], or [`Client::dial_failed`], with this number.
+    Dial {
+        /// Counts the dials of a session.
+        attempt: u32,
+        /// An address of a server.
+        remote: SocketAddr,
+    },
     /// A 4-tuple of ours is not used any more; its port is to stay guarded a while.
     Retired(SocketAddr),
     /// The tunnel carries packets; the server gave us these addresses and resolvers.
@@ -101,42 +103,16 @@ pub enum Ending {
 /// One client: the sans-IO whole of `vpn up`.
 #[derive(Debug)]
 pub struct Client {
-    settings: ClientSettings,
-    mask: Mask,
-    rng: StdRng,
-    session: SessionId,
     engine: Engine,
     splice: Splice,
-    dialing: Dialing,
-    active: Option<Active>,
-    retired: VecDeque<Retired>,
-    carriers: u32,
+    carriers: Carriers,
     addresses: Vec<IpNetwork>,
     dns: Vec<IpAddr>,
     phase: Phase,
-    /// Since when nothing makes the round trip, once that was noticed.
-    outage: Option<Instant>,
-    migrations: u64,
-    traffic: Traffic,
-    /// What connections saw that are no more.
-    outside: carrier::Stats,
+    dead_after: Duration,
     tun: Outbox,
     events: VecDeque<ClientEvent>,
     drops: ClientDrops,
-}
-
-/// The carrier in use.
-#[derive(Debug)]
-struct Active {
-    link: Link,
-    liveness: Liveness,
-}
-
-/// A carrier that was in use: while the session lasts it opens what is still on its way; then it ends with a FIN.
-#[derive(Debug)]
-struct Retired {
-    link: Link,
-    until: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,13 +145,10 @@ pub struct ClientDrops {
 }
 
 impl Client {
-    /// A client that wants its first carrier at once; `seed` must be random and secret.
+    /// A client that wants its first carrier as soon as it knows where a server is; `seed` must be random and secret.
     pub fn new(settings: ClientSettings, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = StdRng::from_seed(seed);
         let session = SessionId(rng.random());
-        // The first dial is asked for here, and not by the first timeout too.
-        let mut dialing = Dialing::new(now);
-        dialing.wanted = true;
         let engine_settings = Settings {
             role: mux::Role::Client,
             congestion: settings.congestion,
@@ -187,72 +160,48 @@ impl Client {
             rng.random(),
             now,
         );
-        Self {
-            mask: Mask::new(&settings.server_key),
+        let caller = Caller {
+            private_key: settings.private_key,
+            server_key: settings.server_key,
+            preshared_key: settings.preshared_key,
+            suites: settings.suites,
             session,
+            keep: hours(settings.dead_after),
+        };
+        Self {
             engine: Engine::new(session, 0, engine_settings, now),
             splice: Splice::new(flows),
-            dialing,
-            active: None,
-            retired: VecDeque::new(),
-            carriers: 0,
+            carriers: Carriers::new(caller, settings.mode, rng, now),
             addresses: Vec::new(),
             dns: Vec::new(),
             phase: Phase::Connecting,
-            outage: None,
-            migrations: 0,
-            traffic: Traffic::default(),
-            outside: carrier::Stats::default(),
+            dead_after: settings.dead_after,
             tun: Outbox::new(TUN_QUEUE),
-            events: VecDeque::from([ClientEvent::Dial]),
+            events: VecDeque::new(),
             drops: ClientDrops::default(),
-            rng,
-            settings,
         }
     }
 
-    /// Opens a carrier from `local`, whose port the shell guards, to `remote`; `wall` is the time of day. A session that
-    /// ended meanwhile opens none.
-    pub fn dial(&mut self, local: SocketAddr, remote: SocketAddr, wall: Timestamp, now: Instant) {
-        if !self.is_running() {
-            return self.events.push_back(ClientEvent::Retired(local));
+    /// From now on these are the addresses of each server of the list. All of one server's lead to the same sessions, and a
+    /// carrier may move between them; another server is asked only when there are no flows to lose.
+    pub fn set_servers(&mut self, servers: Vec<Vec<SocketAddr>>, now: Instant) {
+        self.carriers.set_servers(servers);
+        if self.is_running() {
+            self.carriers.check_requests(now);
         }
-        self.carriers += 1;
-        let isn = self.rng.random();
-        let index = self.fresh_index();
-        let message = Message1 {
-            version: VERSION,
-            mode: self.settings.mode.to_wire(),
-            timestamp: self.dialing.timestamp(wall),
-            index,
-            session: self.session,
-            epoch: self.engine.epoch(),
-            suites: self.settings.suites,
-            carrier: self.carriers,
-            keep: hours(self.settings.dead_after),
-        };
-        let initiation = Initiator::new(
-            &self.settings.private_key,
-            &self.settings.server_key,
-            &self.settings.preshared_key,
-            &message,
-            PLAINTEXT + OVERHEAD,
-            &mut self.rng,
-        );
-        let connection = Connection::connect(local, remote, self.settings.mode, isn, now);
-        let (Ok(initiation), Ok(connection)) = (initiation, connection) else {
-            self.events.push_back(ClientEvent::Retired(local));
-            return self.dialing.on_failure(now);
-        };
-        let lifetime = self.dialing.lifetime();
-        let dial = Dial::new(self.carriers, index, connection, initiation, lifetime, now);
-        self.dialing.dial = Some(dial);
-        self.dialing.wanted = false;
+        self.take_carrier_events();
     }
 
-    /// No port, route or address for a dial: it is asked for again later.
-    pub fn dial_failed(&mut self, now: Instant) {
-        self.dialing.on_failure(now);
+    /// Opens a carrier from `local`, whose port the shell guards, as [`ClientEvent::Dial`] asked; `wall` is the time of day.
+    /// One that is not wanted any more is not opened.
+    pub fn dial(&mut self, attempt: u32, local: SocketAddr, wall: Timestamp, now: Instant) {
+        self.carriers.dial(attempt, local, wall, self.engine.epoch(), now);
+        self.take_carrier_events();
+    }
+
+    /// No port, route or address for a dial: another is asked for later.
+    pub fn dial_failed(&mut self, attempt: u32, now: Instant) {
+        self.carriers.dial_failed(attempt, now);
     }
 
     /// Takes one outer IP packet.
@@ -265,12 +214,15 @@ impl Client {
             self.drops.late += 1;
             return;
         }
-        if self.dialing.dial.as_ref().is_some_and(|dial| dial.is_from(&segment)) {
-            self.handle_dial(&segment, packet, now);
-        } else {
-            self.handle_data(&segment, packet, now);
+        match self.carriers.handle_segment(&segment, packet, now) {
+            Arrival::Nothing => {}
+            Arrival::Frames(carrier, plaintext) => self.handle_frames(plaintext, carrier, now),
+            Arrival::Accepted(message) => self.on_accepted(message, now),
+            Arrival::Answered(message) => self.on_answered(&message, now),
+            Arrival::Dropped(reason) => self.on_dropped(reason),
         }
         self.splice.pump(&mut self.engine.mux, now);
+        self.take_carrier_events();
     }
 
     /// Takes one IP packet from the TUN.
@@ -294,9 +246,7 @@ impl Client {
             self.tun.push(packet::too_big(packet, DATAGRAM_MTU, header.destination));
         } else {
             self.engine.datagrams.push(packet.to_vec(), now);
-            if let Some(active) = &mut self.active {
-                active.liveness.on_traffic();
-            }
+            self.carriers.on_traffic();
         }
     }
 
@@ -304,24 +254,21 @@ impl Client {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.splice.flows.handle_timeout(now);
         self.splice.pump(&mut self.engine.mux, now);
-        self.check_retired(now);
-        if !self.is_running() {
-            return;
+        self.carriers.check_retired(now);
+        if self.is_running() {
+            self.carriers.handle_timeout(self.demand(), now);
+            self.check_preshared_key(now);
+            self.check_dead(now);
         }
-        self.check_active(now);
-        self.check_dial(now);
-        self.check_dead(now);
+        self.take_carrier_events();
     }
 
     /// Ends the session: tells the server, closes the carriers, opens no other. Drain [`Self::poll_transmit`] once more
     /// afterwards.
     pub fn close(&mut self, now: Instant) {
-        self.drop_dial();
+        self.carriers.close(CloseCode::Done);
         self.splice.reset_all(now);
-        if let Some(active) = &mut self.active {
-            active.link.say_goodbye(CloseCode::Done);
-        }
-        self.retired.iter_mut().for_each(|retired| retired.link.close());
+        self.take_carrier_events();
         if self.phase != Phase::Ended {
             self.phase = Phase::Closing;
         }
@@ -329,23 +276,15 @@ impl Client {
 
     /// Writes the next outer IP packet into `out`; `false` when there is none now.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
-        if let Some(dial) = &mut self.dialing.dial
-            && dial.poll_transmit(out, now)
-        {
-            return true;
-        }
-        while let Some(active) = &mut self.active {
-            if active.poll_transmit(&mut self.engine, out, now) {
-                self.traffic.on_sent(out);
+        loop {
+            if self.carriers.poll_transmit(&mut self.engine, out, now) {
                 return true;
             }
-            active.liveness.on_unacked(self.engine.has_unacked(), now);
             // What left made room in the streams for more.
-            if !self.splice.pump(&mut self.engine.mux, now) {
-                break;
+            if !self.carriers.has_live() || !self.splice.pump(&mut self.engine.mux, now) {
+                return self.carriers.poll_last_words(out, now);
             }
         }
-        self.retired.iter_mut().any(|retired| retired.link.poll_ack(out, now))
     }
 
     /// The next IP packet for the TUN.
@@ -372,40 +311,32 @@ impl Client {
     /// When to call [`Self::handle_timeout`] and [`Self::poll_transmit`] if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = self.is_running().then(|| self.poll_own_timeout()).flatten();
-        let active = self.active.as_ref();
-        let carrier = active.and_then(|active| active.link.poll_timeout());
-        let engine = active.filter(|_| self.is_running()).and_then(|_| self.engine.poll_timeout());
-        let retired = self.retired.iter().filter(|retired| !retired.link.is_closing());
-        let retired = retired.map(|retired| retired.until).min();
-        [own, carrier, engine, self.splice.flows.poll_timeout(), retired].into_iter().flatten().min()
+        [own, self.carriers.poll_link_timeout(), self.splice.flows.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// When a dial, a ping or the end of patience is due.
+    /// When a dial, a ping, KCP or the end of patience is due.
     fn poll_own_timeout(&self) -> Option<Instant> {
-        let dialing = self.dialing.poll_timeout(self.needs_carrier());
-        let ping = self.active.as_ref().map(|active| active.liveness.ping_due(self.is_urgent()));
-        let suspect = self.active.as_ref().filter(|_| self.outage.is_none());
-        let suspect = suspect.and_then(|active| active.liveness.suspect_at());
-        let dead = self.outage.map(|since| since + self.settings.dead_after);
-        [dialing, ping, suspect, dead].into_iter().flatten().min()
+        let carriers = self.carriers.poll_timeout(self.is_urgent());
+        let engine = self.carriers.has_live().then(|| self.engine.poll_timeout()).flatten();
+        let dead = self.carriers.outage().map(|since| since + self.dead_after);
+        [carriers, engine, dead].into_iter().flatten().min()
     }
 
     /// How far towards the server the dials came so far.
     pub fn reach(&self) -> Reach {
-        self.dialing.dial.as_ref().map_or(Reach::None, Dial::reach).max(self.dialing.reach)
+        self.carriers.reach()
     }
 
     /// Everything there is to know.
     pub fn status(&self, now: Instant) -> ClientStatus {
-        let carriers =
-            self.active.iter().map(|active| CarrierStatus::of(&active.link, active.liveness.srtt(), now));
+        let traffic = self.carriers.traffic();
         ClientStatus {
             state: self.state(),
             addresses: self.addresses.clone(),
-            carriers: carriers.collect(),
-            migrations: self.migrations,
-            outside: self.outside(),
-            session: SessionStatus::of(&self.engine, self.traffic, self.splice.open(), self.splice.total()),
+            carriers: self.carriers.status(now),
+            migrations: self.carriers.migrations(),
+            outside: self.carriers.outside(),
+            session: SessionStatus::of(&self.engine, traffic, self.splice.open(), self.splice.total()),
             drops: ClientDrops { tun_full: self.tun.dropped(), ..self.drops },
         }
     }
@@ -415,65 +346,60 @@ impl Client {
         ClientLoad {
             session: SessionLoad::of(&self.engine),
             flows: self.splice.flows.stats().flows,
-            carriers: usize::from(self.active.is_some())
-                + self.retired.len()
-                + usize::from(self.dialing.dial.is_some()),
+            carriers: self.carriers.count(),
             tun: self.tun.len(),
             events: self.events.len(),
         }
     }
 
-    /// What every connection saw of the outside so far.
-    fn outside(&self) -> carrier::Stats {
-        let mut total = self.outside;
-        let active = self.active.iter().map(|active| active.link.connection());
-        let retired = self.retired.iter().map(|retired| retired.link.connection());
-        let dialing = self.dialing.dial.iter().map(Dial::connection);
-        active.chain(retired).chain(dialing).for_each(|connection| total += connection.stats());
-        total
-    }
-
     fn state(&self) -> ClientState {
         match self.phase {
             Phase::Connecting => ClientState::Connecting,
-            Phase::Up if self.needs_carrier() => ClientState::Recovering,
+            Phase::Up if self.carriers.needs_carrier() => ClientState::Recovering,
             Phase::Up => ClientState::Up,
             Phase::Closing | Phase::Ended => ClientState::Ended,
         }
     }
 
-    fn handle_dial(&mut self, segment: &carrier::Segment, packet: &mut [u8], now: Instant) {
-        let Some(dial) = &mut self.dialing.dial else { return };
-        match dial.handle_segment(segment, packet, now) {
-            Progress::Pending => {}
-            Progress::Accepted { message, keys, rtt } => self.on_accepted(message, *keys, rtt, now),
-            Progress::Answered(message) => self.on_answered(&message, now),
-            Progress::Rejected => self.drops.sealed += 1,
+    fn demand(&self) -> Demand {
+        Demand { urgent: self.is_urgent(), unacked: self.engine.has_unacked(), epoch: self.engine.epoch() }
+    }
+
+    fn take_carrier_events(&mut self) {
+        while let Some(event) = self.carriers.poll_event() {
+            self.events.push_back(match event {
+                CarrierEvent::Dial { attempt, remote } => ClientEvent::Dial { attempt, remote },
+                CarrierEvent::Retired(local) => ClientEvent::Retired(local),
+                CarrierEvent::Suspect => ClientEvent::Suspect,
+                CarrierEvent::Recovered => ClientEvent::Recovered,
+            });
         }
     }
 
-    fn on_accepted(&mut self, message: Message2, keys: Keys, rtt: Duration, now: Instant) {
-        let Some(dial) = self.dialing.dial.take() else { return };
-        let link = dial.into_link(keys, now);
-        self.dialing.on_accepted(now);
+    fn on_dropped(&mut self, reason: Dropped) {
+        let counter = match reason {
+            Dropped::Stranger => &mut self.drops.stranger,
+            Dropped::Late => &mut self.drops.late,
+            Dropped::Index => &mut self.drops.index,
+            Dropped::Sealed => &mut self.drops.sealed,
+        };
+        *counter += 1;
+    }
+
+    fn on_accepted(&mut self, message: Message2, now: Instant) {
         if let Message2::Fresh { epoch, addresses, dns, .. } = message {
             self.adopt_epoch(epoch, now);
             let changed = self.addresses != addresses;
             (self.addresses, self.dns) = (addresses, dns);
             if changed && self.phase == Phase::Up {
-                self.retire(link, now);
                 return self.end(Ending::Readdressed, now);
             }
         }
         if self.phase == Phase::Up {
-            self.migrations += 1;
+            self.carriers.on_migration();
         }
-        if let Some(old) = self.active.replace(Active { link, liveness: Liveness::new(rtt, now) }) {
-            self.retire(old.link, now);
-        }
-        // Only what is sealed with the new keys proves that data passes: see `settle`.
         self.engine.on_path_restored(now);
-        self.ping(now);
+        self.carriers.ping(self.demand(), now);
     }
 
     /// A message 2 without keys: there will be no session, or only with another timestamp.
@@ -481,62 +407,24 @@ impl Client {
         match message {
             Message2::Refused { reason: Refusal::Replaced } => self.end(Ending::Replaced, now),
             Message2::Refused { reason } => self.end(Ending::Refused(*reason), now),
-            Message2::Stale { above, .. } => {
-                self.drop_dial();
-                self.dialing.on_stale(*above, now);
-            }
+            Message2::Stale { above, .. } => self.carriers.on_stale(*above, now),
             Message2::Fresh { .. } | Message2::Resumed { .. } => {}
         }
     }
 
-    fn handle_data(&mut self, segment: &carrier::Segment, packet: &mut [u8], now: Instant) {
-        let active = self.active.as_mut().map(|active| &mut active.link);
-        let mut links = active.into_iter().chain(self.retired.iter_mut().map(|retired| &mut retired.link));
-        let Some(link) = links.find(|link| link.is_from(segment)) else {
-            self.drops.stranger += 1;
-            return;
-        };
-        match link.connection_mut().handle_segment(segment, now) {
-            carrier::Input::Payload => {}
-            carrier::Input::Ignored(DropReason::Closed) => {
-                self.drops.late += 1;
-                return;
-            }
-            // Counted by the connection.
-            carrier::Input::Acknowledgement
-            | carrier::Input::Established
-            | carrier::Input::ResetSeen
-            | carrier::Input::FinSeen
-            | carrier::Input::Ignored(_) => return,
-        }
-        let Some(payload) = packet.get_mut(segment.payload.clone()) else { return };
-        let Some(header) = self.mask.header(payload).filter(|header| header.index == link.index()) else {
-            self.drops.index += 1;
-            return;
-        };
-        match link.open(segment, header, payload, now) {
-            Ok(opened) => {
-                self.traffic.on_received(segment.payload.end);
-                let is_active = self.active.as_ref().is_some_and(|active| active.link.is_from(segment));
-                self.handle_frames(opened.plaintext, is_active, now);
-            }
-            Err(_) => self.drops.sealed += 1,
-        }
-    }
-
-    fn handle_frames(&mut self, plaintext: &[u8], is_active: bool, now: Instant) {
+    fn handle_frames(&mut self, plaintext: &[u8], carrier: u32, now: Instant) {
         self.engine.on_heard(now);
         for frame in Frames::new(plaintext) {
             match frame {
-                Ok(frame) => self.handle_frame(frame, is_active, now),
+                Ok(frame) => self.handle_frame(frame, carrier, now),
                 Err(_) => self.drops.frame += 1,
             }
         }
     }
 
-    fn handle_frame(&mut self, frame: Frame<'_>, is_active: bool, now: Instant) {
+    fn handle_frame(&mut self, frame: Frame<'_>, carrier: u32, now: Instant) {
         match frame {
-            Frame::Kcp(body) => self.handle_kcp(body, is_active, now),
+            Frame::Kcp(body) => self.handle_kcp(body, carrier, now),
             Frame::Datagram(inner) => self.handle_datagram(inner),
             Frame::Pong { token, .. } => self.on_pong(token, now),
             Frame::Epoch(epoch) => self.adopt_epoch(epoch, now),
@@ -546,27 +434,19 @@ impl Client {
         }
     }
 
-    fn handle_kcp(&mut self, body: &[u8], is_active: bool, now: Instant) {
-        let acknowledged = self.engine.acknowledged();
+    fn handle_kcp(&mut self, body: &[u8], carrier: u32, now: Instant) {
+        let before = self.engine.acknowledged();
         if self.engine.handle_kcp(body, now).is_err() {
             self.restart(self.engine.epoch().saturating_add(1), now);
         }
-        let Some(active) = &mut self.active else { return };
-        active.liveness.on_traffic();
-        // On an old carrier an answer proves nothing of the one in use.
-        if is_active && self.engine.acknowledged() != acknowledged {
-            active.liveness.on_acknowledged(now);
-        }
-        active.liveness.on_unacked(self.engine.has_unacked(), now);
-        if active.liveness.waiting_since().is_none() {
+        let acknowledged = self.engine.acknowledged() != before;
+        if self.carriers.on_kcp(carrier, acknowledged, self.engine.has_unacked(), now) {
             self.settle(now);
         }
     }
 
     fn handle_datagram(&mut self, inner: &[u8]) {
-        if let Some(active) = &mut self.active {
-            active.liveness.on_traffic();
-        }
+        self.carriers.on_traffic();
         match packet::parse(inner) {
             Ok(header) if self.is_ours(header.destination) => self.tun.push(Some(inner.to_vec())),
             _ => self.drops.inner += 1,
@@ -574,8 +454,7 @@ impl Client {
     }
 
     fn on_pong(&mut self, token: u64, now: Instant) {
-        let Some(active) = &mut self.active else { return };
-        if !active.liveness.on_pong(token, now) {
+        if !self.carriers.on_pong(token, now) {
             return;
         }
         self.settle(now);
@@ -588,13 +467,8 @@ impl Client {
 
     /// The carrier in use answers: no other is needed.
     fn settle(&mut self, now: Instant) {
-        if self.outage.take().is_some() {
+        if self.carriers.settle(now) {
             self.engine.on_path_restored(now);
-            self.events.push_back(ClientEvent::Recovered);
-        }
-        if self.dialing.failures() > 0 || self.dialing.dial.is_some() {
-            self.drop_dial();
-            self.dialing = Dialing::new(now);
         }
     }
 
@@ -603,17 +477,7 @@ impl Client {
             return self.end(Ending::Replaced, now);
         }
         // The server goes away, perhaps to restart: look for it again.
-        if let Some(active) = self.active.take() {
-            self.retire(active.link, now);
-            self.on_outage(now);
-        }
-    }
-
-    fn on_outage(&mut self, since: Instant) {
-        if self.outage.is_none() {
-            self.outage = Some(since);
-            self.events.push_back(ClientEvent::Suspect);
-        }
+        self.carriers.on_goodbye(now);
     }
 
     fn adopt_epoch(&mut self, epoch: u32, now: Instant) {
@@ -632,56 +496,19 @@ impl Client {
         }
     }
 
-    fn check_active(&mut self, now: Instant) {
-        let urgent = self.is_urgent();
-        let token = self.rng.random();
-        let unacked = self.engine.has_unacked();
-        let Some(active) = &mut self.active else { return };
-        active.liveness.on_unacked(unacked, now);
-        let ping = active.liveness.poll_ping(urgent, token, now);
-        let suspect = active.liveness.waiting_since().filter(|_| active.liveness.is_suspect(now));
-        if let Some(token) = ping {
-            self.queue_ping(token);
-        }
-        if let Some(since) = suspect {
-            self.on_outage(since);
-        }
-    }
-
-    fn check_dial(&mut self, now: Instant) {
-        if self.dialing.dial.as_ref().is_some_and(|dial| dial.deadline() <= now) {
-            self.drop_dial();
-            self.dialing.on_failure(now);
-            if self.phase == Phase::Connecting && self.dialing.reach == Reach::PresharedKeyDiffers {
-                return self.end(Ending::PresharedKeyDiffers, now);
-            }
-        }
-        let idle = self.dialing.dial.is_none() && !self.dialing.wanted;
-        if idle && self.needs_carrier() && self.dialing.next <= now {
-            self.dialing.wanted = true;
-            self.events.push_back(ClientEvent::Dial);
+    /// Every answer opened under another key: told when nothing better came for a dial's time.
+    fn check_preshared_key(&mut self, now: Instant) {
+        if self.phase == Phase::Connecting && self.carriers.past_reach() == Reach::PresharedKeyDiffers {
+            self.end(Ending::PresharedKeyDiffers, now);
         }
     }
 
     /// The second layer of keepalive: an outage this long is not waited for.
     fn check_dead(&mut self, now: Instant) {
-        let dead_after = self.settings.dead_after;
-        if self.outage.is_some_and(|since| now.saturating_duration_since(since) >= dead_after) {
-            self.outage = Some(now);
+        let Some(since) = self.carriers.outage() else { return };
+        if now.saturating_duration_since(since) >= self.dead_after {
+            self.carriers.on_given_up(now);
             self.restart(self.engine.epoch().saturating_add(1), now);
-        }
-    }
-
-    fn check_retired(&mut self, now: Instant) {
-        for retired in self.retired.iter_mut().filter(|retired| retired.until <= now) {
-            retired.link.close();
-        }
-        let is_done = |retired: &Retired| retired.link.is_closed();
-        while self.retired.front().is_some_and(is_done) || self.retired.len() > RETIRED_MAX {
-            if let Some(retired) = self.retired.pop_front() {
-                self.outside += retired.link.connection().stats();
-                self.events.push_back(ClientEvent::Retired(retired.link.connection().local()));
-            }
         }
     }
 
@@ -689,49 +516,9 @@ impl Client {
         matches!(self.phase, Phase::Connecting | Phase::Up)
     }
 
-    fn needs_carrier(&self) -> bool {
-        self.active.is_none() || self.outage.is_some()
-    }
-
     /// Whether someone waits for the path: then pings go on at full pace through an outage.
     fn is_urgent(&self) -> bool {
         self.phase == Phase::Connecting || self.splice.open() > 0
-    }
-
-    fn ping(&mut self, now: Instant) {
-        let token = self.rng.random();
-        let urgent = self.is_urgent();
-        if let Some(active) = &mut self.active {
-            active.liveness.ask_now(now);
-            if let Some(token) = active.liveness.poll_ping(urgent, token, now) {
-                self.queue_ping(token);
-            }
-        }
-    }
-
-    /// A ping says at once which carrier is in use and in which epoch we are, so neither needs an answer of its own.
-    fn queue_ping(&mut self, token: u64) {
-        let epoch = self.engine.epoch();
-        let Some(active) = &mut self.active else { return };
-        let number = active.link.number();
-        active.link.queue(|out| {
-            frame::put_use(out, number, number);
-            frame::put_epoch(out, epoch);
-            frame::put_ping(out, token, 0);
-        });
-    }
-
-    fn retire(&mut self, link: Link, now: Instant) {
-        self.retired.push_back(Retired { link, until: now + RETIRED_FOR });
-        self.check_retired(now);
-    }
-
-    fn drop_dial(&mut self) {
-        if let Some(dial) = self.dialing.dial.take() {
-            self.dialing.reach = self.dialing.reach.max(dial.reach());
-            self.outside += dial.connection().stats();
-            self.events.push_back(ClientEvent::Retired(dial.connection().local()));
-        }
     }
 
     /// Over for good: apps learn it now, and whoever connects later at once.
@@ -740,34 +527,14 @@ impl Client {
         if self.phase == Phase::Ended {
             return;
         }
-        self.drop_dial();
+        self.carriers.abandon(now);
         self.splice.reset_all(now);
-        if let Some(active) = self.active.take() {
-            self.retire(active.link, now);
-        }
         self.phase = Phase::Ended;
         self.events.push_back(ClientEvent::Ended(ending));
     }
 
     fn is_ours(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|ours| ours.ip() == address)
-    }
-
-    fn fresh_index(&mut self) -> u32 {
-        loop {
-            let index = self.rng.random();
-            let active = self.active.iter().map(|active| active.link.index());
-            let retired = self.retired.iter().map(|retired| retired.link.index());
-            if index != 0 && active.chain(retired).all(|taken| taken != index) {
-                return index;
-            }
-        }
-    }
-}
-
-impl Active {
-    fn poll_transmit(&mut self, engine: &mut Engine, out: &mut Vec<u8>, now: Instant) -> bool {
-        self.link.poll_transmit(Some(engine), out, now) || self.link.poll_ack(out, now)
     }
 }
 
@@ -782,12 +549,6 @@ fn flow_limits(buffer: usize) -> FlowLimits {
     let flows = buffer / (limits.receive_buffer + limits.send_buffer);
     FlowLimits { flows: flows.clamp(1, limits.flows), ..limits }
 }
-
-/// Packets of an old carrier may still be on their way.
-const RETIRED_FOR: Duration = Duration::from_secs(10);
-
-/// Our choice: old carriers that still open packets.
-const RETIRED_MAX: usize = 4;
 
 /// Our choice: packets of at most [`DATAGRAM_MAX`] bytes that wait for the TUN.
 const TUN_QUEUE: usize = 1024;

@@ -5,11 +5,41 @@
 //!     │ RST: noted, not believed   │ nothing: message 1 again, the same bytes
 //! ```
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::dialing::Request;
+use super::engine::PLAINTEXT;
 use super::link::Link;
 use crate::carrier::{Connection, Input, Segment};
-use crate::crypto::{HandshakeError, Initiator, Keys, Message2};
+use crate::crypto::{
+    HandshakeError, Initiator, Keys, Message1, Message2, OVERHEAD, PresharedKey, PrivateKey, PublicKey,
+    SessionId, SuiteSet, Timestamp, VERSION,
+};
+
+/// Who dials: what every message 1 of a session has in common.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) private_key: PrivateKey,
+    pub(crate) server_key: PublicKey,
+    pub(crate) preshared_key: PresharedKey,
+    pub(crate) suites: SuiteSet,
+    pub(crate) session: SessionId,
+    /// For how many hours the server is to keep the session.
+    pub(crate) keep: u8,
+}
+
+/// What one message 1 says beside that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offer {
+    pub(crate) timestamp: Timestamp,
+    /// Ours: what the server writes in the header of each packet.
+    pub(crate) index: u32,
+    pub(crate) epoch: u32,
+}
 
 /// A carrier in the making.
 #[derive(Debug)]
@@ -59,17 +89,36 @@ pub(crate) enum Progress {
 }
 
 impl Dial {
-    pub(crate) fn new(
-        number: u32,
-        index: u32,
-        connection: Connection,
-        (initiator, message1): (Initiator, Vec<u8>),
+    /// Begins from `local`; `None` if this cannot be.
+    pub(crate) fn begin(
+        caller: &Caller,
+        request: Request,
+        offer: Offer,
+        local: SocketAddr,
         lifetime: Duration,
+        rng: &mut StdRng,
         now: Instant,
-    ) -> Self {
-        Self {
-            number,
-            index,
+    ) -> Option<Self> {
+        let message = Message1 {
+            version: VERSION,
+            mode: request.mode.to_wire(),
+            timestamp: offer.timestamp,
+            index: offer.index,
+            session: caller.session,
+            epoch: offer.epoch,
+            suites: caller.suites,
+            carrier: request.attempt,
+            keep: caller.keep,
+        };
+        let Caller { private_key, server_key, preshared_key, .. } = caller;
+        let isn = rng.random();
+        let connection = Connection::connect(local, request.remote, request.mode, isn, now).ok()?;
+        let size = PLAINTEXT + OVERHEAD;
+        let initiation = Initiator::new(private_key, server_key, preshared_key, &message, size, rng);
+        let (initiator, message1) = initiation.ok()?;
+        Some(Self {
+            number: request.attempt,
+            index: offer.index,
             connection,
             initiator,
             message1,
@@ -80,7 +129,15 @@ impl Dial {
             started: now,
             asked: None,
             deadline: now + lifetime,
-        }
+        })
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn index(&self) -> u32 {
+        self.index
     }
 
     pub(crate) fn connection(&self) -> &Connection {

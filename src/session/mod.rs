@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!  client, server        one end: who is connected, on which carriers
-//!    ├ dialing, dial     client: when a carrier is opened, and how
+//!    ├ carriers          client: which carriers there are, and which is used
+//!    ├ servers, dialing, dial   client: where to, when and how a carrier is opened
 //!    ├ liveness          client: noticing that it died
 //!    ├ peer, budget      server: sessions, pending and confirmed carriers; what strangers may cost
 //!    ├ splice            client: inner TCP flow ⟷ MUX stream
@@ -17,6 +18,7 @@
 //! ```
 
 mod budget;
+mod carriers;
 mod client;
 mod dial;
 mod dialing;
@@ -28,6 +30,7 @@ mod load;
 mod outbox;
 mod peer;
 mod server;
+mod servers;
 mod splice;
 mod status;
 

@@ -13,7 +13,7 @@ use super::world::World;
 fn a_client_asks_for_its_first_carrier_once() {
     let mut world = World::connecting(FAIR, 1);
     world.run_for(Duration::from_millis(90));
-    assert_eq!(world.host().events, [ClientEvent::Dial]);
+    assert_eq!(world.host().events, [dial(&world)]);
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn a_client_that_is_closed_while_it_dials_says_nothing_more() {
         world.host_mut().client.close(now);
         world.run_for(MINUTE);
         assert_eq!(world.line.stats(Way::Out).received, before, "closed after {millis} ms");
-        let expected = [ClientEvent::Dial, ClientEvent::Retired(world.host().local())];
+        let expected = [dial(&world), ClientEvent::Retired(world.host().local())];
         assert_eq!(world.host().events, expected, "closed after {millis} ms");
         assert_eq!(world.host().load().carriers, 0, "closed after {millis} ms");
     }
@@ -55,6 +55,11 @@ fn a_client_that_is_closed_while_it_changes_carriers_says_goodbye_and_opens_no_o
         let events = &world.host().events;
         assert!(!events.contains(&ClientEvent::Recovered), "closed after {millis} ms: {events:?}");
     }
+}
+
+/// The first carrier of the world's host.
+fn dial(world: &World) -> ClientEvent {
+    ClientEvent::Dial { attempt: 1, remote: world.server_address() }
 }
 
 /// None of them is acknowledged.

@@ -21,6 +21,8 @@ pub(crate) struct Host {
     /// What its wall clock shows when the world begins.
     pub(crate) wall: Duration,
     settings: ClientSettings,
+    /// The addresses of each server.
+    servers: Vec<Vec<SocketAddr>>,
     start: Instant,
     /// The whole host stands still; packets wait for it, as far as a socket holds them.
     asleep: Option<VecDeque<Vec<u8>>>,
@@ -30,20 +32,21 @@ impl Host {
     /// The `number`th host of the world that began at `start`.
     pub(crate) fn new(
         number: u8,
-        is_ipv6: bool,
+        servers: Vec<Vec<SocketAddr>>,
         settings: ClientSettings,
         seed: [u8; 32],
         start: Instant,
         now: Instant,
     ) -> Self {
         Self {
-            client: Client::new(settings.clone(), seed, now),
+            client: client(&settings, &servers, seed, now),
             apps: Apps::new(start),
             events: Vec::new(),
-            address: address(number, is_ipv6),
+            address: address(number, servers.iter().flatten().next().is_some_and(SocketAddr::is_ipv6)),
             port: 40_000 + 5_000 * u16::from(number % 5),
             wall: Duration::from_secs(1_700_000_000),
             settings,
+            servers,
             start,
             asleep: None,
         }
@@ -51,7 +54,7 @@ impl Host {
 
     /// The client dies and another takes its place.
     pub(crate) fn restart(&mut self, seed: [u8; 32], now: Instant) {
-        self.client = Client::new(self.settings.clone(), seed, now);
+        self.client = client(&self.settings, &self.servers, seed, now);
         self.events.clear();
     }
 
@@ -105,7 +108,7 @@ impl Host {
     }
 
     /// Passes on what can move within the host without time passing; says whether anything did.
-    pub(crate) fn settle(&mut self, server: SocketAddr, now: Instant) -> bool {
+    pub(crate) fn settle(&mut self, now: Instant) -> bool {
         if self.is_asleep() {
             return false;
         }
@@ -115,8 +118,8 @@ impl Host {
         let mut moved = false;
         while let Some(event) = self.client.poll_event() {
             moved = true;
-            if event == ClientEvent::Dial {
-                self.dial(server, now);
+            if let ClientEvent::Dial { attempt, .. } = event {
+                self.dial(attempt, now);
             }
             self.events.push(event);
         }
@@ -132,12 +135,19 @@ impl Host {
         !self.is_asleep() && self.client.poll_transmit(out, now)
     }
 
-    fn dial(&mut self, server: SocketAddr, now: Instant) {
+    fn dial(&mut self, attempt: u32, now: Instant) {
         self.port += 1;
         let local = self.local();
         let wall = Timestamp::from_unix(self.wall + (now - self.start));
-        self.client.dial(local, server, wall, now);
+        self.client.dial(attempt, local, wall, now);
     }
+}
+
+/// A client that knows where the servers are.
+fn client(settings: &ClientSettings, servers: &[Vec<SocketAddr>], seed: [u8; 32], now: Instant) -> Client {
+    let mut client = Client::new(settings.clone(), seed, now);
+    client.set_servers(servers.to_vec(), now);
+    client
 }
 
 fn address(number: u8, is_ipv6: bool) -> IpAddr {

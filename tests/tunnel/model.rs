@@ -180,7 +180,7 @@ impl Model {
                 self.excuse_cut(index, world);
             }
             ClientEvent::Ended(ending) => panic!("host {index} ended: {ending:?}"),
-            ClientEvent::Dial | ClientEvent::Retired(_) | ClientEvent::Up { .. } => {}
+            ClientEvent::Dial { .. } | ClientEvent::Retired(_) | ClientEvent::Up { .. } => {}
         }
     }
 

@@ -77,7 +77,7 @@ impl World {
             seed,
             now,
             start: now,
-            hosts: vec![Host::new(0, false, client_settings.clone(), rng.random(), now, now)],
+            hosts: vec![Host::new(0, vec![vec![SERVER]], client_settings.clone(), rng.random(), now, now)],
             current: 0,
             server: Server::new(server_settings.clone(), rng.random(), now),
             server_address: SERVER,
@@ -103,6 +103,11 @@ impl World {
     /// As [`Self::host`].
     pub(crate) fn host_mut(&mut self) -> &mut Host {
         &mut self.hosts[self.current]
+    }
+
+    /// Where the server listens.
+    pub(crate) fn server_address(&self) -> SocketAddr {
+        self.server_address
     }
 
     /// How long the world has been there.
@@ -167,7 +172,7 @@ impl World {
         let seed = self.rng.random();
         let host = Host::new(
             number,
-            self.server_address.is_ipv6(),
+            vec![vec![self.server_address]],
             self.client_settings.clone(),
             seed,
             self.start,
@@ -209,7 +214,8 @@ impl World {
     pub(crate) fn move_to_ipv6(&mut self) {
         self.server_address = SERVER_V6;
         let seed = self.rng.random();
-        self.hosts[0] = Host::new(0, true, self.client_settings.clone(), seed, self.start, self.now);
+        let servers = vec![vec![SERVER_V6]];
+        self.hosts[0] = Host::new(0, servers, self.client_settings.clone(), seed, self.start, self.now);
     }
 
     /// Neither apps nor targets know of the connections there were.
@@ -305,7 +311,7 @@ impl World {
         loop {
             let mut moved = false;
             for host in &mut self.hosts {
-                moved |= host.settle(self.server_address, self.now);
+                moved |= host.settle(self.now);
             }
             while let Some(event) = self.server.poll_event() {
                 moved = true;

@@ -53,8 +53,10 @@ struct World {
 impl World {
     fn new() -> Self {
         let now = start();
+        let mut client = Client::new(settings(), [5; 32], now);
+        client.set_servers(vec![vec![SERVER]], now);
         Self {
-            client: Client::new(settings(), [5; 32], now),
+            client,
             listener: Listener::new([6; 32], now),
             server: None,
             accepted: None,
@@ -137,7 +139,10 @@ impl World {
             moved = true;
             assert!(!self.is_over || matches!(event, ClientEvent::Retired(_)), "{event:?} after the end");
             match event {
-                ClientEvent::Dial => self.dial(),
+                ClientEvent::Dial { attempt, remote } => {
+                    assert_eq!(remote, SERVER);
+                    self.dial(attempt);
+                }
                 ClientEvent::Ended(_) => self.is_over = true,
                 ClientEvent::Up { .. }
                 | ClientEvent::Retired(_)
@@ -149,11 +154,11 @@ impl World {
         moved
     }
 
-    fn dial(&mut self) {
+    fn dial(&mut self, attempt: u32) {
         self.dials = self.dials.wrapping_add(1);
         let local = SocketAddr::from(([192, 0, 2, 2], 40_000_u16.wrapping_add(self.dials).max(1)));
         let wall = Timestamp::from_unix(Duration::from_secs(1_700_000_000));
-        self.client.dial(local, SERVER, wall, self.now);
+        self.client.dial(attempt, local, wall, self.now);
     }
 
     fn take_tun(&mut self) -> bool {

@@ -7,8 +7,8 @@
 use std::net::SocketAddr;
 
 /// All addresses in the order of the configuration, and the server in use.
-#[derive(Debug)]
-pub(super) struct Servers {
+#[derive(Debug, Default)]
+pub(crate) struct Servers {
     addresses: Vec<Address>,
     /// How many were handed out.
     turns: usize,
@@ -23,8 +23,8 @@ struct Address {
 }
 
 impl Servers {
-    /// The addresses of each server; one that is named twice counts where it comes first.
-    pub(super) fn new(servers: Vec<Vec<SocketAddr>>) -> Self {
+    /// From now on these are the addresses of each server; one that is named twice counts where it comes first.
+    pub(crate) fn set(&mut self, servers: Vec<Vec<SocketAddr>>) {
         let mut addresses: Vec<Address> = Vec::new();
         for (server, found) in servers.into_iter().enumerate() {
             for address in found {
@@ -33,16 +33,17 @@ impl Servers {
                 }
             }
         }
-        Self { addresses, turns: 0, in_use: None }
+        // The server in use keeps its place in the list, whatever addresses it has now.
+        self.addresses = addresses;
     }
 
-    /// All of them.
-    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        self.addresses.iter().map(|known| known.address).collect()
+    /// Whether there is nowhere to go.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.addresses.is_empty()
     }
 
     /// Where the next carrier goes, in turn; `None` if no address is known at all.
-    pub(super) fn next_address(&mut self) -> Option<SocketAddr> {
+    pub(crate) fn next_address(&mut self) -> Option<SocketAddr> {
         let may_be_asked = |known: &&Address| self.in_use.is_none_or(|server| server == known.server);
         let candidates: Vec<&Address> = self.addresses.iter().filter(may_be_asked).collect();
         let address = candidates.get(self.turns.checked_rem(candidates.len())?)?.address;
@@ -51,12 +52,12 @@ impl Servers {
     }
 
     /// The session is carried by the server with this address: no other is asked.
-    pub(super) fn on_carried_by(&mut self, address: SocketAddr) {
+    pub(crate) fn on_carried_by(&mut self, address: SocketAddr) {
         self.in_use = self.addresses.iter().find(|known| known.address == address).map(|known| known.server);
     }
 
     /// Every flow was given up: whichever server answers is as good.
-    pub(super) fn on_given_up(&mut self) {
+    pub(crate) fn on_given_up(&mut self) {
         self.in_use = None;
     }
 }
@@ -77,7 +78,9 @@ mod tests {
     /// One with two addresses, and another.
     fn two() -> Servers {
         let first = vec![address("192.0.2.1:441"), address("[2001:db8::1]:442")];
-        Servers::new(vec![first, vec![address("192.0.2.9:443"), address("192.0.2.1:441")]])
+        let mut servers = Servers::default();
+        servers.set(vec![first, vec![address("192.0.2.9:443"), address("192.0.2.1:441")]]);
+        servers
     }
 
     #[test]
@@ -108,6 +111,9 @@ mod tests {
 
     #[test]
     fn has_nowhere_to_go_without_addresses() {
-        assert_eq!(Servers::new(vec![vec![]]).next_address(), None);
+        let mut servers = Servers::default();
+        servers.set(vec![vec![]]);
+        assert!(servers.is_empty());
+        assert_eq!(servers.next_address(), None);
     }
 }
