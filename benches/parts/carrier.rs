@@ -37,6 +37,7 @@ fn data(source: SocketAddr, destination: SocketAddr) -> Repr {
         options: SynOptions::NONE,
         hop_limit: 64,
         flow_label: 7,
+        ip_id: 9,
     }
 }
 

@@ -56,6 +56,7 @@ impl Sender {
             options,
             hop_limit: 64,
             flow_label: 0,
+            ip_id: 0,
         };
         let mut packet = vec![0x5a; repr.header_len() + size];
         repr.emit(&mut packet).expect("a packet");

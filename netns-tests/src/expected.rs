@@ -35,17 +35,6 @@ const LIST: &[ExpectedFailure] = &[
         "over the path that swallows large packets",
         CARRIER,
     ),
-    entry(
-        "a_bare_carrier_passes_a_router_that_picks_up_connections",
-        "carrier.mode: this value is not built yet",
-        CARRIER,
-    ),
-    entry("a_carrier_with_fixed_numbers_carries_files", "carrier.mode: this value is not built yet", CARRIER),
-    entry(
-        "a_bare_carrier_with_fixed_numbers_carries_files",
-        "carrier.mode: this value is not built yet",
-        CARRIER,
-    ),
     entry("a_network_without_syns_is_passed_by_the_mode_that_needs_none", "no answer to SYN", CARRIER),
     entry(
         "a_preface_is_the_first_thing_on_the_wire",

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!  connect ──> SYN-SENT ──the right SYN-ACK──> ESTABLISHED ──close──> CLOSING ──FIN sent──> CLOSED
-//!               │    └──close──> CLOSED             ^
-//!               └──every SYN unanswered──>          └── accepted (the listener knew the cookie)
-//!                          TIMED-OUT
+//!               │    └──close──> CLOSED          ^   ^
+//!               └──every SYN unanswered──>       │   └── accepted (the listener knew the cookie, or the mode is bare)
+//!                          TIMED-OUT             └────── connect, if the mode is bare
 //! ```
 //!
 //! Nothing from the network leads out of ESTABLISHED: RSTs, FINs and SYNs are counted, no more, because anyone can forge them and middleboxes
 //! do. The numbers follow what strict connection trackers demand: seq grows with every payload sent, whether or not it
 //! arrives; ack is the *highest* end of what was opened, never the first hole, since nothing is ever sent twice at the same seq.
+//! In the fixed modes both stand still after the start, as those of a sender that is never answered; there an ACK without
+//! payload would be the same packet over and over, so but for the handshake's there is none.
 //!
 //! Drive it so: [`handle_segment`](Connection::handle_segment) → for a payload that the seal opened,
 //! [`on_opened`](Connection::on_opened) → drain [`poll_transmit`](Connection::poll_transmit) → read
@@ -19,10 +21,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::phase::{Open, Opening, Phase};
-use super::stack::{LINUX, Stack, WINDOWS, default_mss, flow_label, initial_window, own_mss};
+use super::scenery::Scenery;
+use super::stack::{LINUX, Stack, WINDOWS, default_mss, initial_window, own_mss};
 use super::{
-    Accepted, DropReason, EmitError, Flags, Kind, Mode, ModeNotBuilt, Repr, Segment, Seq, Stats, SynOptions,
-    header_len,
+    Accepted, DropReason, EmitError, Flags, Kind, Mode, Repr, Segment, Seq, Stats, SynOptions, header_len,
 };
 
 /// One fake TCP connection.
@@ -37,63 +39,58 @@ pub struct Connection {
     phase: Phase,
     /// Of the next payload.
     seq: Seq,
-    flow_label: u32,
+    scenery: Scenery,
+    /// When a SYN was last answered.
+    challenged: Option<Instant>,
     peer_mss: Option<u16>,
     reset_to_syn: bool,
     stats: Stats,
 }
 
 impl Connection {
-    /// The client's end: its SYN is due at once. `isn` must be random.
-    ///
-    /// # Errors
-    /// The mode is not built.
-    pub fn connect(
-        local: SocketAddr,
-        remote: SocketAddr,
-        mode: Mode,
-        isn: u32,
-        now: Instant,
-    ) -> Result<Self, ModeNotBuilt> {
-        mode.require_built()?;
-        let isn = Seq(isn);
-        let phase = Phase::SynSent(Opening { isn, next_syn: now, sent: 0 });
-        Ok(Self { seq: isn.advanced_by(1), ..Self::new(local, remote, mode, &WINDOWS, phase, isn) })
+    /// The client's end. Its SYN is due at once; if the mode is bare, data may be sent at once. `random` must be random.
+    #[must_use]
+    pub fn connect(local: SocketAddr, remote: SocketAddr, mode: Mode, random: u128, now: Instant) -> Self {
+        let [isn, ack] = [Seq(low_bits(random)), Seq(low_bits(random >> 32))];
+        let phase = if mode.is_bare() {
+            Phase::Established(Open::new(None, ack, WINDOWS.window(true), mode.is_fixed()))
+        } else {
+            Phase::SynSent(Opening { isn, next_syn: now, sent: 0 })
+        };
+        let scenery = Scenery::new((random >> 64) as u64);
+        Self::new((local, remote), mode, &WINDOWS, phase, isn.advanced_by(1), scenery)
     }
 
-    /// The server's end, established: made once the payload that brought the cookie has opened. That payload is owed an ACK, like one
+    /// The server's end, established: made once the payload that began it has opened. That payload is owed an ACK, like one
     /// passed to [`on_opened`](Self::on_opened).
-    ///
-    /// # Errors
-    /// The mode is not built.
-    pub fn accepted(accepted: &Accepted, mode: Mode, now: Instant) -> Result<Self, ModeNotBuilt> {
-        mode.require_built()?;
-        let Accepted { local, remote, seq, ack, is_scaled } = *accepted;
-        let mut open = Open::new(None, ack, LINUX.window(is_scaled));
-        open.on_payload(ack, now);
-        Ok(Self { seq, ..Self::new(local, remote, mode, &LINUX, Phase::Established(open), seq.previous()) })
+    #[must_use]
+    pub fn accepted(accepted: &Accepted, mode: Mode, now: Instant) -> Self {
+        let Accepted { local, remote, seq, start, ack, is_scaled, random } = *accepted;
+        let highest = if mode.is_fixed() { start } else { ack };
+        let open = Open::new(None, highest, LINUX.window(is_scaled), mode.is_fixed()).with_payload_owed(now);
+        Self::new((local, remote), mode, &LINUX, Phase::Established(open), seq, Scenery::new(random))
     }
 
     fn new(
-        local: SocketAddr,
-        remote: SocketAddr,
+        (local, remote): (SocketAddr, SocketAddr),
         mode: Mode,
         stack: &'static Stack,
         phase: Phase,
-        isn: Seq,
+        seq: Seq,
+        scenery: Scenery,
     ) -> Self {
-        let (flow_label, stats) = (flow_label(isn), Stats::default());
         Self {
             local,
             remote,
             mode,
             stack,
             phase,
-            seq: isn,
-            flow_label,
+            seq,
+            scenery,
+            challenged: None,
             peer_mss: None,
             reset_to_syn: false,
-            stats,
+            stats: Stats::default(),
         }
     }
 
@@ -109,11 +106,13 @@ impl Connection {
         input
     }
 
-    /// The payload of `segment` opened: only now do our ack and the debt of an ACK change. Believes any jump of seq, because whoever
-    /// sealed the payload may be far ahead after a loss; a segment that was overtaken changes no ack.
+    /// The payload of `segment` opened: only now do our ack and the debt of an ACK change. A segment that was overtaken changes no
+    /// ack, nor does one far outside of the window, which is counted.
     pub fn on_opened(&mut self, segment: &Segment, now: Instant) {
-        if let Phase::Established(open) = &mut self.phase {
-            open.on_payload(segment.end(), now);
+        if let Phase::Established(open) = &mut self.phase
+            && !open.on_payload(segment, now)
+        {
+            self.stats.on_drop(DropReason::OffWindow);
         }
     }
 
@@ -136,8 +135,11 @@ impl Connection {
         let payload = packet.len().checked_sub(self.header_len()).filter(|&length| length > 0);
         let payload = payload.ok_or(EmitError::TooShort)?;
         let flags = if is_last { Flags::ACK.with(Flags::PSH) } else { Flags::ACK };
-        self.repr(flags, open.highest, open.window).emit(packet)?;
-        self.seq = self.seq.advanced_by(payload);
+        self.repr(flags, open.highest, open.window.field).emit(packet)?;
+        self.scenery.on_sent();
+        if !self.mode.is_fixed() {
+            self.seq = self.seq.advanced_by(payload);
+        }
         self.phase = Phase::Established(open.acknowledged());
         Ok(())
     }
@@ -147,16 +149,22 @@ impl Connection {
         let repr = match self.phase {
             Phase::SynSent(opening) => self.poll_syn(opening, now)?,
             Phase::Established(open) => {
-                open.ack_at.filter(|&due| due <= now)?;
-                self.phase = Phase::Established(open.acknowledged());
-                self.repr(Flags::ACK, open.highest, open.window)
+                self.phase = Phase::Established(open.poll_ack(now)?);
+                self.repr(Flags::ACK, open.highest, open.window.field)
             }
             Phase::Closing(open) => {
-                self.phase = Phase::Closed;
-                self.repr(Flags::FIN.with(Flags::ACK), open.highest, open.window)
+                self.phase = Phase::Finished(open.acknowledged());
+                let fin = self.repr(Flags::FIN.with(Flags::ACK), open.highest, open.window.field);
+                self.seq = self.seq.advanced_by(1);
+                fin
+            }
+            Phase::Finished(open) => {
+                self.phase = Phase::Finished(open.poll_ack(now)?);
+                self.repr(Flags::ACK, open.highest, open.window.field)
             }
             Phase::Closed | Phase::TimedOut => return None,
         };
+        self.scenery.on_sent();
         repr.to_packet().ok()
     }
 
@@ -166,17 +174,18 @@ impl Connection {
     pub const fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
             Phase::SynSent(opening) => Some(opening.next_syn),
-            Phase::Established(open) => open.ack_at,
+            Phase::Established(open) | Phase::Finished(open) => open.ack_at,
             Phase::Closing(_) | Phase::Closed | Phase::TimedOut => None,
         }
     }
 
-    /// Ends the connection as TCP would: one FIN, if it was ever established. Its answer is not waited for.
+    /// Ends the connection as TCP would: one FIN, if it was ever established. It is not repeated; the peer's, which may come
+    /// before it or as an answer to it, is acknowledged.
     pub const fn close(&mut self) {
         self.phase = match self.phase {
             Phase::SynSent(_) => Phase::Closed,
             Phase::Established(open) => Phase::Closing(open),
-            phase @ (Phase::Closing(_) | Phase::Closed | Phase::TimedOut) => phase,
+            phase @ (Phase::Closing(_) | Phase::Finished(_) | Phase::Closed | Phase::TimedOut) => phase,
         };
     }
 
@@ -187,7 +196,7 @@ impl Connection {
             Phase::SynSent(_) => State::SynSent,
             Phase::Established(_) => State::Established,
             Phase::Closing(_) => State::Closing,
-            Phase::Closed => State::Closed,
+            Phase::Finished(_) | Phase::Closed => State::Closed,
             Phase::TimedOut => State::TimedOut,
         }
     }
@@ -228,7 +237,8 @@ impl Connection {
         self.peer_mss
     }
 
-    /// Whether a RST answered our SYN. It may be forged, so it stops nothing; it explains why nothing else came.
+    /// Whether a RST answered our SYN, or the first packet of a bare connection. It may be forged, so it stops nothing; it
+    /// explains why nothing else came.
     #[must_use]
     pub const fn reset_to_syn(&self) -> bool {
         self.reset_to_syn
@@ -250,10 +260,22 @@ impl Connection {
                 self.reset_to_syn |= segment.flags.contains(Flags::ACK) && opening.is_answered_by(segment);
                 Input::ResetSeen
             }
+            (Kind::Reset, Phase::Established(open)) => {
+                // To an ACK that belongs to no connection, TCP answers with a RST at its number (RFC 9293, section 3.10.7.1).
+                self.reset_to_syn |= self.mode.is_bare() && segment.seq == open.highest;
+                Input::ResetSeen
+            }
             (Kind::Reset, _) => Input::ResetSeen,
+            (Kind::Fin, Phase::Finished(open)) => {
+                self.phase = Phase::Finished(open.on_fin(segment, now));
+                Input::FinSeen
+            }
             (Kind::Fin, _) => Input::FinSeen,
-            (_, Phase::Closing(_) | Phase::Closed | Phase::TimedOut) => Input::Ignored(DropReason::Closed),
-            (Kind::Syn, _) => Input::Ignored(DropReason::UnexpectedSyn),
+            (_, Phase::Closing(_) | Phase::Finished(_) | Phase::Closed | Phase::TimedOut) => {
+                Input::Ignored(DropReason::Closed)
+            }
+            (Kind::Syn, Phase::Established(open)) => self.challenge(open, now),
+            (Kind::Syn, Phase::SynSent(_)) => Input::Ignored(DropReason::UnexpectedSyn),
             (Kind::SynAck, Phase::SynSent(opening)) => self.handle_syn_ack(opening, segment, now),
             (Kind::SynAck, Phase::Established(open)) => self.handle_repeated_syn_ack(open, segment, now),
             (Kind::Data | Kind::Acknowledgement, Phase::SynSent(_)) => {
@@ -271,7 +293,8 @@ impl Connection {
             return Input::Ignored(DropReason::UnexpectedSynAck);
         }
         let window = self.stack.window(segment.options.window_scale.is_some());
-        let open = Open::new(Some(segment.seq), segment.seq.advanced_by(1), window);
+        let highest = segment.seq.advanced_by(1);
+        let open = Open::new(Some(segment.seq), highest, window, self.mode.is_fixed());
         self.peer_mss = Some(segment.options.mss.unwrap_or(default_mss(&self.remote)));
         self.phase = Phase::Established(open.with_ack_due(now));
         Input::Established
@@ -284,6 +307,17 @@ impl Connection {
         }
         self.phase = Phase::Established(open.with_ack_due(now));
         Input::Ignored(DropReason::RepeatedSynAck)
+    }
+
+    /// A SYN for a connection that exists is answered with an ACK of where it stands (RFC 5961, section 4), twice a second at most
+    /// as by Linux: if the peer has really begun anew, it knows then that its old connection is in the way.
+    fn challenge(&mut self, open: Open, now: Instant) -> Input {
+        let is_late = |last: Instant| now.saturating_duration_since(last) >= CHALLENGE_INTERVAL;
+        if self.challenged.is_none_or(is_late) {
+            self.challenged = Some(now);
+            self.phase = Phase::Established(open.with_ack_due(now));
+        }
+        Input::Ignored(DropReason::UnexpectedSyn)
     }
 
     /// The same SYN again after 1 s, 2 s, 4 s …; after the last one's time the connection gives up.
@@ -302,6 +336,7 @@ impl Connection {
         Some(Repr { seq: opening.isn, options, ..self.repr(Flags::SYN, Seq(0), initial_window(mss)) })
     }
 
+    /// With the IP ID that is next; whoever sends it takes that.
     const fn repr(&self, flags: Flags, ack: Seq, window: u16) -> Repr {
         Repr {
             source: self.local,
@@ -312,9 +347,15 @@ impl Connection {
             window,
             options: SynOptions::NONE,
             hop_limit: self.stack.hop_limit,
-            flow_label: self.flow_label,
+            flow_label: self.scenery.flow_label(),
+            ip_id: self.scenery.next_id(),
         }
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is asked for")]
+const fn low_bits(number: u128) -> u32 {
+    number as u32
 }
 
 /// What a segment meant to a connection.
@@ -328,9 +369,9 @@ pub enum Input {
     Established,
     /// It was a RST, and was not believed.
     ResetSeen,
-    /// It was a FIN, and was not believed.
+    /// It was a FIN, and was not believed; if we have sent ours, an ACK is due.
     FinSeen,
-    /// It changed nothing (but for [`DropReason::RepeatedSynAck`], which makes an ACK due).
+    /// It changed no number. To [`DropReason::RepeatedSynAck`] and [`DropReason::UnexpectedSyn`] an ACK may be due.
     Ignored(DropReason),
 }
 
@@ -352,6 +393,9 @@ pub enum State {
 /// The first wait for a SYN-ACK (RFC 6298, section 2.1); each next one is twice as long.
 const SYN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Linux' `tcp_invalid_ratelimit`.
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
+
 /// SYNs sent before giving up, at 0, 1, 3, 7 and 15 s; the last may be answered until 31 s. Our choice: a first connection attempt lasts 20 s.
 const SYN_ATTEMPTS: u32 = 5;
 
@@ -359,12 +403,15 @@ const SYN_ATTEMPTS: u32 = 5;
 #[expect(clippy::disallowed_methods, reason = "some instant must be the first")]
 mod tests {
     use super::*;
-    use crate::carrier::emit::tests::{COOKIE, ISN, client, data_v4, data_v6, server, syn_v4};
+    use crate::carrier::emit::tests::{COOKIE, ISN, RANDOM, client, data_v4, data_v6, server, syn_v4};
     use crate::carrier::phase::{ACK_DELAY, ACK_EVERY};
     use crate::carrier::{Options, parse};
 
+    /// The IP ID of the first packet.
+    const FIRST_ID: u16 = 0x2a41;
+
     fn connecting(family: u8, now: Instant) -> Connection {
-        Connection::connect(client(family), server(family), Mode::default(), ISN.0, now).unwrap()
+        Connection::connect(client(family), server(family), Mode::default(), RANDOM, now)
     }
 
     /// A segment from the server, as it would be read.
@@ -418,7 +465,8 @@ mod tests {
         while let Some(due) = connection.poll_timeout() {
             assert_eq!(connection.poll_transmit(due - Duration::from_nanos(1)), None);
             if let Some(packet) = connection.poll_transmit(due) {
-                assert_eq!(packet, syn_v4());
+                assert_eq!(packet[20..], syn_v4()[20..]);
+                assert_eq!(packet[4..6], (FIRST_ID + u16::try_from(sent.len()).unwrap()).to_be_bytes());
                 sent.push(due.duration_since(now).as_secs());
             }
         }
@@ -444,7 +492,11 @@ mod tests {
     fn nothing_forged_changes_an_established_connection() {
         let now = Instant::now();
         let mut connection = established(4, now);
-        let before = (connection.seq, format!("{:?}", connection.phase));
+        let numbers = |connection: &Connection| {
+            let Phase::Established(open) = connection.phase else { panic!("{:?}", connection.phase) };
+            (connection.seq, open.highest)
+        };
+        let before = numbers(&connection);
         let reject = |flags| from_server(4, flags, 0);
         let wrong_isn = Segment { seq: Seq(5), ..syn_ack(4) };
         let stranger = Segment { source: server(6), ..data(Seq(0), 9) };
@@ -461,7 +513,7 @@ mod tests {
         ];
         for (segment, input) in expected {
             assert_eq!(connection.handle_segment(&segment, now), input, "{segment:?}");
-            assert_eq!((connection.seq, format!("{:?}", connection.phase)), before, "{segment:?}");
+            assert_eq!(numbers(&connection), before, "{segment:?}");
         }
         let stats = connection.stats();
         assert_eq!((stats.injected_resets, stats.injected_fins, stats.unexpected_syn), (2, 2, 1));
@@ -478,21 +530,63 @@ mod tests {
     }
 
     #[test]
-    fn acknowledges_the_highest_end_seen_and_never_goes_back() {
+    fn answers_a_syn_with_an_ack_of_where_it_stands_twice_a_second_at_most() {
         let now = Instant::now();
         let mut connection = established(4, now);
+        let syn = from_server(4, Flags::SYN, 0);
+        let mut answers = 0;
+        for n in 0..10 {
+            let now = now + Duration::from_millis(100) * n;
+            assert_eq!(connection.handle_segment(&syn, now), Input::Ignored(DropReason::UnexpectedSyn));
+            while let Some(packet) = connection.poll_transmit(now) {
+                let ack = parse(&packet).unwrap();
+                let expected = (Kind::Acknowledgement, ISN.advanced_by(1), COOKIE.advanced_by(1));
+                assert_eq!((ack.kind(), ack.seq, ack.ack), expected);
+                answers += 1;
+            }
+        }
+        assert_eq!((answers, connection.stats().unexpected_syn), (2, 10));
+    }
+
+    /// The ack of the next data packet.
+    fn next_ack(connection: &mut Connection) -> Seq {
+        let mut packet = vec![0; 100];
+        connection.finish_packet(&mut packet, false).unwrap();
+        parse(&packet).unwrap().ack
+    }
+
+    #[test]
+    fn acknowledges_the_highest_end_seen_and_never_goes_back() {
+        let now = Instant::now();
         let near_the_wrap = Seq(u32::MAX - 100);
-        connection.on_opened(&data(COOKIE.advanced_by(1), 100), now);
+        let random = RANDOM & !(0xffff_ffff << 32) | u128::from(near_the_wrap.0) << 32;
+        let mut connection = Connection::connect(client(4), server(4), Mode::BareAdvance, random, now);
         for (seq, payload, ack) in [
             (near_the_wrap, 50, Seq(u32::MAX - 50)),
             (near_the_wrap.advanced_by(50), 150, Seq(99)),
             (near_the_wrap, 50, Seq(99)),
         ] {
             connection.on_opened(&data(seq, payload), now);
-            let mut packet = vec![0; 100];
-            connection.finish_packet(&mut packet, false).unwrap();
-            assert_eq!(parse(&packet).unwrap().ack, ack);
+            assert_eq!(next_ack(&mut connection), ack);
         }
+    }
+
+    #[test]
+    fn a_payload_far_outside_of_the_window_moves_nothing_unless_the_next_agrees() {
+        let now = Instant::now();
+        let mut connection = established(4, now);
+        let start = COOKIE.advanced_by(1);
+        let far = start.advanced_by(1 << 30);
+        for genuine in 1..5 {
+            connection.on_opened(&data(far, 100), now);
+            connection.on_opened(&data(start.advanced_by(100 * (genuine - 1)), 100), now);
+            assert_eq!(next_ack(&mut connection), start.advanced_by(100 * genuine));
+        }
+        assert_eq!(connection.stats().off_window, 4);
+        connection.on_opened(&data(far, 100), now);
+        connection.on_opened(&data(far.advanced_by(1400), 100), now);
+        assert_eq!(next_ack(&mut connection), far.advanced_by(1500));
+        assert_eq!(connection.stats().off_window, 5);
     }
 
     #[test]
@@ -529,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn closes_with_one_fin_and_sends_nothing_after_it() {
+    fn closes_with_one_fin_and_sends_nothing_after_it_but_the_ack_of_the_peers() {
         let now = Instant::now();
         let mut connection = established(4, now);
         connection.close();
@@ -539,6 +633,12 @@ mod tests {
         connection.close();
         assert_eq!((connection.poll_transmit(now), connection.state()), (None, State::Closed));
         assert_eq!(connection.finish_packet(&mut [0; 100], true), Err(EmitError::NotEstablished));
+        let late = from_server(4, Flags::FIN.with(Flags::ACK), 9);
+        assert_eq!(connection.handle_segment(&late, now), Input::FinSeen);
+        let ack = parse(&connection.poll_transmit(now).unwrap()).unwrap();
+        let expected = (Kind::Acknowledgement, ISN.advanced_by(2), late.end().advanced_by(1));
+        assert_eq!((ack.kind(), ack.seq, ack.ack), expected);
+        assert_eq!((connection.poll_transmit(now), connection.poll_timeout()), (None, None));
         let mut never_opened = connecting(4, now);
         never_opened.close();
         assert_eq!((never_opened.poll_transmit(now), never_opened.state()), (None, State::Closed));
@@ -547,10 +647,9 @@ mod tests {
     #[test]
     fn a_server_goes_on_from_the_cookie_and_follows_its_peer() {
         let now = Instant::now();
-        let (local, remote) = (server(4), client(4));
+        let local = server(4);
         let (seq, ack) = (COOKIE.advanced_by(1), ISN.advanced_by(6));
-        let accepted = Accepted { local, remote, seq, ack, is_scaled: true };
-        let mut connection = Connection::accepted(&accepted, Mode::default(), now).unwrap();
+        let mut connection = Connection::accepted(&accepted(seq), Mode::default(), now);
         assert_eq!(connection.poll_timeout(), Some(now + ACK_DELAY));
         let mut moved = parse(&data_v4()).unwrap();
         moved.source.set_port(50_001);
@@ -564,13 +663,74 @@ mod tests {
         assert_eq!((segment.source, segment.destination.port()), (local, 50_001));
     }
 
+    /// What the client's first payload of five bytes begins.
+    fn accepted(seq: Seq) -> Accepted {
+        let (local, remote) = (server(4), client(4));
+        let start = ISN.advanced_by(1);
+        Accepted { local, remote, seq, start, ack: start.advanced_by(5), is_scaled: true, random: 7 }
+    }
+
     #[test]
-    fn refuses_packets_without_payload_and_modes_that_are_not_built() {
+    fn refuses_packets_without_payload() {
         let now = Instant::now();
         let mut connection = established(4, now);
         assert_eq!(connection.finish_packet(&mut [0; 40], true), Err(EmitError::TooShort));
         assert_eq!(connection.finish_packet(&mut [0; 3], true), Err(EmitError::TooShort));
-        let refused = Connection::connect(client(4), server(4), Mode::BareFixed, 0, now).map(|_| ());
-        assert_eq!(refused, Err(ModeNotBuilt(Mode::BareFixed)));
+    }
+
+    #[test]
+    fn a_bare_client_may_send_at_once_with_numbers_of_its_own() {
+        let now = Instant::now();
+        for mode in [Mode::BareAdvance, Mode::BareFixed] {
+            let random = RANDOM | u128::from(COOKIE.0) << 32;
+            let mut connection = Connection::connect(client(4), server(4), mode, random, now);
+            assert_eq!((connection.poll_transmit(now), connection.poll_timeout()), (None, None));
+            let mut packet = vec![0; 140];
+            connection.finish_packet(&mut packet, true).unwrap();
+            let first = parse(&packet).unwrap();
+            assert_eq!((first.seq, first.ack), (ISN.advanced_by(1), COOKIE));
+            assert_eq!((first.flags, first.window), (Flags::ACK.with(Flags::PSH), 0xff00));
+        }
+    }
+
+    #[test]
+    fn fixed_numbers_stand_still_at_both_ends_and_no_ack_leaves_without_payload() {
+        let now = Instant::now();
+        for mode in [Mode::HandshakeFixed, Mode::BareFixed] {
+            let mut client = Connection::connect(client(4), server(4), mode, RANDOM, now);
+            if !mode.is_bare() {
+                assert!(client.poll_transmit(now).is_some());
+                assert_eq!(client.handle_segment(&syn_ack(4), now), Input::Established);
+                assert!(client.poll_transmit(now).is_some(), "the handshake's ACK");
+            }
+            let mut server = Connection::accepted(&accepted(COOKIE.advanced_by(1)), mode, now);
+            for (connection, ack) in [(&mut client, None), (&mut server, Some(ISN.advanced_by(1)))] {
+                let mut numbers = Vec::new();
+                for n in 0..20 {
+                    connection.on_opened(&data(COOKIE.advanced_by(1 + n * 100), 100), now);
+                    assert_eq!(connection.poll_timeout(), None);
+                    let mut packet = vec![0; 100];
+                    connection.finish_packet(&mut packet, false).unwrap();
+                    let segment = parse(&packet).unwrap();
+                    numbers.push((segment.seq, segment.ack));
+                }
+                numbers.dedup();
+                assert_eq!(numbers.len(), 1, "{mode}: {numbers:?}");
+                assert!(ack.is_none_or(|ack| ack == numbers[0].1), "the start of what began it");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bare_client_remembers_a_reset_to_its_first_packet_and_goes_on() {
+        let now = Instant::now();
+        let random = RANDOM | u128::from(COOKIE.0) << 32;
+        let mut connection = Connection::connect(client(4), server(4), Mode::BareAdvance, random, now);
+        let reset = Segment { seq: COOKIE, ..from_server(4, Flags::RST, 0) };
+        let stray = Segment { seq: ISN, ..reset.clone() };
+        assert_eq!(connection.handle_segment(&stray, now), Input::ResetSeen);
+        assert!(!connection.reset_to_syn());
+        assert_eq!(connection.handle_segment(&reset, now), Input::ResetSeen);
+        assert!(connection.reset_to_syn() && connection.may_send());
     }
 }

@@ -13,9 +13,11 @@ use std::net::SocketAddr;
 
 use super::{Flags, Kind, Segment, Seq};
 
-/// One tracked connection. Before its SYN everything is invalid.
+/// One tracked connection. Before its SYN everything is invalid, unless the tracker is loose: then it picks up a connection in its
+/// middle, whose window scales it cannot know (so Linux takes the largest, and we with it).
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
+    pub(super) is_loose: bool,
     client: Option<(SocketAddr, Side)>,
     server: Option<Side>,
 }
@@ -35,6 +37,12 @@ impl Side {
         let widest = u32::from(syn.window).max(1);
         Self { end, allowed: end, widest, scale: syn.options.window_scale }
     }
+
+    /// The side that is known to have sent up to `end`, and nothing else.
+    fn picked_up(end: Seq) -> Self {
+        let widest = u32::from(u16::MAX) << LARGEST_SCALE;
+        Self { end, allowed: Seq(end.0.wrapping_add(widest)), widest, scale: Some(LARGEST_SCALE) }
+    }
 }
 
 impl Tracker {
@@ -44,9 +52,16 @@ impl Tracker {
             let side = Side::of(segment);
             let is_retry = self.client.is_some_and(|(_, client)| client.end == side.end);
             if !is_retry {
-                *self = Self { client: Some((segment.source, side)), server: None };
+                *self = Self { client: Some((segment.source, side)), server: None, ..*self };
             }
             return Ok(());
+        }
+        if self.is_loose
+            && self.client.is_none()
+            && matches!(segment.kind(), Kind::Data | Kind::Acknowledgement)
+        {
+            self.client = Some((segment.source, Side::picked_up(segment.end())));
+            self.server = Some(Side::picked_up(segment.ack));
         }
         let (address, client) = self.client.ok_or("no connection")?;
         let from_client = segment.source == address;
@@ -82,6 +97,9 @@ fn judge(sender: &mut Side, receiver: &mut Side, segment: &Segment) -> Result<()
     receiver.allowed = receiver.allowed.later(Seq(segment.ack.0.wrapping_add(window)));
     Ok(())
 }
+
+/// RFC 7323, section 2.3.
+const LARGEST_SCALE: u8 = 14;
 
 fn back(seq: Seq, bytes: u32) -> Seq {
     Seq(seq.0.wrapping_sub(bytes))

@@ -54,16 +54,25 @@ impl Cookies {
             .then_some(is_scaled)
     }
 
+    /// Random bits for the connection that begins with this ISN, the same each time it is asked.
+    pub(super) fn scenery(&self, server: SocketAddr, client: SocketAddr, isn: Seq) -> u64 {
+        self.hash(server, client, u64::from(isn.0), SCENERY)
+    }
+
     fn cookie(&self, server: SocketAddr, client: SocketAddr, is_scaled: bool, slot: u64) -> Seq {
+        #[expect(clippy::cast_possible_truncation, reason = "an ISN has 32 bits")]
+        let hash = self.hash(server, client, slot, u8::from(is_scaled)) as u32;
+        Seq(hash & !SCALED | if is_scaled { SCALED } else { 0 })
+    }
+
+    fn hash(&self, server: SocketAddr, client: SocketAddr, number: u64, purpose: u8) -> u64 {
         let mut input = [0; 16 + 2 * ENDPOINT + 8 + 1];
         let parts: [&[u8]; 5] =
-            [&self.salt, &endpoint(server), &endpoint(client), &slot.to_le_bytes(), &[u8::from(is_scaled)]];
+            [&self.salt, &endpoint(server), &endpoint(client), &number.to_le_bytes(), &[purpose]];
         for (to, from) in input.iter_mut().zip(parts.into_iter().flatten()) {
             *to = *from;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "an ISN has 32 bits")]
-        let hash = self.hasher.hash(&input) as u32;
-        Seq(hash & !SCALED | if is_scaled { SCALED } else { 0 })
+        self.hasher.hash(&input)
     }
 
     fn slot(&self, now: Instant) -> u64 {
@@ -97,6 +106,9 @@ const SLOT: Duration = Duration::from_secs(64);
 
 /// The bit of a cookie that says that window scaling was agreed.
 const SCALED: u32 = 1;
+
+/// Sets the hash of a connection's scenery apart from cookies, whose last byte is 0 or 1.
+const SCENERY: u8 = 2;
 
 const ENDPOINT: usize = 18;
 

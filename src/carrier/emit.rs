@@ -2,11 +2,10 @@
 //!
 //! ```text
 //! header_len(remote) bytes, filled here              the caller's
-//! | IPv4: DF, ID 0   or IPv6: flow label | TCP      | sealed packet ... |
+//! | IPv4: DF, ID      or IPv6: flow label | TCP     | sealed packet ... |
 //! ```
 //!
-//! IPv4's ID is constant and DF set, so that receivers merge our segments (GRO merges equal or counting IDs, and only if window,
-//! ack and options are equal too). The tests hold byte-exact packets, each annotated.
+//! The tests hold byte-exact packets, each annotated.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -40,6 +39,8 @@ pub struct Repr {
     pub hop_limit: u8,
     /// IPv6 flow label, 20 bits, constant over a connection; not used over IPv4.
     pub flow_label: u32,
+    /// IPv4 identification; not used over IPv6.
+    pub ip_id: u16,
 }
 
 impl Repr {
@@ -77,6 +78,7 @@ impl Repr {
                 ip.set_version(4);
                 ip.set_header_length(IPV4_WORDS);
                 ip.set_total_length(total);
+                ip.set_identification(self.ip_id);
                 ip.set_flags(Ipv4Flags::DontFragment);
                 ip.set_ttl(self.hop_limit);
                 ip.set_next_level_protocol(IpNextHeaderProtocols::Tcp);
@@ -163,11 +165,16 @@ const _: () = assert!(IPV4_HEADER == IPV4_WORDS as usize * 4 && TCP_HEADER == TC
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::carrier::stack::{LINUX, WINDOWS, flow_label};
+    use crate::carrier::stack::{LINUX, WINDOWS};
     use crate::carrier::{Options, parse};
 
     /// The client's ISN in every vector.
     pub(in crate::carrier) const ISN: Seq = Seq(0x1122_3344);
+    /// Its flow label and its first IP ID; the handshake's ACK has the second.
+    const SCENERY: (u32, u16) = (0xfe7c9, 0x2a41);
+    /// The random number that a client with these draws.
+    pub(in crate::carrier) const RANDOM: u128 =
+        ((SCENERY.0 as u128) << 108) | ((SCENERY.1 as u128) << 64) | ISN.0 as u128;
     /// The server's.
     pub(in crate::carrier) const COOKIE: Seq = Seq(0xa1b2_c3d4);
 
@@ -184,8 +191,8 @@ pub(super) mod tests {
     pub(in crate::carrier) fn syn_v4() -> Vec<u8> {
         vec![
             0x45, 0x00, 0x00, 0x34, // version 4, 5 words; DSCP 0; total length 52
-            0x00, 0x00, 0x40, 0x00, // ID 0; DF
-            0x80, 0x06, 0x0e, 0x8d, // TTL 128; TCP; checksum
+            0x2a, 0x41, 0x40, 0x00, // ID 0x2a41; DF
+            0x80, 0x06, 0xe4, 0x4b, // TTL 128; TCP; checksum
             0xc0, 0x00, 0x02, 0x01, // 192.0.2.1
             0xc6, 0x33, 0x64, 0x02, // 198.51.100.2
             0xc3, 0x50, 0x01, 0xbb, // ports 50000, 443
@@ -203,7 +210,7 @@ pub(super) mod tests {
     #[rustfmt::skip]
     fn syn_ack_v6() -> Vec<u8> {
         vec![
-            0x60, 0x03, 0x5b, 0x49, // version 6; flow label 0x35b49, from the ISN
+            0x60, 0x03, 0x5b, 0x49, // version 6; flow label 0x35b49
             0x00, 0x20, 0x06, 0x40, // payload 32; TCP; hop limit 64
             0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2,
             0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
@@ -223,8 +230,8 @@ pub(super) mod tests {
     pub(in crate::carrier) fn data_v4() -> Vec<u8> {
         vec![
             0x45, 0x00, 0x00, 0x2d, // version 4, 5 words; DSCP 0; total length 45
-            0x00, 0x00, 0x40, 0x00, // ID 0; DF
-            0x80, 0x06, 0x0e, 0x94, // TTL 128; TCP; checksum
+            0x2a, 0x43, 0x40, 0x00, // ID 0x2a43; DF
+            0x80, 0x06, 0xe4, 0x50, // TTL 128; TCP; checksum
             0xc0, 0x00, 0x02, 0x01, // 192.0.2.1
             0xc6, 0x33, 0x64, 0x02, // 198.51.100.2
             0xc3, 0x50, 0x01, 0xbb, // ports 50000, 443
@@ -240,7 +247,7 @@ pub(super) mod tests {
     #[rustfmt::skip]
     pub(in crate::carrier) fn data_v6() -> Vec<u8> {
         vec![
-            0x60, 0x0f, 0xe7, 0xc9, // version 6; flow label 0xfe7c9, from the ISN
+            0x60, 0x0f, 0xe7, 0xc9, // version 6; flow label 0xfe7c9
             0x00, 0x19, 0x06, 0x80, // payload 25; TCP; hop limit 128
             0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
             0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2,
@@ -264,7 +271,8 @@ pub(super) mod tests {
             window: 64_240,
             options: SynOptions::windows(1460, WINDOWS.window_scale),
             hop_limit: WINDOWS.hop_limit,
-            flow_label: flow_label(ISN),
+            flow_label: SCENERY.0,
+            ip_id: SCENERY.1,
         };
         let syn_ack = Repr {
             source: server(6),
@@ -275,14 +283,16 @@ pub(super) mod tests {
             window: 64_800,
             options: SynOptions::linux(1440, Some(LINUX.window_scale), true),
             hop_limit: LINUX.hop_limit,
-            flow_label: flow_label(COOKIE),
+            flow_label: 0x35b49,
+            ip_id: 0,
         };
         let data = Repr {
             seq: ISN.advanced_by(1),
             ack: COOKIE.advanced_by(1),
             flags: Flags::ACK.with(Flags::PSH),
-            window: WINDOWS.window(true),
+            window: WINDOWS.window(true).field,
             options: SynOptions::NONE,
+            ip_id: SCENERY.1 + 2,
             ..syn
         };
         let data_over_v6 = Repr { source: client(6), destination: server(6), flags: Flags::ACK, ..data };

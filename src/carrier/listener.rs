@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::cookie::Cookies;
-use super::stack::{LINUX, default_mss, flow_label, initial_window, own_mss};
+use super::scenery::{NO_ID, Scenery};
+use super::stack::{LINUX, default_mss, initial_window, own_mss};
 use super::{DropReason, Flags, Kind, Repr, Segment, Seq, Stats, SynOptions};
 
 /// Answers strangers without state.
@@ -33,7 +34,7 @@ impl Listener {
         match action {
             ListenerAction::SynAck(_) => self.stats.syn_acks += 1,
             ListenerAction::Drop(reason) => self.stats.on_drop(reason),
-            ListenerAction::Cookie(_) => {}
+            ListenerAction::Cookie(_) | ListenerAction::Bare(_) => {}
         }
         action
     }
@@ -76,23 +77,29 @@ impl Listener {
                 syn.options.sack_permitted,
             ),
             hop_limit: LINUX.hop_limit,
-            flow_label: flow_label(cookie),
+            flow_label: Scenery::new(self.cookies.scenery(server, client, cookie)).flow_label(),
+            ip_id: NO_ID,
         };
         syn_ack.to_packet().map_or(ListenerAction::Drop(DropReason::BadAddress), ListenerAction::SynAck)
     }
 
-    /// Only the ack is looked at: earlier payloads may be lost, so any seq may come first.
+    /// Only the ack is looked at: earlier payloads may be lost, so any seq may come first. What its sender acknowledges is in any
+    /// case the number that it expects next.
     fn recognise(&self, segment: &Segment, now: Instant) -> ListenerAction {
         let (local, remote) = (segment.destination, segment.source);
-        match self.cookies.verify(local, remote, segment.ack.previous(), now) {
-            Some(is_scaled) => ListenerAction::Cookie(Accepted {
-                local,
-                remote,
-                seq: segment.ack,
-                ack: segment.end(),
-                is_scaled,
-            }),
-            None => ListenerAction::Drop(DropReason::BadCookie),
+        let isn = segment.ack.previous();
+        let accepted = |is_scaled| Accepted {
+            local,
+            remote,
+            seq: segment.ack,
+            start: segment.seq,
+            ack: segment.end(),
+            is_scaled,
+            random: self.cookies.scenery(local, remote, isn),
+        };
+        match self.cookies.verify(local, remote, isn, now) {
+            Some(is_scaled) => ListenerAction::Cookie(accepted(is_scaled)),
+            None => ListenerAction::Bare(accepted(true)),
         }
     }
 }
@@ -105,23 +112,30 @@ pub enum ListenerAction {
     /// The payload comes from someone who heard our SYN-ACK. Open it; if it opens, build a
     /// [`Connection`](super::Connection) from this.
     Cookie(Accepted),
+    /// A payload without a cookie: that of a client whose mode is bare, or of anyone. Its source may be forged, so open it
+    /// within a budget that nobody else needs; if it opens, build a [`Connection`](super::Connection) from this.
+    Bare(Accepted),
     /// Nothing; it was counted.
     Drop(DropReason),
 }
 
-/// The start of a connection whose client has shown a valid cookie. It holds no right to anything: the seal decides.
+/// The start of a connection that a payload may begin. It holds no right to anything: the seal decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
     /// Our end.
     pub local: SocketAddr,
     /// The client's.
     pub remote: SocketAddr,
-    /// The first sequence number of ours after the SYN-ACK.
+    /// The first sequence number of ours: what the client expects.
     pub seq: Seq,
-    /// The end of the payload that brought the cookie.
+    /// The start of the payload: what fixed numbers acknowledge for good.
+    pub start: Seq,
+    /// Its end: what advancing numbers acknowledge first.
     pub ack: Seq,
-    /// Whether window scaling was agreed.
+    /// Whether window scaling was agreed, or may be believed to have been by who saw no SYN.
     pub is_scaled: bool,
+    /// Bits that nobody outside can foretell, the same for every packet that begins this connection.
+    pub random: u64,
 }
 
 /// Answered to a client that announces less: Linux' own default for a peer that says nothing (RFC 9293, section 3.7.1).
@@ -192,9 +206,13 @@ mod tests {
         let syn_ack = answered(&mut listener, &syn, now);
         let mut payload = first_payload(&syn, &syn_ack);
         payload.seq = payload.seq.advanced_by(4000);
-        let (seq, ack) = (payload.ack, payload.end());
-        let expected = Accepted { local: server(4), remote: client(4), seq, ack, is_scaled: true };
-        assert_eq!(listener.handle_segment(&payload, now), ListenerAction::Cookie(expected));
+        let ListenerAction::Cookie(accepted) = listener.handle_segment(&payload, now) else {
+            panic!("the cookie was good")
+        };
+        let ends = (accepted.local, accepted.remote);
+        assert_eq!(ends, (server(4), client(4)));
+        let numbers = (accepted.seq, accepted.start, accepted.ack, accepted.is_scaled);
+        assert_eq!(numbers, (payload.ack, payload.seq, payload.end(), true));
     }
 
     #[test]
@@ -204,7 +222,40 @@ mod tests {
         let syn = parse(&syn_v4()).unwrap();
         let payload = first_payload(&syn, &answered(&mut listener, &syn, now));
         let late = now + Duration::from_secs(128);
-        assert_eq!(listener.handle_segment(&payload, late), ListenerAction::Drop(DropReason::BadCookie));
+        assert!(matches!(listener.handle_segment(&payload, late), ListenerAction::Bare(_)));
+    }
+
+    #[test]
+    fn a_payload_without_a_cookie_is_answered_where_it_expects_the_answer() {
+        let now = Instant::now();
+        let mut listener = Listener::new([1; 32], now);
+        for packet in [data_v4(), data_v6()] {
+            let data = parse(&packet).unwrap();
+            let action = listener.handle_segment(&data, now);
+            let ListenerAction::Bare(accepted) = action else { panic!("{action:?}") };
+            assert_eq!((accepted.local, accepted.remote), (data.destination, data.source));
+            assert_eq!((accepted.seq, accepted.start, accepted.ack), (data.ack, data.seq, data.end()));
+            assert_eq!(listener.handle_segment(&data, now), action, "the same again, for a repetition");
+        }
+    }
+
+    #[test]
+    fn the_syn_ack_and_the_connection_after_it_have_one_flow_label_that_nobody_can_foretell() {
+        let now = Instant::now();
+        let label = |secret: u8| {
+            let mut listener = Listener::new([secret; 32], now);
+            let syn = Segment { source: client(6), destination: server(6), ..parse(&syn_v4()).unwrap() };
+            let ListenerAction::SynAck(packet) = listener.handle_segment(&syn, now) else {
+                panic!("no SYN-ACK")
+            };
+            let syn_ack = parse(&packet).unwrap();
+            let action = listener.handle_segment(&first_payload(&syn, &syn_ack), now);
+            let ListenerAction::Cookie(accepted) = action else { panic!("{action:?}") };
+            let label = u32::from_be_bytes([0, packet[1] & 0xf, packet[2], packet[3]]);
+            assert_eq!(label, Scenery::new(accepted.random).flow_label());
+            label
+        };
+        assert_ne!(label(1), label(2));
     }
 
     #[test]
@@ -217,7 +268,6 @@ mod tests {
             let ack = Segment { payload: 40..40, ..data.clone() };
             let with = |flags| Segment { flags, ..data.clone() };
             let expected = [
-                (data.clone(), DropReason::BadCookie),
                 (ack, DropReason::NoPayload),
                 (with(Flags::SYN.with(Flags::ACK)), DropReason::UnexpectedSynAck),
                 (with(Flags::RST), DropReason::Reset),
@@ -227,7 +277,7 @@ mod tests {
                 assert_eq!(listener.handle_segment(&segment, now), ListenerAction::Drop(reason));
             }
         }
-        assert_eq!(listener.stats().bad_cookie, 2);
+        assert_eq!(listener.stats().no_payload, 2);
         assert_eq!(listener.stats().syn_acks, 0);
     }
 }

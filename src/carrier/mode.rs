@@ -55,16 +55,16 @@ impl Mode {
         Self::ALL.into_iter().find(|mode| mode.to_wire() == byte)
     }
 
-    /// Whether this program can run the mode. The others are refused wherever they are asked for, never replaced.
+    /// Whether data comes without a TCP handshake before it.
     #[must_use]
-    pub const fn is_built(self) -> bool {
-        matches!(self, Self::HandshakeAdvance)
+    pub const fn is_bare(self) -> bool {
+        matches!(self, Self::BareAdvance | Self::BareFixed)
     }
 
-    /// # Errors
-    /// The mode is not built.
-    pub(super) const fn require_built(self) -> Result<(), ModeNotBuilt> {
-        if self.is_built() { Ok(()) } else { Err(ModeNotBuilt(self)) }
+    /// Whether seq and ack stand still after the start.
+    #[must_use]
+    pub const fn is_fixed(self) -> bool {
+        matches!(self, Self::HandshakeFixed | Self::BareFixed)
     }
 }
 
@@ -87,11 +87,6 @@ impl FromStr for Mode {
 #[error("not one of handshake+advance, handshake+fixed, bare+advance, bare+fixed")]
 pub struct UnknownMode;
 
-/// The mode exists but this program cannot run it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("mode {0} is not built yet")]
-pub struct ModeNotBuilt(pub Mode);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +96,7 @@ mod tests {
         for mode in Mode::ALL {
             assert_eq!(mode.to_string().parse(), Ok(mode));
             assert_eq!(Mode::from_wire(mode.to_wire()), Some(mode));
+            assert_eq!((mode.is_fixed(), mode.is_bare()), (mode.to_wire() & 1 != 0, mode.to_wire() & 2 != 0));
         }
         assert_eq!("auto".parse::<Mode>(), Err(UnknownMode));
         assert_eq!(Mode::from_wire(4), None);

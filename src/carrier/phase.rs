@@ -10,6 +10,8 @@ pub(super) enum Phase {
     SynSent(Opening),
     Established(Open),
     Closing(Open),
+    /// The FIN has left; what is left to do is to acknowledge the peer's.
+    Finished(Open),
     Closed,
     TimedOut,
 }
@@ -33,21 +35,77 @@ impl Opening {
 pub(super) struct Open {
     /// Of the SYN-ACK; the server's end never learns the client's.
     pub(super) peer_isn: Option<Seq>,
-    /// The highest end of a payload that opened: our ack.
+    /// What we acknowledge: the highest end of a payload that opened, or the start if the numbers are fixed.
     pub(super) highest: Seq,
-    pub(super) window: u16,
+    pub(super) window: Window,
+    /// The numbers stand still.
+    is_fixed: bool,
+    /// Where the last payload ended, if it lay outside of the window.
+    outlier: Option<Seq>,
     /// Payloads that opened since we last sent anything.
     unacknowledged: u32,
     pub(super) ack_at: Option<Instant>,
 }
 
+/// The receive window we announce.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    /// As the header says it.
+    pub(super) field: u16,
+    pub(super) bytes: u32,
+}
+
 impl Open {
-    pub(super) const fn new(peer_isn: Option<Seq>, highest: Seq, window: u16) -> Self {
-        Self { peer_isn, highest, window, unacknowledged: 0, ack_at: None }
+    pub(super) const fn new(peer_isn: Option<Seq>, highest: Seq, window: Window, is_fixed: bool) -> Self {
+        Self { peer_isn, highest, window, is_fixed, outlier: None, unacknowledged: 0, ack_at: None }
     }
 
-    pub(super) fn on_payload(&mut self, end: Seq, now: Instant) {
-        self.highest = self.highest.later(end);
+    /// Takes a payload that opened; says whether it may have moved the ack.
+    ///
+    /// A payload beyond the window moves nothing: someone on the way may have copied a genuine one under another seq. Two in a row
+    /// that agree are a sender that went far ahead through a loss.
+    pub(super) fn on_payload(&mut self, segment: &Segment, now: Instant) -> bool {
+        if self.is_fixed {
+            return true;
+        }
+        self.owe_ack(now);
+        let end = segment.end();
+        let is_near = |from: Seq| !end.is_after(Seq(from.0.wrapping_add(self.window.bytes)));
+        if !end.is_after(self.highest) || is_near(self.highest) {
+            self.outlier = None;
+            self.highest = self.highest.later(end);
+        } else if self.outlier.is_some_and(|outlier| end == outlier.later(end) && is_near(outlier)) {
+            self.outlier = None;
+            self.highest = end;
+        } else {
+            self.outlier = Some(end);
+            return false;
+        }
+        true
+    }
+
+    /// After the payload that began the connection.
+    pub(super) fn with_payload_owed(mut self, now: Instant) -> Self {
+        if !self.is_fixed {
+            self.owe_ack(now);
+        }
+        self
+    }
+
+    /// Acknowledges a FIN that lies within the window: as in TIME-WAIT (RFC 9293, section 3.10.7.4).
+    pub(super) fn on_fin(self, segment: &Segment, now: Instant) -> Self {
+        let end = segment.end().advanced_by(1);
+        let is_near = !end.is_after(Seq(self.highest.0.wrapping_add(self.window.bytes)));
+        if is_near { Self { highest: self.highest.later(end), ..self.with_ack_due(now) } } else { self }
+    }
+
+    /// What is left once the ACK that is due has been sent; `None` if none is.
+    pub(super) fn poll_ack(self, now: Instant) -> Option<Self> {
+        self.ack_at.filter(|&due| due <= now)?;
+        Some(self.acknowledged())
+    }
+
+    fn owe_ack(&mut self, now: Instant) {
         self.unacknowledged += 1;
         let delay = if self.unacknowledged < ACK_EVERY { ACK_DELAY } else { Duration::ZERO };
         let due = now + delay;

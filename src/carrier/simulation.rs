@@ -21,6 +21,7 @@ enum End {
 /// Which ends send bulk data; both always send what the handshake needs.
 #[derive(Clone, Copy, Debug)]
 struct Scenario {
+    mode: Mode,
     family: u8,
     isn: u32,
     loss: f64,
@@ -58,7 +59,11 @@ impl World {
     fn new(seed: u64, scenario: Scenario) -> Self {
         let start = Instant::now();
         let (local, remote) = (client(scenario.family), server(scenario.family));
-        let client = Connection::connect(local, remote, Mode::default(), scenario.isn, start).unwrap();
+        let mut tracker = Tracker::default();
+        tracker.is_loose = scenario.mode.is_bare();
+        // Both numbers begin at the same place.
+        let random = u128::from(scenario.isn) | u128::from(scenario.isn) << 32;
+        let client = Connection::connect(local, remote, scenario.mode, random, start);
         Self {
             random: StdRng::seed_from_u64(seed),
             start,
@@ -67,7 +72,7 @@ impl World {
             client,
             listener: Listener::new([3; 32], start),
             server: None,
-            tracker: Tracker::default(),
+            tracker,
             flying: BTreeMap::new(),
             number: 0,
             is_answered: false,
@@ -182,12 +187,12 @@ impl World {
             }
             None => match self.listener.handle_segment(&segment, now) {
                 ListenerAction::SynAck(packet) => self.fly(End::Server, Place::Middle, packet),
-                ListenerAction::Cookie(accepted) if is_genuine => {
-                    self.server = Some(Connection::accepted(&accepted, Mode::default(), now).unwrap());
+                ListenerAction::Cookie(accepted) | ListenerAction::Bare(accepted) if is_genuine => {
+                    self.server = Some(Connection::accepted(&accepted, self.scenario.mode, now));
                     self.opened[End::Server as usize] += 1;
                     self.answer();
                 }
-                ListenerAction::Cookie(_) | ListenerAction::Drop(_) => {}
+                ListenerAction::Cookie(_) | ListenerAction::Bare(_) | ListenerAction::Drop(_) => {}
             },
         }
     }
@@ -209,8 +214,9 @@ impl World {
             let flags = flags[self.random.random_range(0..flags.len())];
             let [seq, ack] = [Seq(self.random.random()), Seq(self.random.random())];
             let (window, options) = (0, SynOptions::NONE);
+            let (hop_limit, flow_label, ip_id) = (64, 0, 0);
             let repr =
-                Repr { source, destination, seq, ack, flags, window, options, hop_limit: 64, flow_label: 0 };
+                Repr { source, destination, seq, ack, flags, window, options, hop_limit, flow_label, ip_id };
             let mut packet = vec![FORGED; header_len(&destination) + 100];
             repr.emit(&mut packet).unwrap();
             self.fly(from, Place::Arrival, packet);
@@ -239,8 +245,15 @@ fn check(scenario: Scenario, seeds: u64) {
             let share = f64::from(u32::try_from(world.opened[to]).unwrap())
                 / f64::from(u32::try_from(world.sent[from]).unwrap());
             assert!(!scenario.bulk[from] || share > expected, "{share} arrived, {context}");
-            let owed = if scenario.bulk[to] { 0 } else { world.opened[to] / 10 };
+            let owed = if scenario.bulk[to] || scenario.mode.is_fixed() { 0 } else { world.opened[to] / 10 };
             assert!(world.pure_acks[to] >= owed, "{} pure ACKs, {context}", world.pure_acks[to]);
+            // The handshake's, and those that answer a repeated SYN-ACK.
+            let most = if scenario.mode.is_fixed() { 3 } else { u64::MAX };
+            assert!(
+                u64::try_from(world.pure_acks[to]).unwrap() <= most,
+                "{} pure ACKs, {context}",
+                world.pure_acks[to]
+            );
         }
         let stats = world.client.stats();
         assert!(stats.injected_resets > 0 && stats.injected_fins > 0, "{context}");
@@ -249,16 +262,43 @@ fn check(scenario: Scenario, seeds: u64) {
 
 #[test]
 fn a_strict_tracker_finds_nothing_invalid_at_ten_percent_loss() {
-    check(Scenario { family: 4, isn: 1, loss: 0.1, bulk: [true, true] }, 8);
+    check(Scenario { mode: Mode::HandshakeAdvance, family: 4, isn: 1, loss: 0.1, bulk: [true, true] }, 8);
 }
 
 #[test]
 fn a_strict_tracker_finds_nothing_invalid_when_both_numbers_wrap() {
-    check(Scenario { family: 6, isn: u32::MAX - 500_000, loss: 0.1, bulk: [true, true] }, 4);
+    check(
+        Scenario {
+            mode: Mode::HandshakeAdvance,
+            family: 6,
+            isn: u32::MAX - 500_000,
+            loss: 0.1,
+            bulk: [true, true],
+        },
+        4,
+    );
 }
 
 #[test]
 fn an_end_that_only_receives_acknowledges_every_few_packets() {
-    check(Scenario { family: 4, isn: 7, loss: 0.05, bulk: [true, false] }, 4);
-    check(Scenario { family: 6, isn: 7, loss: 0.05, bulk: [false, true] }, 4);
+    check(Scenario { mode: Mode::HandshakeAdvance, family: 4, isn: 7, loss: 0.05, bulk: [true, false] }, 4);
+    check(Scenario { mode: Mode::HandshakeAdvance, family: 6, isn: 7, loss: 0.05, bulk: [false, true] }, 4);
+}
+
+#[test]
+fn a_strict_tracker_finds_nothing_invalid_in_any_other_mode() {
+    for mode in [Mode::HandshakeFixed, Mode::BareAdvance, Mode::BareFixed] {
+        check(Scenario { mode, family: 4, isn: u32::MAX - 500_000, loss: 0.1, bulk: [true, true] }, 4);
+        check(Scenario { mode, family: 6, isn: 7, loss: 0.05, bulk: [false, true] }, 2);
+    }
+}
+
+#[test]
+fn a_tracker_that_picks_up_no_connection_passes_no_bare_one() {
+    for mode in [Mode::BareAdvance, Mode::BareFixed] {
+        let mut world = World::new(1, Scenario { mode, family: 4, isn: 1, loss: 0.0, bulk: [true, true] });
+        world.tracker.is_loose = false;
+        world.run(Duration::from_secs(3));
+        assert!(world.invalid.len() > 1, "{mode}");
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::Seq;
+use super::phase::Window;
 
 /// The traits of one TCP stack.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,12 +17,15 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// The window field of every segment after the handshake: constant, so that receivers merge our segments.
-    pub(super) const fn window(&self, is_scaled: bool) -> u16 {
+    /// The window of every segment after the handshake: constant, so that receivers merge our segments.
+    pub(super) const fn window(&self, is_scaled: bool) -> Window {
         match is_scaled {
             #[expect(clippy::cast_possible_truncation, reason = "both windows fit, asserted below")]
-            true => (self.receive_window >> self.window_scale) as u16,
-            false => u16::MAX,
+            true => Window {
+                field: (self.receive_window >> self.window_scale) as u16,
+                bytes: self.receive_window,
+            },
+            false => Window { field: u16::MAX, bytes: u16::MAX as u32 },
         }
     }
 }
@@ -61,13 +64,4 @@ pub(super) const fn initial_window(mss: u16) -> u16 {
     }
 }
 
-/// The IPv6 flow label of a connection: 20 bits of no pattern, made from the ISN so that the stateless SYN-ACK and
-/// the connection after it agree (RFC 6437, section 3, asks for one value per flow).
-pub(super) const fn flow_label(isn: Seq) -> u32 {
-    isn.0.wrapping_mul(GOLDEN_RATIO) >> 12
-}
-
 const ETHERNET_MTU: u16 = 1500;
-
-/// 2^32 / φ, made prime: Knuth's multiplicative hash.
-const GOLDEN_RATIO: u32 = 0x9e37_79b1;

@@ -91,8 +91,8 @@ drop_reasons! {
     Fin => injected_fins,
     /// A packet from a stranger without payload.
     NoPayload => no_payload,
-    /// A payload from a stranger whose ack is no cookie of ours.
-    BadCookie => bad_cookie,
+    /// A payload that opened far outside of the window: what it carries counts, its numbers do not.
+    OffWindow => off_window,
 }
 
 #[cfg(test)]
@@ -104,13 +104,13 @@ mod tests {
         let mut one = Stats::default();
         one.on_drop(DropReason::Reset);
         one.on_drop(DropReason::Reset);
-        one.on_drop(DropReason::BadCookie);
+        one.on_drop(DropReason::OffWindow);
         let mut sum = one;
         sum += one;
         assert_eq!(sum.injected_resets, 4);
         assert_eq!(
-            sum.drops().find(|(label, _)| *label == DropReason::BadCookie.label()),
-            Some(("bad_cookie", 2))
+            sum.drops().find(|(label, _)| *label == DropReason::OffWindow.label()),
+            Some(("off_window", 2))
         );
         assert_eq!(sum.drops().map(|(_, count)| count).sum::<u64>(), 6);
     }

@@ -18,7 +18,7 @@ use ipnetwork::IpNetwork;
 use self::background::Voice;
 use self::runner::Runner;
 use crate::carrier::Mode;
-use crate::config::{ClientConfig, ClientDns, Congestion};
+use crate::config::{self, ClientConfig, ClientDns, Congestion};
 use crate::control::{InstanceName, Paths, State, Tunnel};
 use crate::crypto::{Refusal, SuiteSet};
 use crate::failure::{ExitCode, Failure};
@@ -147,12 +147,21 @@ fn settings(config: &ClientConfig) -> ClientSettings {
         private_key: config.private_key.clone(),
         server_key: config.server_key,
         preshared_key: config.preshared_key.clone(),
-        mode: Mode::HandshakeAdvance,
+        mode: mode(config.carrier.mode),
         suites: SuiteSet::detect(),
         congestion: congestion(config.kcp.congestion),
         session_buffer: config.limits.session_buffer.bytes(),
         process_buffer: config.limits.process_buffer.bytes(),
         dead_after: config.carrier.dead_after,
+    }
+}
+
+fn mode(choice: config::Mode) -> Mode {
+    match choice {
+        config::Mode::Auto | config::Mode::HandshakeAdvance => Mode::HandshakeAdvance,
+        config::Mode::HandshakeFixed => Mode::HandshakeFixed,
+        config::Mode::BareAdvance => Mode::BareAdvance,
+        config::Mode::BareFixed => Mode::BareFixed,
     }
 }
 
@@ -324,6 +333,11 @@ fn unreachable(runner: &Runner, servers: &[SocketAddr]) -> Failure {
         Reach::PresharedKeyDiffers => return ended(Ending::PresharedKeyDiffers),
         Reach::None => format!("no route to {remotes}: check the network of this host"),
         Reach::SynSent => format!("no answer to SYN from {remotes}: check `server` and the way to it"),
+        Reach::BareSent => {
+            format!(
+                "no answer from {remotes}, asked without a SYN: check `server`, server_key, and whether the way lets that through"
+            )
+        }
         Reach::SynReset => format!("{remotes} answers with RST: nothing listens there, check `server`"),
         Reach::SynAcked => {
             format!("{remotes} answers TCP but not our handshake: check that server_key is its public key")

@@ -4,12 +4,11 @@
 //! instead. Such a value is refused, never ignored; whoever builds the feature deletes its line.
 
 use super::document::Document;
-use super::{ClientConfig, ClientDns, ConfigError, Connect, Endpoint, Listen, Mode, Preface, ServerConfig};
+use super::{ClientConfig, ClientDns, ConfigError, Connect, Endpoint, Listen, Preface, ServerConfig};
 
 /// Refuses what a client's configuration asks for and is not built yet.
 pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result<(), ConfigError> {
     let (tunnel, carrier) = (&config.tunnel, &config.carrier);
-    let built_mode = matches!(carrier.mode, Mode::Auto | Mode::HandshakeAdvance);
     let plain_server = !config.server.iter().any(ranged);
     let plain_dns = matches!(tunnel.dns, ClientDns::Server | ClientDns::Off);
     refuse_first(
@@ -20,7 +19,6 @@ pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result
             ("tunnel.dns", !plain_dns, r#""server" or "off""#),
             ("tunnel.kill_switch", tunnel.kill_switch, "false"),
             ("tunnel.connect", tunnel.connect == Connect::Fast, r#""faithful""#),
-            ("carrier.mode", !built_mode, r#""auto" or "handshake+advance""#),
             ("carrier.carriers", carrier.carriers != 1, "1"),
             ("carrier.preface", carrier.preface != Preface::Off, r#""off""#),
             ("carrier.preface_host", !carrier.preface_host.is_empty(), r#""""#),

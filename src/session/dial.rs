@@ -3,6 +3,8 @@
 //! ```text
 //!  SynSent ──SYN-ACK──> Asking ──message 2──> done
 //!     │ RST: noted, not believed   │ nothing: message 1 again, the same bytes
+//!                          ^
+//!                          └── a bare carrier begins here
 //! ```
 
 use std::net::SocketAddr;
@@ -65,9 +67,11 @@ pub enum Reach {
     /// Not even tried: no source address, no route.
     #[default]
     None,
+    /// Message 1 went without a SYN, and nothing came back: the way is closed to it, or the `server_key` is another's.
+    BareSent,
     /// The SYN was never answered.
     SynSent,
-    /// The SYN was answered by a RST: nothing listens there.
+    /// The SYN, or the first packet without one, was answered by a RST: nothing listens there.
     SynReset,
     /// The SYN was answered, message 1 was not: another server, or another `server_key`.
     SynAcked,
@@ -111,18 +115,19 @@ impl Dial {
             keep: caller.keep,
         };
         let Caller { private_key, server_key, preshared_key, .. } = caller;
-        let isn = rng.random();
-        let connection = Connection::connect(local, request.remote, request.mode, isn, now).ok()?;
+        let random = rng.random();
+        let connection = Connection::connect(local, request.remote, request.mode, random, now);
         let size = PLAINTEXT + OVERHEAD;
         let initiation = Initiator::new(private_key, server_key, preshared_key, &message, size, rng);
         let (initiator, message1) = initiation.ok()?;
         Some(Self {
             number: request.attempt,
             index: offer.index,
+            // A bare connection needs no answer before data.
+            next_message1: connection.may_send().then_some(now),
             connection,
             initiator,
             message1,
-            next_message1: None,
             repeats: 0,
             unopened: 0,
             last_unopened: 0,
@@ -155,10 +160,12 @@ impl Dial {
     pub(crate) fn reach(&self) -> Reach {
         if self.unopened >= UNOPENED {
             Reach::PresharedKeyDiffers
-        } else if self.connection.may_send() {
-            Reach::SynAcked
         } else if self.connection.reset_to_syn() {
             Reach::SynReset
+        } else if self.connection.mode().is_bare() {
+            Reach::BareSent
+        } else if self.connection.may_send() {
+            Reach::SynAcked
         } else {
             Reach::SynSent
         }

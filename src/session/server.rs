@@ -155,6 +155,7 @@ pub struct Server {
     tun: Outbox,
     events: VecDeque<ServerEvent>,
     handshakes: Budget,
+    bare_handshakes: Budget,
     next_sweep: Instant,
     injected_resets: u64,
     injected_fins: u64,
@@ -192,6 +193,7 @@ impl Server {
             tun: Outbox::new(TUN_QUEUE),
             events: VecDeque::new(),
             handshakes: Budget::new(now),
+            bare_handshakes: Budget::new(now),
             next_sweep: now + SWEEP_INTERVAL,
             injected_resets: 0,
             injected_fins: 0,
@@ -394,7 +396,10 @@ impl Server {
         match self.listener.handle_segment(segment, now) {
             ListenerAction::SynAck(answer) => self.outbox.push(Some(answer)),
             ListenerAction::Cookie(accepted) => {
-                self.handle_message1(segment, accepted, packet, now);
+                self.handle_message1(segment, &accepted, false, packet, now);
+            }
+            ListenerAction::Bare(accepted) => {
+                self.handle_message1(segment, &accepted, true, packet, now);
             }
             ListenerAction::Drop(_) => self.drops.stranger += 1,
         }
@@ -405,14 +410,24 @@ impl Server {
         self.peers.iter().any(|peer| peer.is_in_use(segment))
     }
 
-    fn handle_message1(&mut self, segment: &Segment, accepted: Accepted, packet: &[u8], now: Instant) {
+    /// `bare` says that the source may be forged: a budget of its own then pays, that others do not need.
+    fn handle_message1(
+        &mut self,
+        segment: &Segment,
+        accepted: &Accepted,
+        bare: bool,
+        packet: &[u8],
+        now: Instant,
+    ) {
         let Some(payload) = packet.get(segment.payload.clone()) else { return };
         // 64 bits that only holders of our public key can make, before anything is spent.
         if !self.mask.header(payload).is_some_and(Header::is_handshake) {
-            self.drops.handshake += 1;
+            // Without a cookie it is anyone's, about anything.
+            *(if bare { &mut self.drops.stranger } else { &mut self.drops.handshake }) += 1;
             return;
         }
-        if !self.handshakes.take(now) {
+        let budget = if bare { &mut self.bare_handshakes } else { &mut self.handshakes };
+        if !budget.take(now) {
             self.drops.budget += 1;
             return;
         }
@@ -424,11 +439,11 @@ impl Server {
             self.drops.handshake += 1;
             return;
         };
-        let mode = Mode::from_wire(received.payload.mode);
-        let Some(Ok(connection)) = mode.map(|mode| Connection::accepted(&accepted, mode, now)) else {
+        let Some(mode) = Mode::from_wire(received.payload.mode) else {
             self.drops.handshake += 1;
             return;
         };
+        let connection = Connection::accepted(accepted, mode, now);
         match self.by_key.get(&received.remote).copied() {
             Some(peer) => self.answer_peer(peer, received, connection, now),
             None => {

@@ -86,8 +86,8 @@ fn ends(family: u8) -> (SocketAddr, SocketAddr) {
     (client.parse().expect("an address"), server.parse().expect("an address"))
 }
 
-/// `end and family u8, isn u32`, then operations on one connection: segments of its peer and of others, some of which
-/// "open", polls, data packets, time, the end. Nothing from the network ends it or moves its numbers but a SYN-ACK and
+/// `end, family, scaling and mode u8, isn u32`, then operations on one connection: segments of its peer and of others, some of
+/// which "open", polls, data packets, time, the end. Nothing from the network ends it or moves its numbers but a SYN-ACK and
 /// what opens; what it sends carries exactly the numbers of the model; each drop is counted once.
 pub(crate) fn connection(bytes: &[u8]) {
     let mut input = Input::new(bytes);
@@ -108,40 +108,61 @@ pub(crate) fn connection(bytes: &[u8]) {
 /// A connection whose peer is the input, and what is known of it.
 struct Lone {
     connection: Connection,
+    mode: Mode,
     local: SocketAddr,
     remote: SocketAddr,
     now: Instant,
     isn: Seq,
     /// Of the next payload.
     seq: Seq,
-    /// The highest end seen, once established.
+    /// What it acknowledges, once established.
     highest: Option<Seq>,
+    /// What it would, if the next payload agrees with the one before.
+    outlier: Option<Seq>,
+    /// The receive window, once established.
+    window: u32,
     syns: usize,
+    has_finished: bool,
 }
 
 impl Lone {
     fn new(input: &mut Input<'_>) -> Self {
         let (kind, isn, now) = (input.u8(), Seq(input.u32()), start());
         let (client, server) = ends(kind >> 1);
-        let mode = Mode::default();
+        let mode = Mode::from_wire(kind >> 6).expect("two bits name a mode");
         let is_client = kind & 1 == 0;
         let (local, remote) = if is_client { (client, server) } else { (server, client) };
-        let accepted =
-            Accepted { local, remote, seq: isn, ack: Seq(isn.0 ^ 0x5555), is_scaled: kind & 4 == 0 };
+        let (start, is_scaled) = (Seq(isn.0 ^ 0x5555), kind & 4 == 0);
+        let ack = start.advanced_by(40);
+        let accepted = Accepted { local, remote, seq: isn, start, ack, is_scaled, random: 3 };
         let connection = if is_client {
-            Connection::connect(local, remote, mode, isn.0, now)
+            let random = u128::from(isn.0) | u128::from(ack.0) << 32;
+            Connection::connect(local, remote, mode, random, now)
         } else {
             Connection::accepted(&accepted, mode, now)
         };
+        let highest = match (is_client, mode.is_bare(), mode.is_fixed()) {
+            (true, false, _) => None,
+            (true, true, _) | (false, _, false) => Some(ack),
+            (false, _, true) => Some(start),
+        };
         Self {
-            connection: connection.expect("the default mode is built"),
+            connection,
+            mode,
             local,
             remote,
             now,
             isn,
             seq: if is_client { isn.advanced_by(1) } else { isn },
-            highest: (!is_client).then_some(accepted.ack),
+            highest,
+            outlier: None,
+            window: match (is_client, is_scaled) {
+                (true, _) => WINDOWS,
+                (false, true) => LINUX,
+                (false, false) => UNSCALED,
+            },
             syns: 0,
+            has_finished: false,
         }
     }
 
@@ -153,6 +174,7 @@ impl Lone {
         if meaning == Meaning::Established {
             assert_eq!((before, after), (State::SynSent, State::Established));
             self.highest = Some(segment.seq.advanced_by(1));
+            self.window = if segment.options.window_scale.is_some() { WINDOWS } else { UNSCALED };
         } else {
             assert_eq!(before, after, "{segment:?} led out of {before:?}");
         }
@@ -160,9 +182,34 @@ impl Lone {
         let count = |stats: vpn::carrier::Stats| stats.drops().map(|(_, count)| count).sum::<u64>();
         assert_eq!(count(self.connection.stats()), count(stats) + u64::from(is_drop), "{meaning:?}");
         assert!(meaning != Meaning::Payload || !segment.payload.is_empty());
+        if meaning == Meaning::FinSeen && self.has_finished {
+            self.learn_fin(&segment);
+        }
         if meaning == Meaning::Payload && opens {
             self.connection.on_opened(&segment, self.now);
-            self.highest = self.highest.map(|highest| highest.later(segment.end()));
+            self.learn(segment.end());
+        }
+    }
+
+    /// A payload opened whose last byte is before `end`.
+    fn learn(&mut self, end: Seq) {
+        let Some(highest) = self.highest.filter(|_| !self.mode.is_fixed()) else { return };
+        let lies_within = |from: Seq| !end.is_after(Seq(from.0.wrapping_add(self.window)));
+        let agrees = self.outlier.is_some_and(|outlier| !outlier.is_after(end) && lies_within(outlier));
+        let moves = !end.is_after(highest) || lies_within(highest) || agrees;
+        let counted = self.connection.stats().off_window;
+        (self.highest, self.outlier) = match moves {
+            true => (Some(highest.later(end)), None),
+            false => (Some(highest), Some(end)),
+        };
+        assert!(moves || counted > 0, "not counted");
+    }
+
+    fn learn_fin(&mut self, segment: &Segment) {
+        let Some(highest) = self.highest else { return };
+        let end = segment.end().advanced_by(1);
+        if !end.is_after(Seq(highest.0.wrapping_add(self.window))) {
+            self.highest = Some(highest.later(end));
         }
     }
 
@@ -212,6 +259,11 @@ impl Lone {
             }
             Kind::Data | Kind::Acknowledgement | Kind::Fin => {
                 assert_eq!((segment.seq, Some(segment.ack)), (self.seq, self.highest));
+                if segment.kind() == Kind::Fin {
+                    assert!(!self.has_finished, "a second FIN");
+                    self.has_finished = true;
+                    self.seq = self.seq.advanced_by(1);
+                }
             }
             Kind::Reset | Kind::SynAck => panic!("it sent {segment:?}"),
         }
@@ -225,16 +277,27 @@ impl Lone {
         if may_send && fits {
             assert_eq!(sent, Ok(()));
             self.check(&packet);
-            self.seq = self.seq.advanced_by(length);
+            self.advance(length);
         } else if !may_send || length == 0 {
             assert!(sent.is_err());
         } else if sent.is_ok() {
             // Over IPv6 the header is not counted in the length.
             assert!(self.remote.is_ipv6() && packet.len() <= usize::from(u16::MAX) + 40);
+            self.advance(length);
+        }
+    }
+
+    fn advance(&mut self, length: usize) {
+        if !self.mode.is_fixed() {
             self.seq = self.seq.advanced_by(length);
         }
     }
 }
+
+/// The receive windows, in bytes, of either end and of a peer that scales none.
+const WINDOWS: u32 = 0xff00 << 8;
+const LINUX: u32 = 32 << 20;
+const UNSCALED: u32 = 0xffff;
 
 pub(crate) fn connection_seeds() -> Vec<Vec<u8>> {
     let syn_ack = |shape: u8| {
@@ -250,7 +313,7 @@ pub(crate) fn connection_seeds() -> Vec<Vec<u8>> {
     };
     let reset = || vec![0, 2, Flags::RST.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let mut seeds = Vec::new();
-    for kind in 0..4 {
+    for kind in (0..4).flat_map(|mode| (0..4).map(move |kind| mode << 6 | kind)) {
         let begin = vec![kind, 0xf0, 0xff, 0xff, 0xff, 2];
         let established = [begin.clone(), syn_ack(29), vec![2]].concat();
         seeds.push(
@@ -266,8 +329,9 @@ pub(crate) fn connection_seeds() -> Vec<Vec<u8>> {
 }
 
 /// Operations of eight clients towards one listener: SYNs, first payloads with a cookie of their own or of another, other
-/// segments, time. Only a SYN is answered, by at most twelve bytes more than it needs; a payload is let in exactly if a
-/// twin of the listener, asked now or a slot ago, would have given that client that cookie.
+/// segments, time. Only a SYN is answered, by at most twelve bytes more than it needs; a payload counts as that of someone who
+/// heard the answer exactly if a twin of the listener, asked now or a slot ago, would have given that client that cookie,
+/// and else as a bare one.
 pub(crate) fn listener(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mut world = Door::new();
@@ -332,25 +396,28 @@ impl Door {
         let cookie = self.cookies.get(&heard).copied().filter(|_| has_heard).unwrap_or(anything);
         let mut segment = syn(client, server, Seq(input.u32()), 0, 0);
         (segment.flags, segment.ack, segment.payload) = (flags, cookie.advanced_by(1), 40..40 + length);
-        let stats = self.listener.stats();
         let action = self.listener.handle_segment(&segment, self.now);
         assert!(matches!(action, ListenerAction::SynAck(_)) == (segment.kind() == Kind::Syn), "{segment:?}");
-        if segment.kind() == Kind::Data {
-            let expected = self.issued(client, server).into_iter().find(|(issued, _)| *issued == cookie);
-            let accepted = match action {
-                ListenerAction::Cookie(accepted) => Some(accepted),
-                ListenerAction::SynAck(_) | ListenerAction::Drop(_) => None,
-            };
-            let expected = expected.map(|(_, is_scaled)| Accepted {
-                local: server,
-                remote: client,
-                seq: segment.ack,
-                ack: segment.end(),
-                is_scaled,
-            });
-            assert_eq!(accepted, expected);
-            assert_eq!(self.listener.stats().bad_cookie, stats.bad_cookie + u64::from(expected.is_none()));
+        if segment.kind() != Kind::Data {
+            return;
         }
+        let issued = self.issued(client, server).into_iter().find(|(issued, _)| *issued == cookie);
+        let (accepted, is_bare) = match action {
+            ListenerAction::Cookie(accepted) => (accepted, false),
+            ListenerAction::Bare(accepted) => (accepted, true),
+            ListenerAction::SynAck(_) | ListenerAction::Drop(_) => panic!("{action:?}"),
+        };
+        assert_eq!(is_bare, issued.is_none());
+        let expected = Accepted {
+            local: server,
+            remote: client,
+            seq: segment.ack,
+            start: segment.seq,
+            ack: segment.end(),
+            is_scaled: issued.is_none_or(|(_, is_scaled)| is_scaled),
+            random: accepted.random,
+        };
+        assert_eq!(accepted, expected);
     }
 
     /// Every cookie that is good now, and whether it says that scaling was agreed.

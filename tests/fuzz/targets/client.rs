@@ -216,7 +216,7 @@ impl World {
         let segment = parse(packet).expect("it was read before");
         match self.listener.handle_segment(&segment, now) {
             ListenerAction::SynAck(answer) => vec![answer],
-            ListenerAction::Cookie(accepted) => {
+            ListenerAction::Cookie(accepted) | ListenerAction::Bare(accepted) => {
                 self.accepted = Some(accepted);
                 let payload = packet[segment.payload.clone()].to_vec();
                 self.accept(&payload).into_iter().collect()
@@ -232,7 +232,7 @@ impl World {
     fn accept(&mut self, message1: &[u8]) -> Option<Vec<u8>> {
         let received = self.read_message1(message1)?;
         let message1 = received.payload;
-        let mut connection = Connection::accepted(&self.accepted?, Mode::default(), self.now).ok()?;
+        let mut connection = Connection::accepted(&self.accepted?, Mode::from_wire(message1.mode)?, self.now);
         let index = 500 + u32::from(self.dials);
         let message = self.message2(index, message1.epoch, message1.timestamp);
         let (reply, keys) = received.responder.write(&message).expect("the client is known");

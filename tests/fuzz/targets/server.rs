@@ -294,8 +294,7 @@ fn connect(server: &mut Server, number: u32, session: SessionId, now: Instant) -
     let (psk, public) = (PresharedKey::default(), server_key().public_key());
     let (mut initiator, message1) =
         Initiator::new(&alice_key(), &public, &psk, &message, 200, &mut rng).expect("a fitting size");
-    let mut connection =
-        Connection::connect(local, SERVER, Mode::default(), number, now).expect("a built mode");
+    let mut connection = Connection::connect(local, SERVER, Mode::default(), number.into(), now);
     let mut syn = connection.poll_transmit(now)?;
     for packet in exchange(server, &mut syn, now) {
         connection.handle_segment(&parse(&packet).expect("one of ours"), now);

@@ -7,7 +7,8 @@ use vpn::carrier::{Flags, Repr, Segment, Seq, SynOptions, parse};
 /// The headers of a segment without options.
 pub(crate) fn repr(source: SocketAddr, destination: SocketAddr, flags: Flags, seq: Seq, ack: Seq) -> Repr {
     let (window, options) = (0xff00, SynOptions::NONE);
-    Repr { source, destination, seq, ack, flags, window, options, hop_limit: 64, flow_label: 7 }
+    let (hop_limit, flow_label, ip_id) = (64, 7, 9);
+    Repr { source, destination, seq, ack, flags, window, options, hop_limit, flow_label, ip_id }
 }
 
 /// A whole packet.
