@@ -160,12 +160,12 @@ impl Dial {
     pub(crate) fn reach(&self) -> Reach {
         if self.unopened >= UNOPENED {
             Reach::PresharedKeyDiffers
+        } else if self.connection.may_send() && !self.connection.mode().is_bare() {
+            Reach::SynAcked
         } else if self.connection.reset_to_syn() {
             Reach::SynReset
         } else if self.connection.mode().is_bare() {
             Reach::BareSent
-        } else if self.connection.may_send() {
-            Reach::SynAcked
         } else {
             Reach::SynSent
         }
