@@ -4,6 +4,7 @@
 //! packets make the round trip → only then change the host. Whatever fails, everything before it is undone.
 
 mod background;
+mod host;
 mod resolve;
 mod runner;
 mod status;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 
 use self::background::Voice;
+use self::host::Host;
 use self::runner::Runner;
 use crate::carrier::Mode;
 use crate::config::{self, ClientConfig, ClientDns, Congestion};
@@ -98,16 +100,18 @@ async fn tunnel(options: &UpOptions, instance: &mut Instance, voice: &mut Voice)
     let mut runner = Runner::open(client, tun, &addresses, number)
         .map_err(|error| Failure::of_system("cannot open raw sockets", &error))?;
     runner.client.set_servers(servers, io::now());
-    let connected = connect(&mut runner, &addresses, config, instance).await?;
+    let host = Host::watch(runner.tun.index(), number).await;
+    let mut host = host.map_err(|error| instance::host_failure(&error))?;
+    let connected = connect(&mut runner, &mut host, &addresses, config, instance).await?;
     let Some(addresses) = connected else { return stopped(options) };
     let plan = plan(config, &runner.tun, addresses, number);
-    let notes = netcfg::apply_client(&plan, instance.journal()).await;
+    let notes = host.apply(&plan, instance.journal()).await;
     let notes = notes.map_err(|error| instance::host_failure(&error))?;
     introduce(options, &plan, &runner, voice)
         .and_then(|()| notes.iter().try_for_each(|note| voice.say(note)))
         .and_then(|()| voice.up())
         .map_err(|error| Failure::of_system("cannot go on in the background", &error))?;
-    let result = carry(&mut runner, instance, options).await;
+    let result = carry(&mut runner, &mut host, instance, options).await;
     leave(&mut runner);
     result
 }
@@ -176,6 +180,7 @@ fn congestion(choice: Congestion) -> CongestionKind {
 /// Waits until packets make the round trip; returns our addresses, or `None` if told to end before.
 async fn connect(
     runner: &mut Runner,
+    host: &mut Host,
     servers: &[SocketAddr],
     config: &ClientConfig,
     instance: &mut Instance,
@@ -204,6 +209,7 @@ async fn connect(
         tokio::select! {
             result = runner.step() => result.map_err(|error| lost_sockets(&error))?,
             () = tokio::time::sleep(left) => {}
+            () = host.changed() => {}
             order = instance.order() => {
                 if instance.obey(order, |instance| describe(runner, config, instance)).is_break() {
                     return Ok(None);
@@ -215,7 +221,12 @@ async fn connect(
 
 /// Carries packets until told to stop. A session that ended for good ends a tunnel in the foreground; one in the
 /// background keeps its routes, so that nothing leaves outside it unnoticed, and `status` says why.
-async fn carry(runner: &mut Runner, instance: &mut Instance, options: &UpOptions) -> Result<(), Failure> {
+async fn carry(
+    runner: &mut Runner,
+    host: &mut Host,
+    instance: &mut Instance,
+    options: &UpOptions,
+) -> Result<(), Failure> {
     let config = &options.config;
     loop {
         // Sockets that always have something never let tokio look at signals and commands.
@@ -231,6 +242,7 @@ async fn carry(runner: &mut Runner, instance: &mut Instance, options: &UpOptions
         }
         tokio::select! {
             result = runner.step() => result.map_err(|error| lost_sockets(&error))?,
+            () = host.changed() => {}
             order = instance.order() => {
                 if instance.obey(order, |instance| describe(runner, config, instance)).is_break() {
                     return Ok(());

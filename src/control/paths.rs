@@ -48,23 +48,24 @@ impl FromStr for InstanceName {
 )]
 pub struct NameError(String);
 
-/// The run-time folder of an instance and the files in it.
+/// The folders of an instance and the files in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     run: PathBuf,
+    state: PathBuf,
+    name: InstanceName,
 }
 
 impl Paths {
-    /// The folder of an instance: the one a service manager gives (`$RUNTIME_DIRECTORY`) as it is, else
-    /// `/run/vpn/NAME`.
+    /// The folders of an instance: those a service manager gives (`$RUNTIME_DIRECTORY`, `$STATE_DIRECTORY`) as they are, else
+    /// `/run/vpn/NAME` and `/var/lib/vpn`.
     pub fn of(name: &InstanceName) -> Self {
-        let given = env::var_os(RUN_VARIABLE).and_then(first_of);
-        Self { run: given.unwrap_or_else(|| Path::new(RUN_FOLDER).join(name.as_str())) }
-    }
-
-    /// The paths in a given folder.
-    pub fn under(run: impl Into<PathBuf>) -> Self {
-        Self { run: run.into() }
+        let given = |variable| env::var_os(variable).and_then(first_of);
+        Self {
+            run: given(RUN_VARIABLE).unwrap_or_else(|| Path::new(RUN_FOLDER).join(name.as_str())),
+            state: given(STATE_VARIABLE).unwrap_or_else(|| STATE_FOLDER.into()),
+            name: name.clone(),
+        }
     }
 
     /// The folder of run-time files, gone after a boot.
@@ -85,6 +86,11 @@ impl Paths {
     /// The journal of changes to undo.
     pub fn journal(&self) -> PathBuf {
         self.run.join("journal")
+    }
+
+    /// What the instance remembers under this title, also after a boot. Instances share the folder.
+    pub fn remembered(&self, title: &str) -> PathBuf {
+        self.state.join(format!("{}.{title}.json", self.name))
     }
 
     /// Makes the folder of run-time files.
@@ -129,6 +135,8 @@ fn first_of(list: OsString) -> Option<PathBuf> {
 
 const RUN_VARIABLE: &str = "RUNTIME_DIRECTORY";
 const RUN_FOLDER: &str = "/run/vpn";
+const STATE_VARIABLE: &str = "STATE_DIRECTORY";
+const STATE_FOLDER: &str = "/var/lib/vpn";
 const SOCKET: &str = "control.sock";
 
 /// Our choice: leaves the path of the socket far below the kernel's 107 bytes.
@@ -150,10 +158,15 @@ mod tests {
 
     #[test]
     fn keeps_the_files_of_an_instance_in_its_folders() {
-        let paths = Paths::under("/run/vpn/home");
+        let paths = Paths {
+            run: "/run/vpn/home".into(),
+            state: "/var/lib/vpn".into(),
+            name: "home".parse().unwrap(),
+        };
         assert_eq!(paths.control_socket(), Path::new("/run/vpn/home/control.sock"));
         assert_eq!(paths.journal(), Path::new("/run/vpn/home/journal"));
         assert_eq!(paths.log(), Path::new("/run/vpn/home/log"));
+        assert_eq!(paths.remembered("networks"), Path::new("/var/lib/vpn/home.networks.json"));
     }
 
     #[test]

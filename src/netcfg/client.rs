@@ -22,33 +22,93 @@ use super::{
     sysctl::{self, IPV4_CONF, IPV6_CONF},
 };
 
-/// Sets the host up for a client whose TUN device is there and up. Returns notes for the user: what was left out and why.
+/// Sets the host up for a client whose TUN device is there and up. Returns what was set up, and notes for the user: what was
+/// left out and why.
 ///
 /// # Errors
 /// What failed, in one sentence; then undo the journal.
-pub async fn apply_client(plan: &ClientPlan, journal: &mut Journal) -> Result<Vec<String>> {
+pub async fn apply_client(plan: &ClientPlan, journal: &mut Journal) -> Result<(ClientHost, Vec<String>)> {
     check_interface(&plan.interface)?;
     let mut notes = Vec::new();
     let netlink = Netlink::open()?;
     let has_ipv6 = enable_ipv6(plan, &mut notes)?;
-    let is_usable = |network: &&IpNetwork| has_ipv6 || network.is_ipv4();
+    let is_usable = |network: &IpNetwork| has_ipv6 || network.is_ipv4();
 
-    for address in plan.addresses.iter().filter(is_usable) {
-        netlink.add_address(plan.index, *address, false).await?;
-    }
+    let mut routes = Routes::of(plan);
+    routes.throw.retain(is_usable);
+    routes.device.retain(is_usable);
+    let addresses = plan.addresses.iter().copied().filter(is_usable).collect();
+    let rules = rules(plan, has_ipv6, &netlink).await?;
+    let host = ClientHost { index: plan.index, table: plan.table, addresses, routes, rules };
+
+    host.add_addresses(&netlink).await?;
     // Answers may come from anywhere; the default of many distributions is strict, which would drop them.
     sysctl::write(&Path::new(IPV4_CONF).join(&plan.interface).join("rp_filter"), "2")?;
-    let routes = Routes::of(plan);
-    for network in routes.throw.iter().filter(is_usable) {
+    for network in &host.routes.throw {
         journal.record(Change::ThrowRoute { table: plan.table, network: *network })?;
-        netlink.add_route(plan.table, *network, Target::Throw).await?;
     }
-    for network in routes.device.iter().filter(is_usable) {
-        netlink.add_route(plan.table, *network, Target::Device(plan.index)).await?;
-    }
+    host.add_routes(&netlink).await?;
     masquerade(plan, journal, &mut notes)?;
-    add_rules(plan, has_ipv6, &netlink, journal).await?;
-    Ok(notes)
+    for rule in &host.rules {
+        journal.record(Change::Rule(*rule))?;
+    }
+    host.add_rules(&netlink).await?;
+    Ok((host, notes))
+}
+
+/// What a client has on the host besides its device, to be put back when somebody takes it away. All of it is in the journal,
+/// or goes with the device.
+#[derive(Debug)]
+pub struct ClientHost {
+    index: u32,
+    table: u32,
+    addresses: Vec<IpNetwork>,
+    routes: Routes,
+    rules: Vec<Rule>,
+}
+
+impl ClientHost {
+    /// Puts back what is missing and says how many things that were: none while the device is down, which keeps neither routes
+    /// nor IPv6 addresses.
+    ///
+    /// # Errors
+    /// What could not be put back, in one sentence.
+    pub async fn restore(&self) -> Result<usize> {
+        let netlink = Netlink::open()?;
+        if !netlink.is_up(self.index).await? {
+            return Ok(0);
+        }
+        let addresses = self.add_addresses(&netlink).await?;
+        let routes = self.add_routes(&netlink).await?;
+        Ok(addresses + routes + self.add_rules(&netlink).await?)
+    }
+
+    async fn add_addresses(&self, netlink: &Netlink) -> Result<usize> {
+        let mut added = 0;
+        for address in &self.addresses {
+            added += usize::from(netlink.add_address(self.index, *address, false).await?);
+        }
+        Ok(added)
+    }
+
+    async fn add_routes(&self, netlink: &Netlink) -> Result<usize> {
+        let mut added = 0;
+        for network in &self.routes.throw {
+            added += usize::from(netlink.add_route(self.table, *network, Target::Throw).await?);
+        }
+        for network in &self.routes.device {
+            added += usize::from(netlink.add_route(self.table, *network, Target::Device(self.index)).await?);
+        }
+        Ok(added)
+    }
+
+    async fn add_rules(&self, netlink: &Netlink) -> Result<usize> {
+        let mut added = 0;
+        for rule in &self.rules {
+            added += usize::from(netlink.add_rule(*rule).await?);
+        }
+        Ok(added)
+    }
 }
 
 /// The routes of our table, each network once.
@@ -110,23 +170,16 @@ fn masquerade(plan: &ClientPlan, journal: &mut Journal, notes: &mut Vec<String>)
     Ok(())
 }
 
-async fn add_rules(
-    plan: &ClientPlan,
-    has_ipv6: bool,
-    netlink: &Netlink,
-    journal: &mut Journal,
-) -> Result<()> {
+/// The rules of both IP versions, in front of everybody else's.
+async fn rules(plan: &ClientPlan, has_ipv6: bool, netlink: &Netlink) -> Result<Vec<Rule>> {
     let (lan_priority, tunnel_priority) = free_priorities(netlink).await?;
     let families: &[bool] = if has_ipv6 { &[false, true] } else { &[false] };
-    for &v6 in families {
+    let rules = families.iter().flat_map(|&v6| {
         let lan = Rule::MainWithoutDefault { v6, priority: lan_priority };
         let tunnel = Rule::Tunnel { v6, priority: tunnel_priority, mark: plan.mark, table: plan.table };
-        for rule in plan.lan.then_some(lan).into_iter().chain([tunnel]) {
-            journal.record(Change::Rule(rule))?;
-            netlink.add_rule(rule).await?;
-        }
-    }
-    Ok(())
+        plan.lan.then_some(lan).into_iter().chain([tunnel])
+    });
+    Ok(rules.collect())
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! the others, an nftables table named after the interface. Existing rules are never touched. Addresses and device routes
 //! vanish with the TUN; everything else is in the [`Journal`] before it is done.
 //!
+//! [`Watch`] tells when links, addresses and routes change, and when somebody took away what is ours: [`ClientHost`] puts it back.
+//!
 //! What [`apply_client`] does, and why in this order: addresses and routes first, then NAT, the rules last, because from them on
 //! traffic takes the new way. If it fails in between, undo the journal.
 
@@ -11,15 +13,19 @@ mod change;
 mod client;
 mod journal;
 mod netlink;
+mod network;
 mod nft;
 mod numbers;
 mod plan;
 mod server;
 mod sysctl;
+mod watch;
 
 pub use change::Change;
-pub use client::apply_client;
+pub use client::{ClientHost, apply_client};
 pub use journal::{Journal, Opened};
+pub use network::network_name;
 pub use numbers::free_number;
 pub use plan::{ClientPlan, ServerPlan};
 pub use server::apply_server;
+pub use watch::{HostChange, Own, Watch};

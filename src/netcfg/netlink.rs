@@ -1,4 +1,4 @@
-//! Addresses, routes and rules by netlink (rtnetlink(7)): the only place that names the crate `rtnetlink`.
+//! Addresses, routes and rules by netlink (rtnetlink(7)): questions and commands.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,8 +9,10 @@ use rtnetlink::{
     Error, Handle, IpVersion, RouteMessageBuilder, new_connection_with_strict_check,
     packet_route::{
         AddressFamily,
-        address::{AddressAttribute, AddressFlags},
-        route::{RouteAttribute, RouteMessage, RouteScope, RouteType},
+        address::{AddressAttribute, AddressFlags, AddressMessage},
+        link::{LinkFlags, LinkMessage},
+        neighbour::{NeighbourAddress, NeighbourAttribute},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType},
         rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
     },
 };
@@ -56,6 +58,42 @@ pub(super) enum Target {
     Device(u32),
     /// `throw`: this table has no answer, the next rule decides.
     Throw,
+    /// Wherever: of a question.
+    Any,
+}
+
+/// Where packets leave this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Way {
+    /// The index of the device.
+    pub(super) device: u32,
+    /// The next host, if it is not the destination itself.
+    pub(super) gateway: Option<IpAddr>,
+    /// The address that packets leave with.
+    pub(super) source: Option<IpAddr>,
+}
+
+impl Way {
+    fn of(route: &RouteMessage) -> Option<Self> {
+        let (mut device, mut gateway, mut source) = (None, None, None);
+        for attribute in &route.attributes {
+            if let RouteAttribute::Oif(index) = attribute {
+                device = Some(*index);
+            } else if let RouteAttribute::Gateway(address) = attribute {
+                gateway = ip_of(address);
+            } else if let RouteAttribute::PrefSource(address) = attribute {
+                source = ip_of(address);
+            }
+        }
+        Some(Self { device: device?, gateway, source })
+    }
+}
+
+fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
+    if let RouteAddress::Inet(address) = address {
+        return Some((*address).into());
+    }
+    if let RouteAddress::Inet6(address) = address { Some((*address).into()) } else { None }
 }
 
 impl Netlink {
@@ -66,24 +104,72 @@ impl Netlink {
         Ok(Self { handle, connection: tokio::spawn(connection) })
     }
 
-    /// Adds an address to a device. IPv6 skips duplicate detection, for which a tunnel has nobody to ask.
-    pub(super) async fn add_address(&self, index: u32, address: IpNetwork, with_route: bool) -> Result<()> {
+    /// Lists the links.
+    pub(super) async fn links(&self) -> Result<Vec<LinkMessage>> {
+        self.handle.link().get().execute().try_collect().await.context("cannot list the links")
+    }
+
+    /// Whether a device is there and up.
+    pub(super) async fn is_up(&self, index: u32) -> Result<bool> {
+        let links = self.links().await?;
+        let link = links.iter().find(|link| link.header.index == index);
+        Ok(link.is_some_and(|link| link.header.flags.contains(LinkFlags::Up)))
+    }
+
+    /// Lists the addresses.
+    pub(super) async fn addresses(&self) -> Result<Vec<AddressMessage>> {
+        self.handle.address().get().execute().try_collect().await.context("cannot list the addresses")
+    }
+
+    /// The way that a packet with `mark` would take to `destination`: the device and the gateway, if there is one.
+    pub(super) async fn way_to(&self, destination: IpAddr, mark: u32) -> Result<Option<Way>> {
+        let length = if destination.is_ipv4() { 32 } else { 128 };
+        let mut question = route(0, IpNetwork::new(destination, length)?, Target::Any);
+        question.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Table(_)));
+        question.attributes.push(RouteAttribute::Mark(mark));
+        let answers: Result<Vec<RouteMessage>, _> =
+            self.handle.route().get(question).execute().try_collect().await;
+        // No route is an answer, too.
+        let Ok(answers) = answers else { return Ok(None) };
+        Ok(answers.first().and_then(Way::of))
+    }
+
+    /// The hardware address of a neighbour, if the kernel knows it.
+    pub(super) async fn hardware_address(&self, device: u32, neighbour: IpAddr) -> Result<Option<Vec<u8>>> {
+        let family = address_family(Family::of(neighbour));
+        let request = self.handle.neighbours().get().set_address_family(family);
+        let list: Vec<_> = request.execute().try_collect().await.context("cannot list the neighbours")?;
+        let wanted = match neighbour {
+            IpAddr::V4(address) => NeighbourAddress::Inet(address),
+            IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+        };
+        let is_wanted = NeighbourAttribute::Destination(wanted);
+        let mut entries = list
+            .into_iter()
+            .filter(|entry| entry.header.ifindex == device && entry.attributes.contains(&is_wanted));
+        let attributes = entries.next().map(|entry| entry.attributes).unwrap_or_default();
+        let address = attributes.into_iter().find_map(|attribute| {
+            if let NeighbourAttribute::LinkLayerAddress(address) = attribute { Some(address) } else { None }
+        });
+        Ok(address.filter(|address| !address.is_empty()))
+    }
+
+    /// Adds an address to a device. IPv6 skips duplicate detection, for which a tunnel has nobody to ask. Says whether it was
+    /// missing.
+    pub(super) async fn add_address(&self, index: u32, address: IpNetwork, with_route: bool) -> Result<bool> {
         let mut request = self.handle.address().add(index, address.ip(), address.prefix());
         let mut flags = AddressFlags::empty();
         flags.set(AddressFlags::Nodad, address.is_ipv6());
         flags.set(AddressFlags::Noprefixroute, !with_route);
         request.message_mut().attributes.push(AddressAttribute::Flags(flags));
-        request.execute().await.with_context(|| format!("cannot give the tunnel the address {address}"))
+        was_missing(request.execute().await)
+            .with_context(|| format!("cannot give the tunnel the address {address}"))
     }
 
-    /// Adds a route to a table.
-    pub(super) async fn add_route(&self, table: u32, network: IpNetwork, target: Target) -> Result<()> {
+    /// Adds a route to a table. Says whether it was missing.
+    pub(super) async fn add_route(&self, table: u32, network: IpNetwork, target: Target) -> Result<bool> {
         let message = route(table, network, target);
-        self.handle
-            .route()
-            .add(message)
-            .execute()
-            .await
+        was_missing(self.handle.route().add(message).execute().await)
             .with_context(|| format!("cannot add the route {network} to table {table}"))
     }
 
@@ -93,11 +179,11 @@ impl Netlink {
         tolerate_gone(result).with_context(|| format!("cannot delete the route {network} from table {table}"))
     }
 
-    /// Adds a rule.
-    pub(super) async fn add_rule(&self, rule: Rule) -> Result<()> {
+    /// Adds a rule. Says whether it was missing.
+    pub(super) async fn add_rule(&self, rule: Rule) -> Result<bool> {
         let mut request = self.handle.rule().add();
         *request.message_mut() = rule.message();
-        request.execute().await.with_context(|| format!("cannot add the policy rule {rule:?}"))
+        was_missing(request.execute().await).with_context(|| format!("cannot add the policy rule {rule:?}"))
     }
 
     /// Deletes a rule; one that is gone is fine.
@@ -204,16 +290,27 @@ fn route(table: u32, network: IpNetwork, target: Target) -> RouteMessage {
             message.attributes.push(RouteAttribute::Oif(index));
         }
         Target::Throw => message.header.kind = RouteType::Throw,
+        Target::Any => {}
     }
     message
 }
 
-fn table_of(route: &RouteMessage) -> u32 {
+/// The table that a route is in.
+pub(super) fn table_of(route: &RouteMessage) -> u32 {
     let attribute = route
         .attributes
         .iter()
         .find_map(|attribute| if let RouteAttribute::Table(table) = attribute { Some(*table) } else { None });
     attribute.unwrap_or(u32::from(route.header.table))
+}
+
+/// Whether something had to be added; what is there already is fine.
+fn was_missing(result: Result<(), Error>) -> Result<bool, Error> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if raw_error(&error) == Some(libc::EEXIST) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn tolerate_gone(result: Result<(), Error>) -> Result<(), Error> {

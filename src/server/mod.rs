@@ -5,7 +5,6 @@ mod status;
 mod targets;
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -19,7 +18,7 @@ use crate::failure::Failure;
 use crate::instance::{self, Instance};
 use crate::io::{self, PortGuard};
 use crate::kcp::CongestionKind;
-use crate::netcfg::{self, ServerPlan};
+use crate::netcfg::{self, ServerPlan, Watch};
 use crate::session::{PeerSettings, Server, ServerSettings};
 
 /// What `vpn serve` was asked.
@@ -65,10 +64,12 @@ async fn tunnel(config: &ServerConfig, instance: &mut Instance) -> Result<(), Fa
         tracing::info!("{note}");
     }
     runner.server.set_own_addresses(io::local_networks());
+    let watch = Watch::open().await;
+    let mut watch = watch.map_err(|error| instance::host_failure(&error))?;
     for listen in &config.listen {
         tracing::info!("listening on {listen}");
     }
-    let result = carry(&mut runner, config, instance).await;
+    let result = carry(&mut runner, &mut watch, config, instance).await;
     runner.server.close();
     if let Err(error) = runner.flush() {
         tracing::debug!(%error, "the clients could not be told that the server ends");
@@ -138,16 +139,20 @@ fn resolvers(config: &ServerConfig) -> Vec<IpAddr> {
     found
 }
 
-async fn carry(runner: &mut Runner, config: &ServerConfig, instance: &mut Instance) -> Result<(), Failure> {
+async fn carry(
+    runner: &mut Runner,
+    watch: &mut Watch,
+    config: &ServerConfig,
+    instance: &mut Instance,
+) -> Result<(), Failure> {
     let lost = |error: &std::io::Error| Failure::of_system("the raw sockets or the interface failed", error);
-    let mut refresh = tokio::time::interval(OWN_ADDRESSES_EVERY);
     loop {
         // Sockets that always have something never let tokio look at signals and commands.
         tokio::task::consume_budget().await;
         runner.flush().map_err(|error| lost(&error))?;
         tokio::select! {
             result = runner.step() => result.map_err(|error| lost(&error))?,
-            _ = refresh.tick() => runner.refresh_addresses(),
+            _ = watch.next() => runner.refresh_addresses(),
             order = instance.order() => {
                 if instance.obey(order, |instance| status::tunnel(runner, config, instance)).is_break() {
                     return Ok(());
@@ -164,9 +169,6 @@ fn raise_descriptor_limit() {
         tracing::debug!(%error, "the limit on open files stays");
     }
 }
-
-/// Our choice: how soon a new address of this host is out of reach for clients.
-const OWN_ADDRESSES_EVERY: Duration = Duration::from_secs(30);
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
