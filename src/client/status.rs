@@ -44,7 +44,12 @@ pub(super) fn tunnel(
             process_buffer: config.limits.process_buffer.bytes() as u64,
             buffered: (status.session.mux.send_buffered + status.session.mux.receive_buffered) as u64,
         },
-        injected: Injected { rst: status.outside.injected_resets, fin: status.outside.injected_fins },
+        injected: Injected {
+            rst: status.outside.injected_resets,
+            fin: status.outside.injected_fins,
+            syn: status.outside.unexpected_syn,
+            data: 0,
+        },
         drops: sum_drops(
             drops(&status.drops).into_iter().chain(session_drops(&status.session)).chain(wire_drops(sent)),
         ),

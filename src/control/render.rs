@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::Role;
-use super::status::{Carrier, Flows, Kcp, Peer, Session, Status, Tunnel};
+use super::status::{Carrier, Flows, Injected, Kcp, Peer, Session, Status, Tunnel};
 
 /// Writes all tunnels, a blank line between blocks; nothing when there is none.
 pub fn render(status: &Status) -> String {
@@ -51,9 +51,9 @@ fn server_block(tunnel: &Tunnel) -> String {
     if tunnel.migrations > 0 {
         block.line("migrations", tunnel.migrations);
     }
-    if tunnel.injected.rst + tunnel.injected.fin > 0 {
-        let injected = &tunnel.injected;
-        let text = format!("{} RST, {} FIN, all ignored", injected.rst, injected.fin);
+    let Injected { rst, fin, syn, data } = tunnel.injected;
+    if rst + fin + syn + data > 0 {
+        let text = format!("{rst} RST, {fin} FIN, {syn} SYN, {data} data, all ignored");
         block.line("middlebox injected", text);
     }
     session_lines(&mut block, &tunnel.session, tunnel.flows);
@@ -234,7 +234,7 @@ server: 203.0.113.9:443
   latest handshake: 1 minute, 20 seconds ago
   path: round trip 101.2 ms, loss 2.0 % out, 0.0 % in
   migrations: 2
-  middlebox injected: 3 RST, 0 FIN, all ignored
+  middlebox injected: 3 RST, 0 FIN, 1 SYN, 2 data, all ignored
   transfer: 3.00 GiB received, 5.00 MiB sent, 100.00 KiB of it again
   goodput: 900 B received, 4.00 MiB sent
   round trip: 102.0 ms, at least 98.5 ms

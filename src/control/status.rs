@@ -258,6 +258,12 @@ pub struct Injected {
     pub rst: u64,
     /// With FIN.
     pub fin: u64,
+    /// With SYN.
+    #[serde(default)]
+    pub syn: u64,
+    /// Payloads that no key opens.
+    #[serde(default)]
+    pub data: u64,
 }
 
 /// One client of a server.
@@ -387,7 +393,7 @@ pub(super) mod tests {
             },
             flows: Flows { open: 3, total: 120 },
             limits: Limits { session_buffer: 64 << 20, process_buffer: 1 << 30, buffered: 1536 },
-            injected: Injected { rst: 3, fin: 0 },
+            injected: Injected { rst: 3, fin: 0, syn: 1, data: 2 },
             drops: BTreeMap::from([("replay".to_owned(), 7)]),
             peers: Vec::new(),
         }

@@ -41,7 +41,12 @@ pub(super) fn tunnel(runner: &Runner, config: &ServerConfig, instance: &Instance
                 .map(|(_, session)| (session.mux.send_buffered + session.mux.receive_buffered) as u64)
                 .sum(),
         },
-        injected: Injected { rst: status.injected_resets, fin: status.injected_fins },
+        injected: Injected {
+            rst: status.injected.resets,
+            fin: status.injected.fins,
+            syn: status.injected.syns,
+            data: status.injected.payloads,
+        },
         drops: sum_drops(
             drops(&status.drops)
                 .into_iter()

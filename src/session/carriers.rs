@@ -424,7 +424,7 @@ impl Carriers {
             | carrier::Input::Ignored(_) => return Arrival::Nothing,
         }
         let Some(payload) = packet.get_mut(segment.payload.clone()) else { return Arrival::Nothing };
-        let Some(header) = self.mask.header(payload).filter(|header| header.index == link.index()) else {
+        let Some(header) = self.mask.header(payload).filter(|header| link.keys().has(header.index)) else {
             return Arrival::Dropped(Dropped::Index);
         };
         let Ok(opened) = link.open(segment, header, payload, now) else {
@@ -495,7 +495,13 @@ impl Carriers {
         loop {
             let index = self.rng.random();
             let dialing = self.dialing.dials.iter().map(Dial::index);
-            if index != 0 && self.links().map(Link::index).chain(dialing).all(|taken| taken != index) {
+            if index != 0
+                && self
+                    .links()
+                    .flat_map(|link| link.keys().indexes())
+                    .chain(dialing)
+                    .all(|taken| taken != index)
+            {
                 return index;
             }
         }

@@ -1,25 +1,25 @@
 //! One established carrier: a fake-TCP connection and the keys that seal what it carries.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::engine::{Engine, PLAINTEXT};
 use super::frame::{self, CloseCode};
+use super::rekey::{KeyRing, Renewal, Unsealed};
 use crate::carrier::{self, Connection, Segment};
-use crate::crypto::{HEADER_LEN, Header, OpenError, Opened, Opener, Sealer};
+use crate::crypto::{HEADER_LEN, Header, OpenError, Opener, Sealer};
 
 /// A carrier that both ends have keys for.
 #[derive(Debug)]
 pub(crate) struct Link {
     number: u32,
-    index: u32,
+    id: u32,
     connection: Connection,
-    sealer: Sealer,
-    opener: Opener,
+    keys: KeyRing,
+    renewal: Option<Renewal>,
     control: Vec<u8>,
     farewell: Option<Farewell>,
     created: Instant,
-    opened: u64,
-    highest: u64,
 }
 
 impl Link {
@@ -28,20 +28,18 @@ impl Link {
         number: u32,
         index: u32,
         connection: Connection,
-        (sealer, opener): (Sealer, Opener),
+        pair: (Sealer, Opener),
         now: Instant,
     ) -> Self {
         Self {
             number,
-            index,
+            id: index,
             connection,
-            sealer,
-            opener,
+            keys: KeyRing::new(index, pair, now),
+            renewal: None,
             control: Vec::new(),
             farewell: None,
             created: now,
-            opened: 0,
-            highest: 0,
         }
     }
 
@@ -49,8 +47,29 @@ impl Link {
         self.number
     }
 
-    pub(crate) fn index(&self) -> u32 {
-        self.index
+    /// Names the carrier for its life: our index in its first keys.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub(crate) fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    pub(crate) fn keys_mut(&mut self) -> &mut KeyRing {
+        &mut self.keys
+    }
+
+    #[expect(dead_code, reason = "the client does not ask yet")]
+    /// Asks for new keys; message 1 leaves with the next [`Self::poll_transmit`].
+    pub(crate) fn begin_rekey(&mut self, renewal: Renewal) {
+        self.renewal = Some(renewal);
+    }
+
+    #[expect(dead_code, reason = "the client does not ask yet")]
+    /// The rekey that waits for its answer.
+    pub(crate) fn renewal_mut(&mut self) -> &mut Option<Renewal> {
+        &mut self.renewal
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -67,7 +86,12 @@ impl Link {
 
     /// Whether the segment came on this carrier's 4-tuple.
     pub(crate) fn is_from(&self, segment: &Segment) -> bool {
-        self.connection.local() == segment.destination && self.connection.remote() == segment.source
+        self.tuple() == (segment.destination, segment.source)
+    }
+
+    /// Our end of the 4-tuple, and the peer's.
+    pub(crate) fn tuple(&self) -> (SocketAddr, SocketAddr) {
+        (self.connection.local(), self.connection.remote())
     }
 
     /// Opens a packet in place and, only then, lets it move the TCP state.
@@ -77,22 +101,23 @@ impl Link {
         header: Header,
         payload: &'a mut [u8],
         now: Instant,
-    ) -> Result<Opened<'a>, OpenError> {
-        let opened = self.opener.open(header, payload)?;
-        if opened.newest && !self.is_from(segment) {
+    ) -> Result<Unsealed<'a>, OpenError> {
+        let unsealed = self.keys.open(header, payload, now)?;
+        if unsealed.newest && !self.is_from(segment) {
             self.connection.on_peer_moved(segment);
         }
         self.connection.on_opened(segment, now);
-        self.opened += 1;
-        self.highest = self.highest.max(opened.counter);
-        Ok(opened)
+        Ok(unsealed)
     }
 
     /// The share of the peer's packets that never came, of 1.
     pub(crate) fn loss_in(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "a share for display")]
-        let share = self.opened as f64 / (self.highest + 1) as f64;
-        (1.0 - share).max(0.0)
+        self.keys.loss_in()
+    }
+
+    /// One packet that is sealed already, a handshake message, as an outer packet of this carrier.
+    pub(crate) fn wrap(&mut self, sealed: &[u8]) -> Option<Vec<u8>> {
+        wrap(&mut self.connection, sealed)
     }
 
     /// Queues frames for the next packet of this carrier; too many at once are dropped, the peer asks again.
@@ -137,6 +162,12 @@ impl Link {
         out: &mut Vec<u8>,
         now: Instant,
     ) -> bool {
+        if let Some(message1) = self.renewal.as_mut().and_then(|renewal| renewal.poll_transmit(now))
+            && let Some(packet) = wrap(&mut self.connection, message1)
+        {
+            *out = packet;
+            return true;
+        }
         let header = self.connection.header_len();
         let start = header + HEADER_LEN;
         out.clear();
@@ -156,7 +187,7 @@ impl Link {
         let full = out.len() + MAX_SLACK >= start + PLAINTEXT;
         // Neither fails while the keys are fresh and the connection stands; when they are not, the carrier stops
         // answering and is replaced like any dead one.
-        self.sealer.seal(out, header).is_ok() && self.connection.finish_packet(out, !full).is_ok()
+        self.keys.seal(out, header).is_ok() && self.connection.finish_packet(out, !full).is_ok()
     }
 
     /// Writes a TCP packet without payload (a delayed ACK, a FIN) if one is due.
@@ -169,10 +200,19 @@ impl Link {
         true
     }
 
-    /// When [`Self::poll_ack`] has something.
+    /// When [`Self::poll_ack`], or a rekey that waits, has something.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.connection.poll_timeout()
+        let renewal = self.renewal.as_ref().map(Renewal::poll_timeout);
+        [self.connection.poll_timeout(), renewal].into_iter().flatten().min()
     }
+}
+
+/// One sealed packet as an outer packet.
+pub(crate) fn wrap(connection: &mut Connection, sealed: &[u8]) -> Option<Vec<u8>> {
+    let mut packet = vec![0; connection.header_len()];
+    packet.extend_from_slice(sealed);
+    connection.finish_packet(&mut packet, true).ok()?;
+    Some(packet)
 }
 
 /// How a carrier ends.

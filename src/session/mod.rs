@@ -14,7 +14,8 @@
 //!    ├ engine            KCP + MUX + datagrams: what survives every carrier
 //!    ├ outbox            both: packets that wait for the shell
 //!    ├ status, load      what both know about themselves, and what they hold
-//!    └ link, frame       one carrier: fake TCP + keys; what a sealed packet says
+//!    ├ link, rekey       one carrier: fake TCP + keys, which are renewed
+//!    └ frame             what a sealed packet says
 //! ```
 
 mod budget;
@@ -29,6 +30,7 @@ mod liveness;
 mod load;
 mod outbox;
 mod peer;
+mod rekey;
 mod server;
 mod servers;
 mod splice;
@@ -41,5 +43,5 @@ pub use load::{ClientLoad, ServerLoad, SessionLoad};
 pub use peer::PeerSettings;
 pub use server::{Abandoned, Server, ServerDrops, ServerEvent, ServerSettings, StreamKey};
 pub use status::{
-    CarrierStatus, ClientState, ClientStatus, PeerStatus, ServerStatus, SessionStatus, Traffic,
+    CarrierStatus, ClientState, ClientStatus, Injected, PeerStatus, ServerStatus, SessionStatus, Traffic,
 };

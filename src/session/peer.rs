@@ -5,7 +5,7 @@
 //! packet sealed with its keys opens, which nobody can replay.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
@@ -52,7 +52,7 @@ pub(crate) struct Peer {
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) engine: Engine,
-    /// The index of the carrier that packets leave on.
+    /// The id of the carrier that packets leave on.
     pub(crate) active: u32,
     pub(crate) use_number: u32,
     /// How long it is kept when nothing is heard of it.
@@ -97,7 +97,22 @@ impl Peer {
     }
 
     pub(crate) fn carrier(&mut self, index: u32) -> Option<&mut Carrier> {
-        self.carriers.iter_mut().find(|carrier| carrier.link.index() == index)
+        self.carriers.iter_mut().find(|carrier| carrier.link.keys().has(index))
+    }
+
+    /// The carrier that lives on this 4-tuple under this number, in this session: what a rekey is for.
+    pub(crate) fn live_carrier(&mut self, segment: &Segment, message: &Message1) -> Option<&mut Carrier> {
+        self.carriers.iter_mut().find(|carrier| {
+            carrier.confirmed
+                && carrier.session == message.session
+                && carrier.link.number() == message.carrier
+                && carrier.link.is_from(segment)
+        })
+    }
+
+    /// Whether a carrier lives on this 4-tuple.
+    pub(crate) fn has_live(&self, tuple: (SocketAddr, SocketAddr)) -> bool {
+        self.carriers.iter().any(|carrier| carrier.confirmed && carrier.link.tuple() == tuple)
     }
 
     /// Message 2 of a carrier that is still pending, if this is its message 1 again.
@@ -135,9 +150,7 @@ impl Peer {
     /// Whether the segment came on the 4-tuple of the carrier in use.
     pub(crate) fn is_in_use(&self, segment: &Segment) -> bool {
         let active = self.session.as_ref().map(|session| session.active);
-        self.carriers
-            .iter()
-            .any(|carrier| Some(carrier.link.index()) == active && carrier.link.is_from(segment))
+        self.carriers.iter().any(|carrier| Some(carrier.link.id()) == active && carrier.link.is_from(segment))
     }
 
     /// Whether this ephemeral was answered before; remembers it if not.
@@ -175,6 +188,7 @@ impl Peer {
     pub(crate) fn confirm(&mut self, index: u32, settings: Settings, now: Instant) -> bool {
         let Some(carrier) = self.carrier(index) else { return false };
         carrier.confirmed = true;
+        let index = carrier.link.id();
         let (id, epoch, keep, number) = (carrier.session, carrier.epoch, carrier.keep, carrier.link.number());
         match &mut self.session {
             Some(session) if session.id == id => {
@@ -239,7 +253,7 @@ impl Peer {
             carrier.confirmed && carrier.session == session.id && carrier.link.number() == carrier_number
         });
         if let Some(carrier) = named {
-            session.active = carrier.link.index();
+            session.active = carrier.link.id();
         }
     }
 
@@ -257,7 +271,7 @@ impl Peer {
         self.carriers.retain(|carrier| {
             let patience = if !carrier.confirmed {
                 PENDING_FOR
-            } else if Some(carrier.link.index()) == active {
+            } else if Some(carrier.link.id()) == active {
                 keep
             } else {
                 OLD_FOR
@@ -269,8 +283,7 @@ impl Peer {
     /// Makes room for one more carrier: the oldest goes, pending ones first, never the one in use.
     pub(crate) fn make_room(&mut self) {
         let active = self.session.as_ref().map(|session| session.active);
-        let idle =
-            self.carriers.iter().enumerate().filter(|(_, carrier)| Some(carrier.link.index()) != active);
+        let idle = self.carriers.iter().enumerate().filter(|(_, carrier)| Some(carrier.link.id()) != active);
         let oldest = idle.min_by_key(|(_, carrier)| (carrier.confirmed, carrier.last_opened));
         if let Some((oldest, _)) = oldest.filter(|_| self.carriers.len() >= CARRIERS_MAX) {
             self.carriers.swap_remove(oldest);
@@ -287,7 +300,7 @@ impl Peer {
         let Self { session, carriers, .. } = self;
         let active = session.as_ref().map(|session| session.active);
         for carrier in carriers.iter_mut().filter(|carrier| carrier.confirmed) {
-            let is_active = Some(carrier.link.index()) == active;
+            let is_active = Some(carrier.link.id()) == active;
             // A peer that went without a word is not sent to for ever: its address may be somebody else's by now.
             let is_heard = |session: &&mut Session| is_active && session.engine.silence(now) < QUIET_AFTER;
             let engine = session.as_mut().filter(is_heard).map(|session| &mut session.engine);
@@ -306,7 +319,7 @@ impl Peer {
         let session = self.session.as_ref();
         let active = session.map(|session| session.active);
         let mut carriers: Vec<_> = self.carriers.iter().filter(|carrier| carrier.confirmed).collect();
-        carriers.sort_by_key(|carrier| Some(carrier.link.index()) != active);
+        carriers.sort_by_key(|carrier| Some(carrier.link.id()) != active);
         let rtt = session.and_then(|session| session.engine.srtt());
         PeerStatus {
             name: self.settings.name.clone(),

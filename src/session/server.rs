@@ -11,6 +11,10 @@
 //! Feed input with `handle_*` and the stream commands; then drain [`Server::poll_event`], [`Server::poll_tun`] and
 //! [`Server::poll_transmit`]; then wait until [`Server::poll_timeout`] or the next input.
 
+mod accept;
+mod drops;
+mod event;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -19,19 +23,17 @@ use ipnetwork::IpNetwork;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::budget::Budget;
+pub use self::drops::ServerDrops;
+pub use self::event::{Abandoned, ServerEvent, StreamKey};
+use super::budget::{Budgets, Cost};
 use super::engine::{DATAGRAM_MAX, DATAGRAM_MTU, OUTER_HEADERS, Settings};
 use super::frame::{self, CloseCode, Frame, Frames};
-use super::link::Link;
 use super::load::{ServerLoad, SessionLoad};
 use super::outbox::Outbox;
-use super::peer::{Carrier, Peer, PeerSettings, Session};
-use super::status::ServerStatus;
-use crate::carrier::{self, Accepted, Connection, Kind, Listener, ListenerAction, Mode, Segment};
-use crate::crypto::{
-    Header, Mask, Message2, OVERHEAD, PresharedKey, PrivateKey, PublicKey, Received, Refusal, Responder,
-    SuiteSet,
-};
+use super::peer::{Peer, PeerSettings, Session};
+use super::status::{Injected, ServerStatus};
+use crate::carrier::{self, Kind, Listener, ListenerAction, Segment};
+use crate::crypto::{Header, Mask, OVERHEAD, OpenError, PrivateKey, PublicKey, SuiteSet};
 use crate::egress::EgressPolicy;
 use crate::flow;
 use crate::kcp::CongestionKind;
@@ -61,81 +63,6 @@ pub struct ServerSettings {
     pub process_buffer: usize,
 }
 
-/// A stream of one peer, for the shell: never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamKey {
-    peer: usize,
-    incarnation: u64,
-    stream: StreamId,
-}
-
-/// What the shell must do with its sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerEvent {
-    /// Connect to `target`, then call [`Server::connected`] or [`Server::reset`].
-    Connect {
-        /// The stream.
-        stream: StreamKey,
-        /// Allowed by the egress policy.
-        target: SocketAddr,
-    },
-    /// Bytes wait in [`Server::readable`].
-    Readable(StreamKey),
-    /// [`Server::write`] has room again.
-    Writable(StreamKey),
-    /// The client sends no more; everything it sent was read.
-    Finished(StreamKey),
-    /// The stream is gone: close its socket with a RST.
-    Reset(StreamKey),
-    /// Every stream of an earlier session or epoch of this peer is gone, as [`ServerEvent::Reset`].
-    Abandoned(Abandoned),
-}
-
-/// The streams of a peer up to an incarnation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Abandoned {
-    peer: usize,
-    before: u64,
-}
-
-impl Abandoned {
-    /// Whether this stream is among them.
-    pub fn includes(&self, stream: StreamKey) -> bool {
-        stream.peer == self.peer && stream.incarnation < self.before
-    }
-}
-
-/// Packets a server did not act on, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServerDrops {
-    /// Outer packets that are no TCP packet of ours.
-    pub outer: u64,
-    /// TCP packets without payload, or without a cookie, or of an unknown index.
-    pub stranger: u64,
-    /// Handshakes beyond the budget.
-    pub budget: u64,
-    /// First messages that do not open under our key.
-    pub handshake: u64,
-    /// First messages that were answered before.
-    pub replayed: u64,
-    /// Payloads that do not open, or opened before.
-    pub sealed: u64,
-    /// Opened packets whose frames do not parse.
-    pub frame: u64,
-    /// Inner packets with a source that is not the peer's, or TCP outside a stream.
-    pub spoofed: u64,
-    /// Inner packets the egress policy denies.
-    pub denied: u64,
-    /// Packets from the TUN for no peer that is connected.
-    pub unrouted: u64,
-    /// Packets from the TUN that are no IP packet.
-    pub inner: u64,
-    /// Inner packets for which the TUN was too slow.
-    pub tun_full: u64,
-    /// Answers for which the network was too slow.
-    pub outbox_full: u64,
-}
-
 /// One server: the sans-IO whole of `vpn serve`.
 #[derive(Debug)]
 pub struct Server {
@@ -148,17 +75,17 @@ pub struct Server {
     by_key: HashMap<PublicKey, usize>,
     by_address: HashMap<IpAddr, usize>,
     by_index: HashMap<u32, usize>,
+    /// Of carriers that are confirmed: our address and the client's.
+    by_tuple: HashMap<(SocketAddr, SocketAddr), usize>,
     ready: VecDeque<usize>,
     /// Peers whose streams may have events; MUX keeps them until they are asked for.
     eventful: VecDeque<usize>,
     outbox: Outbox,
     tun: Outbox,
     events: VecDeque<ServerEvent>,
-    handshakes: Budget,
-    bare_handshakes: Budget,
+    budgets: Budgets,
     next_sweep: Instant,
-    injected_resets: u64,
-    injected_fins: u64,
+    injected: Injected,
     drops: ServerDrops,
 }
 
@@ -187,16 +114,15 @@ impl Server {
             by_key,
             by_address,
             by_index: HashMap::new(),
+            by_tuple: HashMap::new(),
             ready: VecDeque::new(),
             eventful: VecDeque::new(),
             outbox: Outbox::new(OUTBOX),
             tun: Outbox::new(TUN_QUEUE),
             events: VecDeque::new(),
-            handshakes: Budget::new(now),
-            bare_handshakes: Budget::new(now),
+            budgets: Budgets::new(rng.random(), now),
             next_sweep: now + SWEEP_INTERVAL,
-            injected_resets: 0,
-            injected_fins: 0,
+            injected: Injected::default(),
             drops: ServerDrops::default(),
             rng,
             settings,
@@ -216,6 +142,9 @@ impl Server {
         let header = packet.get(segment.payload.clone()).and_then(|payload| self.mask.header(payload));
         match header {
             Some(header) if header.index != 0 => self.handle_data(segment, header, packet, now),
+            Some(header) if header.is_handshake() && self.is_live(segment) => {
+                self.handle_rekey(segment, packet, now);
+            }
             _ => self.handle_stranger(segment, packet, now),
         }
     }
@@ -350,8 +279,7 @@ impl Server {
     pub fn status(&self, now: Instant) -> ServerStatus {
         ServerStatus {
             peers: self.peers.iter().map(|peer| peer.status(now)).collect(),
-            injected_resets: self.injected_resets,
-            injected_fins: self.injected_fins,
+            injected: self.injected,
             drops: ServerDrops {
                 tun_full: self.tun.dropped(),
                 outbox_full: self.outbox.dropped(),
@@ -387,129 +315,26 @@ impl Server {
         self.settings.egress.set_own(addresses);
     }
 
-    fn handle_stranger(&mut self, segment: &Segment, packet: &mut [u8], now: Instant) {
-        match segment.kind() {
-            Kind::Reset => self.injected_resets += u64::from(self.is_in_use(segment)),
-            Kind::Fin => self.injected_fins += u64::from(self.is_in_use(segment)),
-            Kind::Syn | Kind::SynAck | Kind::Data | Kind::Acknowledgement => {}
+    /// A packet that names no index of ours.
+    fn handle_stranger(&mut self, segment: &Segment, packet: &[u8], now: Instant) {
+        let live = self.by_tuple.get(&tuple(segment)).copied();
+        if live.is_some_and(|id| self.peers[id].is_in_use(segment)) {
+            self.injected.count(segment.kind());
+        }
+        // 64 bits that only holders of our public key can make, before anything is spent.
+        if segment.kind() == Kind::Data && !self.is_message1(segment, packet) {
+            self.drops.stranger += 1;
+            return;
         }
         match self.listener.handle_segment(segment, now) {
             ListenerAction::SynAck(answer) => self.outbox.push(Some(answer)),
             ListenerAction::Cookie(accepted) => {
-                self.handle_message1(segment, &accepted, false, packet, now);
+                self.handle_message1(segment, Some(&accepted), Cost::Message1, packet, now);
             }
             ListenerAction::Bare(accepted) => {
-                self.handle_message1(segment, &accepted, true, packet, now);
+                self.handle_message1(segment, Some(&accepted), Cost::BareMessage1, packet, now);
             }
             ListenerAction::Drop(_) => self.drops.stranger += 1,
-        }
-    }
-
-    /// Whether the 4-tuple is that of a carrier in use, whose client would not end it without a sealed word.
-    fn is_in_use(&self, segment: &Segment) -> bool {
-        self.peers.iter().any(|peer| peer.is_in_use(segment))
-    }
-
-    /// `bare` says that the source may be forged: a budget of its own then pays, that others do not need.
-    fn handle_message1(
-        &mut self,
-        segment: &Segment,
-        accepted: &Accepted,
-        bare: bool,
-        packet: &[u8],
-        now: Instant,
-    ) {
-        let Some(payload) = packet.get(segment.payload.clone()) else { return };
-        // 64 bits that only holders of our public key can make, before anything is spent.
-        if !self.mask.header(payload).is_some_and(Header::is_handshake) {
-            // Without a cookie it is anyone's, about anything.
-            *(if bare { &mut self.drops.stranger } else { &mut self.drops.handshake }) += 1;
-            return;
-        }
-        let budget = if bare { &mut self.bare_handshakes } else { &mut self.handshakes };
-        if !budget.take(now) {
-            self.drops.budget += 1;
-            return;
-        }
-        let lookup = |key: &PublicKey| -> Option<PresharedKey> {
-            self.by_key.get(key).map(|&id| self.peers[id].settings.preshared_key.clone())
-        };
-        let Ok(received) = Responder::read(&self.settings.private_key, payload, &lookup, &mut self.rng)
-        else {
-            self.drops.handshake += 1;
-            return;
-        };
-        let Some(mode) = Mode::from_wire(received.payload.mode) else {
-            self.drops.handshake += 1;
-            return;
-        };
-        let connection = Connection::accepted(accepted, mode, now);
-        match self.by_key.get(&received.remote).copied() {
-            Some(peer) => self.answer_peer(peer, received, connection, now),
-            None => {
-                tracing::debug!(key = %received.remote, "no peer has this key");
-                self.answer(received, &refused(Refusal::UnknownKey), connection);
-            }
-        }
-    }
-
-    fn answer_peer(&mut self, id: usize, received: Received, mut connection: Connection, now: Instant) {
-        let peer = &mut self.peers[id];
-        if let Some(reply) = peer.pending_reply(&received.ephemeral) {
-            // Message 2 was lost: the same again, to whoever asks now.
-            let packet = wrap(&mut connection, reply);
-            return self.outbox.push(packet);
-        }
-        if let Some(message) = peer.judge(&received.payload, &received.ephemeral) {
-            return self.answer(received, &message, connection);
-        }
-        if peer.is_replay(received.ephemeral) {
-            self.drops.replayed += 1;
-            return;
-        }
-        self.accept(id, received, connection, now);
-    }
-
-    fn accept(&mut self, id: usize, received: Received, mut connection: Connection, now: Instant) {
-        let index = self.fresh_index();
-        let peer = &mut self.peers[id];
-        let message = received.payload;
-        let suite = self.settings.suites.agree(message.suites);
-        let (epoch, resumed) = peer.resumes(message.session, message.epoch);
-        let reply = if resumed {
-            Message2::Resumed { index, suite }
-        } else {
-            let addresses = peer.settings.addresses.clone();
-            Message2::Fresh { index, suite, epoch, addresses, dns: self.settings.dns.clone() }
-        };
-        let ephemeral = received.ephemeral;
-        let Ok((reply, Some(keys))) = received.responder.write(&reply) else {
-            self.drops.handshake += 1;
-            return;
-        };
-        peer.on_accepted(message.timestamp);
-        let packet = wrap(&mut connection, &reply);
-        let pair = keys.into_pair();
-        peer.make_room();
-        peer.carriers.push(Carrier {
-            link: Link::new(message.carrier, index, connection, pair, now),
-            session: message.session,
-            epoch,
-            keep: HOUR * u32::from(message.keep.max(1)),
-            confirmed: false,
-            ephemeral,
-            reply,
-            last_opened: now,
-        });
-        self.by_index.insert(index, id);
-        self.outbox.push(packet);
-    }
-
-    /// Answers without keys, and keeps nothing.
-    fn answer(&mut self, received: Received, message: &Message2, mut connection: Connection) {
-        if let Ok((reply, _)) = received.responder.write(message) {
-            let packet = wrap(&mut connection, &reply);
-            self.outbox.push(packet);
         }
     }
 
@@ -522,21 +347,49 @@ impl Server {
             self.drops.stranger += 1;
             return;
         };
-        let Ok(opened) = carrier.link.open(segment, header, payload, now) else {
-            self.drops.sealed += 1;
-            return;
+        let before = carrier.link.tuple();
+        let opened = match carrier.link.open(segment, header, payload, now) {
+            Ok(opened) => opened,
+            Err(error) => {
+                let is_injected =
+                    error == OpenError::Forged && carrier.confirmed && carrier.link.is_from(segment);
+                self.injected.payloads += u64::from(is_injected);
+                self.drops.sealed += 1;
+                return;
+            }
         };
         carrier.last_opened = now;
-        if !carrier.confirmed && self.peers[id].confirm(header.index, self.engine_settings, now) {
+        let (after, confirmed) = (carrier.link.tuple(), carrier.confirmed);
+        if !confirmed && self.peers[id].confirm(header.index, self.engine_settings, now) {
             self.abandon(id);
+        }
+        if !confirmed || before != after {
+            self.on_proved(id, before, after);
         }
         self.handle_frames(id, header.index, opened.plaintext, segment.payload.end, now);
         self.touch(id);
     }
 
+    /// A carrier was confirmed, or its client has moved.
+    fn on_proved(&mut self, id: usize, before: (SocketAddr, SocketAddr), after: (SocketAddr, SocketAddr)) {
+        self.by_tuple.remove(&before);
+        self.by_tuple.insert(after, id);
+        let (_, client) = after;
+        self.budgets.on_proved(client.ip());
+    }
+
+    fn is_message1(&self, segment: &Segment, packet: &[u8]) -> bool {
+        let header = packet.get(segment.payload.clone()).and_then(|payload| self.mask.header(payload));
+        header.is_some_and(Header::is_handshake)
+    }
+
+    fn is_live(&self, segment: &Segment) -> bool {
+        segment.kind() == Kind::Data && self.by_tuple.contains_key(&tuple(segment))
+    }
+
     fn handle_frames(&mut self, id: usize, index: u32, plaintext: &[u8], packet_len: usize, now: Instant) {
         let peer = &mut self.peers[id];
-        let Some(carrier) = peer.carriers.iter_mut().find(|carrier| carrier.link.index() == index) else {
+        let Some(carrier) = peer.carriers.iter_mut().find(|carrier| carrier.link.keys().has(index)) else {
             return;
         };
         let Some(session) = peer.session.as_mut().filter(|session| session.id == carrier.session) else {
@@ -669,6 +522,7 @@ impl Server {
             }
         }
         self.by_index.retain(|&index, &mut id| self.peers[id].carrier(index).is_some());
+        self.by_tuple.retain(|&tuple, &mut id| self.peers[id].has_live(tuple));
     }
 
     fn session(&self, stream: StreamKey) -> Option<&Session> {
@@ -696,31 +550,12 @@ impl Server {
             }
         }
     }
-
-    fn fresh_index(&mut self) -> u32 {
-        loop {
-            let index = self.rng.random();
-            if index != 0 && !self.by_index.contains_key(&index) {
-                return index;
-            }
-        }
-    }
 }
 
-fn refused(reason: Refusal) -> Message2 {
-    Message2::Refused { reason }
+/// Our end of a segment's 4-tuple, and the other.
+fn tuple(segment: &Segment) -> (SocketAddr, SocketAddr) {
+    (segment.destination, segment.source)
 }
-
-/// One sealed packet as an outer packet.
-fn wrap(connection: &mut Connection, sealed: &[u8]) -> Option<Vec<u8>> {
-    let mut packet = vec![0; connection.header_len()];
-    packet.extend_from_slice(sealed);
-    connection.finish_packet(&mut packet, true).ok()?;
-    Some(packet)
-}
-
-/// The unit in which a client says how long its session is kept.
-const HOUR: Duration = Duration::from_secs(3600);
 
 /// Our choice: how often silent carriers and sessions are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use super::client::ClientDrops;
 use super::engine::Engine;
 use super::link::Link;
 use super::server::ServerDrops;
-use crate::carrier::{self, Mode};
+use crate::carrier::{self, Kind, Mode};
 use crate::crypto::PublicKey;
 use crate::datagram;
 use crate::kcp;
@@ -132,12 +132,36 @@ pub struct PeerStatus {
 pub struct ServerStatus {
     /// Every peer, connected or not.
     pub peers: Vec<PeerStatus>,
-    /// RSTs on the 4-tuple of a carrier in use, which were not believed.
-    pub injected_resets: u64,
-    /// FINs likewise.
-    pub injected_fins: u64,
+    /// What came on the 4-tuple of a carrier in use and was not believed.
+    pub injected: Injected,
     /// Packets not acted on.
     pub drops: ServerDrops,
+}
+
+/// Packets on the 4-tuple of a carrier in use that are not its client's, by what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Injected {
+    /// With RST.
+    pub resets: u64,
+    /// With FIN.
+    pub fins: u64,
+    /// With SYN.
+    pub syns: u64,
+    /// Payloads that no key opens.
+    pub payloads: u64,
+}
+
+impl Injected {
+    pub(crate) fn count(&mut self, kind: Kind) {
+        match kind {
+            Kind::Reset => self.resets += 1,
+            Kind::Fin => self.fins += 1,
+            Kind::Syn | Kind::SynAck => self.syns += 1,
+            Kind::Data => self.payloads += 1,
+            // Those of the client's fake TCP carry no proof either.
+            Kind::Acknowledgement => {}
+        }
+    }
 }
 
 impl SessionStatus {
