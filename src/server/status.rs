@@ -65,7 +65,7 @@ fn peer(peer: &PeerStatus) -> Peer {
         addresses: peer.addresses.clone(),
         state: peer.last_heard.map(|silence| if silence < MISSED { State::Up } else { State::Recovering }),
         remote: peer.carriers.first().map(|carrier| carrier.remote.to_string()),
-        handshake_age_s: peer.carriers.first().map(|carrier| carrier.age.as_secs_f64()),
+        handshake_age_s: peer.carriers.first().map(|carrier| carrier.keys_age.as_secs_f64()),
         session: session.map_or_else(|| sum([]), session_report),
         flows: Flows {
             open: session.map_or(0, |session| session.flows_open as u64),

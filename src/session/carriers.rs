@@ -17,11 +17,12 @@ use super::dial::{Caller, Dial, Offer, Progress, Reach};
 use super::dialing::{Dialing, Request};
 use super::engine::Engine;
 use super::frame::{self, CloseCode};
-use super::link::Link;
+use super::link::{Link, RekeyAnswer};
 use super::liveness::Liveness;
+use super::rekey::Renewal;
 use super::status::{CarrierStatus, Traffic};
 use crate::carrier::{self, DropReason, Mode, Segment};
-use crate::crypto::{Keys, Mask, Message2, Timestamp};
+use crate::crypto::{Header, Keys, MESSAGE1_MIN_LEN, Mask, Message2, Timestamp};
 
 /// All carriers of a client.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(crate) struct Carriers {
     /// Since when nothing makes the round trip, once that was noticed.
     outage: Option<Instant>,
     migrations: u64,
+    /// Of the last message 1.
+    timestamp: Option<Timestamp>,
     traffic: Traffic,
     /// What connections saw that are no more.
     outside: carrier::Stats,
@@ -120,6 +123,7 @@ impl Carriers {
             retired: VecDeque::new(),
             outage: None,
             migrations: 0,
+            timestamp: None,
             traffic: Traffic::default(),
             outside: carrier::Stats::default(),
             events: VecDeque::new(),
@@ -143,7 +147,9 @@ impl Carriers {
         let Some(request) = self.dialing.take_request(attempt) else {
             return self.events.push_back(CarrierEvent::Retired(local));
         };
-        let offer = Offer { timestamp: self.dialing.timestamp(wall), index: self.fresh_index(), epoch };
+        let timestamp = Timestamp::after(self.timestamp, self.dialing.timestamp(wall));
+        self.timestamp = Some(timestamp);
+        let offer = Offer { timestamp, index: self.fresh_index(), epoch };
         let lifetime = self.dialing.lifetime();
         match Dial::begin(&self.caller, request, offer, local, lifetime, &mut self.rng, now) {
             Some(dial) => self.dialing.dials.push(dial),
@@ -196,6 +202,7 @@ impl Carriers {
         let Some(used) = self.live.last_mut() else { return false };
         if used.link.poll_transmit(Some(engine), out, now) || used.link.poll_ack(out, now) {
             self.traffic.on_sent(out);
+            self.begin_rekey(engine.epoch(), now);
             return true;
         }
         used.liveness.on_unacked(engine.has_unacked(), now);
@@ -296,10 +303,10 @@ impl Carriers {
 
     /// Asks on the carrier in use at once.
     pub(crate) fn ping(&mut self, demand: Demand, now: Instant) {
-        let token = self.rng.random();
-        let Some(used) = self.live.last_mut() else { return };
-        used.liveness.ask_now(now);
-        used.poll_ping(demand, token, now);
+        if let Some(used) = self.live.last_mut() {
+            used.liveness.ask_now(now);
+        }
+        self.poll_ping(demand, now);
     }
 
     /// The server knows a later timestamp of ours.
@@ -424,7 +431,12 @@ impl Carriers {
             | carrier::Input::Ignored(_) => return Arrival::Nothing,
         }
         let Some(payload) = packet.get_mut(segment.payload.clone()) else { return Arrival::Nothing };
-        let Some(header) = self.mask.header(payload).filter(|header| link.keys().has(header.index)) else {
+        let header = self.mask.header(payload);
+        if header.is_some_and(Header::is_handshake) {
+            let (number, answer) = (link.number(), link.handle_message2(segment, payload, now));
+            return self.on_rekey(number, answer, now);
+        }
+        let Some(header) = header.filter(|header| link.keys().has(header.index)) else {
             return Arrival::Dropped(Dropped::Index);
         };
         let Ok(opened) = link.open(segment, header, payload, now) else {
@@ -435,13 +447,56 @@ impl Carriers {
     }
 
     fn check_live(&mut self, demand: Demand, now: Instant) {
-        let token = self.rng.random();
-        let Some(used) = self.live.last_mut() else { return };
-        used.liveness.on_unacked(demand.unacked, now);
-        used.poll_ping(demand, token, now);
+        if let Some(used) = self.live.last_mut() {
+            used.liveness.on_unacked(demand.unacked, now);
+        }
+        self.poll_ping(demand, now);
+        let Some(used) = self.live.last() else { return };
         let suspect = used.liveness.waiting_since().filter(|_| used.liveness.is_suspect(now));
         if let Some(since) = suspect {
             self.on_outage(since);
+        }
+    }
+
+    /// Asks if it is time to. A rekey that is due is as good a question, unless the answer is waited for.
+    fn poll_ping(&mut self, demand: Demand, now: Instant) {
+        let token = self.rng.random();
+        let Some(used) = self.live.last_mut() else { return };
+        let Some(token) = used.liveness.poll_ping(demand.urgent, token, now) else { return };
+        if self.outage.is_none() && self.begin_rekey(demand.epoch, now) {
+            return;
+        }
+        if let Some(used) = self.live.last_mut() {
+            used.queue_ping(token, demand.epoch);
+        }
+    }
+
+    /// Asks for new keys if it is time to and nobody has; says whether it does.
+    fn begin_rekey(&mut self, epoch: u32, now: Instant) -> bool {
+        let Some(used) = self.live.last().filter(|used| used.link.needs_rekey(now)) else { return false };
+        let (mode, number) = (used.link.connection().mode(), used.link.number());
+        let Some(timestamp) = self.timestamp.map(Timestamp::next) else { return false };
+        let index = self.fresh_index();
+        let size = MESSAGE1_MIN_LEN + self.rng.random_range(0..REKEY_PADDING);
+        let offer = Offer { timestamp, index, epoch };
+        let initiation = self.caller.initiate(mode, number, offer, size, &mut self.rng);
+        let Some((initiation, used)) = initiation.zip(self.live.last_mut()) else { return false };
+        self.timestamp = Some(timestamp);
+        used.link.begin_rekey(Renewal::new(index, initiation, now));
+        true
+    }
+
+    /// What may be the answer to a rekey came on carrier `number`.
+    fn on_rekey(&mut self, number: u32, answer: RekeyAnswer, now: Instant) -> Arrival<'static> {
+        match answer {
+            RekeyAnswer::NewKeys { asked } => {
+                if let Some(used) = self.live.last_mut().filter(|used| used.link.number() == number) {
+                    used.liveness.on_answered(asked, now);
+                }
+                Arrival::Nothing
+            }
+            RekeyAnswer::Denied(message) => Arrival::Answered(message),
+            RekeyAnswer::Unopened => Arrival::Dropped(Dropped::Sealed),
         }
     }
 
@@ -509,14 +564,12 @@ impl Carriers {
 }
 
 impl Carrier {
-    /// Asks if it is time to. A ping says at once which carrier is in use and in which epoch we are, so neither needs an
-    /// answer of its own.
-    fn poll_ping(&mut self, demand: Demand, fresh_token: u64, now: Instant) {
-        let Some(token) = self.liveness.poll_ping(demand.urgent, fresh_token, now) else { return };
+    /// A ping says at once which carrier is in use and in which epoch we are, so neither needs an answer of its own.
+    fn queue_ping(&mut self, token: u64, epoch: u32) {
         let number = self.link.number();
         self.link.queue(|out| {
             frame::put_use(out, number, number);
-            frame::put_epoch(out, demand.epoch);
+            frame::put_epoch(out, epoch);
             frame::put_ping(out, token, 0);
         });
     }
@@ -527,3 +580,6 @@ const RETIRED_FOR: Duration = Duration::from_secs(10);
 
 /// Our choice: old carriers that still open packets.
 const RETIRED_MAX: usize = 4;
+
+/// Our choice: a rekey is as long as any small packet, and not always of one length.
+const REKEY_PADDING: usize = 256;

@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use super::dialing::Request;
 use super::engine::PLAINTEXT;
 use super::link::Link;
-use crate::carrier::{Connection, Input, Segment};
+use crate::carrier::{Connection, Input, Mode, Segment};
 use crate::crypto::{
     HandshakeError, Initiator, Keys, Message1, Message2, OVERHEAD, PresharedKey, PrivateKey, PublicKey,
     SessionId, SuiteSet, Timestamp, VERSION,
@@ -32,6 +32,31 @@ pub(crate) struct Caller {
     pub(crate) session: SessionId,
     /// For how many hours the server is to keep the session.
     pub(crate) keep: u8,
+}
+
+impl Caller {
+    /// Message 1 for the carrier of this number, of `size` bytes; `None` if it cannot be so small or large.
+    pub(crate) fn initiate(
+        &self,
+        mode: Mode,
+        carrier: u32,
+        offer: Offer,
+        size: usize,
+        rng: &mut StdRng,
+    ) -> Option<(Initiator, Vec<u8>)> {
+        let message = Message1 {
+            version: VERSION,
+            mode: mode.to_wire(),
+            timestamp: offer.timestamp,
+            index: offer.index,
+            session: self.session,
+            epoch: offer.epoch,
+            suites: self.suites,
+            carrier,
+            keep: self.keep,
+        };
+        Initiator::new(&self.private_key, &self.server_key, &self.preshared_key, &message, size, rng).ok()
+    }
 }
 
 /// What one message 1 says beside that.
@@ -103,23 +128,10 @@ impl Dial {
         rng: &mut StdRng,
         now: Instant,
     ) -> Option<Self> {
-        let message = Message1 {
-            version: VERSION,
-            mode: request.mode.to_wire(),
-            timestamp: offer.timestamp,
-            index: offer.index,
-            session: caller.session,
-            epoch: offer.epoch,
-            suites: caller.suites,
-            carrier: request.attempt,
-            keep: caller.keep,
-        };
-        let Caller { private_key, server_key, preshared_key, .. } = caller;
         let random = rng.random();
         let connection = Connection::connect(local, request.remote, request.mode, random, now);
         let size = PLAINTEXT + OVERHEAD;
-        let initiation = Initiator::new(private_key, server_key, preshared_key, &message, size, rng);
-        let (initiator, message1) = initiation.ok()?;
+        let (initiator, message1) = caller.initiate(request.mode, request.attempt, offer, size, rng)?;
         Some(Self {
             number: request.attempt,
             index: offer.index,

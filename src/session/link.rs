@@ -7,7 +7,7 @@ use super::engine::{Engine, PLAINTEXT};
 use super::frame::{self, CloseCode};
 use super::rekey::{KeyRing, Renewal, Unsealed};
 use crate::carrier::{self, Connection, Segment};
-use crate::crypto::{HEADER_LEN, Header, OpenError, Opener, Sealer};
+use crate::crypto::{HEADER_LEN, Header, Message2, OpenError, Opener, Sealer};
 
 /// A carrier that both ends have keys for.
 #[derive(Debug)]
@@ -60,16 +60,37 @@ impl Link {
         &mut self.keys
     }
 
-    #[expect(dead_code, reason = "the client does not ask yet")]
     /// Asks for new keys; message 1 leaves with the next [`Self::poll_transmit`].
     pub(crate) fn begin_rekey(&mut self, renewal: Renewal) {
         self.renewal = Some(renewal);
     }
 
-    #[expect(dead_code, reason = "the client does not ask yet")]
-    /// The rekey that waits for its answer.
-    pub(crate) fn renewal_mut(&mut self) -> &mut Option<Renewal> {
-        &mut self.renewal
+    /// Whether new keys should be asked for and are not.
+    pub(crate) fn needs_rekey(&self, now: Instant) -> bool {
+        self.renewal.is_none() && self.farewell.is_none() && self.keys.is_due(now)
+    }
+
+    /// Whether they are asked for.
+    pub(crate) fn is_rekeying(&self) -> bool {
+        self.renewal.is_some()
+    }
+
+    /// Takes a handshake message of this connection: perhaps the answer to the rekey that waits.
+    pub(crate) fn handle_message2(&mut self, segment: &Segment, payload: &[u8], now: Instant) -> RekeyAnswer {
+        let Some(renewal) = &mut self.renewal else { return RekeyAnswer::Unopened };
+        let (index, asked) = (renewal.index(), renewal.begun());
+        let answer = match renewal.finish(payload) {
+            Ok((Message2::Resumed { .. }, Some(keys))) => {
+                self.keys.renew(index, keys.into_pair(), now);
+                RekeyAnswer::NewKeys { asked }
+            }
+            Ok((message, None)) => RekeyAnswer::Denied(message),
+            Ok((_, Some(_))) => RekeyAnswer::Unopened,
+            Err(_) => return RekeyAnswer::Unopened,
+        };
+        self.connection.on_opened(segment, now);
+        self.renewal = None;
+        answer
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -205,6 +226,17 @@ impl Link {
         let renewal = self.renewal.as_ref().map(Renewal::poll_timeout);
         [self.connection.poll_timeout(), renewal].into_iter().flatten().min()
     }
+}
+
+/// What a handshake message meant to a rekey.
+#[derive(Debug)]
+pub(crate) enum RekeyAnswer {
+    /// Packets are sealed with new keys from now on; they were first asked for then.
+    NewKeys { asked: Instant },
+    /// The server answers, but with no keys.
+    Denied(Message2),
+    /// Nothing that we wait for.
+    Unopened,
 }
 
 /// One sealed packet as an outer packet.

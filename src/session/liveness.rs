@@ -94,6 +94,14 @@ impl Liveness {
         }
     }
 
+    /// Something else that was asked at `asked`, in the place of a ping, was answered.
+    pub(crate) fn on_answered(&mut self, asked: Instant, now: Instant) {
+        if self.ping.is_some_and(|ping| ping.first_sent <= asked) {
+            self.on_round_trip(now);
+            self.busy = self.busy_since_ping;
+        }
+    }
+
     fn on_round_trip(&mut self, now: Instant) {
         self.ping = None;
         self.unacked_since = None;

@@ -26,6 +26,7 @@ pub(crate) struct KeyRing {
     /// Those before the current ones, and when they are forgotten: unknown until a packet under the current ones opened.
     old: Option<(Generation, Option<Instant>)>,
     since: Instant,
+    renewed: u64,
     /// Of the last handshake that was answered: later ones only are.
     timestamp: Option<Timestamp>,
     /// Packets that opened, and that must have been sent, under generations that are forgotten.
@@ -85,6 +86,7 @@ impl KeyRing {
             next: None,
             old: None,
             since: now,
+            renewed: 0,
             timestamp: None,
             past: Count::default(),
         }
@@ -133,7 +135,6 @@ impl KeyRing {
         Ok(Unsealed { plaintext, newest })
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the client does not ask yet"))]
     /// Whether the client should ask for new keys with its next packet.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         let sealed = self.current.sealer.sealed();
@@ -141,12 +142,9 @@ impl KeyRing {
         now >= self.since + REKEY_AFTER || sealed.max(opened) >= REKEY_AFTER_PACKETS
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the client does not ask yet"))]
     /// The client has message 2: it seals with the new keys at once.
     pub(crate) fn renew(&mut self, index: u32, pair: (Sealer, Opener), now: Instant) {
-        let old = std::mem::replace(&mut self.current, Generation::new(index, pair));
-        self.set_old(old, None);
-        self.since = now;
+        self.replace(Generation::new(index, pair), None, now);
     }
 
     /// The server answers message 1: its new keys wait for the client to use them. Later ones take the place of those that
@@ -167,6 +165,16 @@ impl KeyRing {
         self.timestamp.is_some_and(|newest| timestamp <= newest)
     }
 
+    /// How long the keys in use have been.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    /// How often they were replaced.
+    pub(crate) fn renewed(&self) -> u64 {
+        self.renewed
+    }
+
     /// The share of the peer's packets that never came, of 1.
     pub(crate) fn loss_in(&self) -> f64 {
         let old = self.old.iter().map(|(generation, _)| generation.count());
@@ -179,15 +187,17 @@ impl KeyRing {
     /// The client uses the new keys: so do we.
     fn turn(&mut self, now: Instant) {
         let Some(next) = self.next.take() else { return };
-        let old = std::mem::replace(&mut self.current, next.generation);
-        self.set_old(old, Some(now + OLD_KEYS_FOR));
-        self.since = now;
+        self.replace(next.generation, Some(now + OLD_KEYS_FOR), now);
     }
 
-    fn set_old(&mut self, generation: Generation, until: Option<Instant>) {
-        if let Some((forgotten, _)) = self.old.replace((generation, until)) {
+    /// Seals with other keys from now on; those in use so far are forgotten at `until`, if that is known yet.
+    fn replace(&mut self, by: Generation, until: Option<Instant>, now: Instant) {
+        let old = std::mem::replace(&mut self.current, by);
+        if let Some((forgotten, _)) = self.old.replace((old, until)) {
             self.past = self.past.plus(forgotten.count());
         }
+        self.since = now;
+        self.renewed += 1;
     }
 
     fn expire(&mut self, now: Instant) {
@@ -226,20 +236,24 @@ pub(crate) struct Renewal {
     index: u32,
     initiator: Initiator,
     message1: Vec<u8>,
+    begun: Instant,
     next: Instant,
     repeats: u32,
 }
 
 impl Renewal {
-    #[cfg_attr(not(test), expect(dead_code, reason = "the client does not ask yet"))]
     /// `index` is ours in the new keys.
     pub(crate) fn new(index: u32, (initiator, message1): (Initiator, Vec<u8>), now: Instant) -> Self {
-        Self { index, initiator, message1, next: now, repeats: 0 }
+        Self { index, initiator, message1, begun: now, next: now, repeats: 0 }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the client does not ask yet"))]
     pub(crate) fn index(&self) -> u32 {
         self.index
+    }
+
+    /// When message 1 was first due.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
     }
 
     /// Message 1 if it is due: the same bytes each time, so that an answer to any of them will do.
@@ -257,7 +271,6 @@ impl Renewal {
         self.next
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the client does not ask yet"))]
     /// Reads a packet that may be message 2; after an error another may be.
     pub(crate) fn finish(&mut self, packet: &[u8]) -> Result<(Message2, Option<Keys>), HandshakeError> {
         self.initiator.finish(packet)

@@ -26,8 +26,14 @@ pub struct CarrierStatus {
     pub local: SocketAddr,
     /// The other end.
     pub remote: SocketAddr,
-    /// Since its handshake.
+    /// Since its first handshake.
     pub age: Duration,
+    /// Since the handshake of the keys in use.
+    pub keys_age: Duration,
+    /// How often it was given new keys.
+    pub rekeys: u64,
+    /// Others were asked for.
+    pub rekeying: bool,
     /// Smoothed round trip.
     pub rtt: Option<Duration>,
     /// Share of the peer's packets that never came, of 1.
@@ -189,6 +195,9 @@ impl CarrierStatus {
             local: connection.local(),
             remote: connection.remote(),
             age: now.saturating_duration_since(link.created()),
+            keys_age: link.keys().age(now),
+            rekeys: link.keys().renewed(),
+            rekeying: link.is_rekeying(),
             rtt,
             loss_in: link.loss_in(),
         }

@@ -31,6 +31,11 @@ impl Captured {
         }
     }
 
+    /// All of them.
+    pub(crate) fn all(&self, way: Way) -> impl Iterator<Item = &Vec<u8>> {
+        self.old[way.index()].iter().chain(&self.latest[way.index()])
+    }
+
     /// One of them.
     pub(crate) fn choose(&self, way: Way, rng: &mut StdRng) -> Option<Vec<u8>> {
         let (latest, old) = (&self.latest[way.index()], &self.old[way.index()]);

@@ -28,6 +28,7 @@ mod host;
 mod model;
 mod outage;
 mod random;
+mod rekey;
 mod runner;
 mod stranger;
 mod stream;

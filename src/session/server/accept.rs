@@ -7,7 +7,7 @@ use rand::RngExt as _;
 
 use super::Server;
 use crate::carrier::{Accepted, Connection, ListenerAction, Mode, Segment};
-use crate::crypto::{Header, Message2, PresharedKey, PublicKey, Received, Refusal, Responder};
+use crate::crypto::{Message2, PresharedKey, PublicKey, Received, Refusal, Responder};
 use crate::session::budget::Cost;
 use crate::session::link::{Link, wrap};
 use crate::session::peer::Carrier;
