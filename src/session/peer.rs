@@ -100,13 +100,12 @@ impl Peer {
         self.carriers.iter_mut().find(|carrier| carrier.link.keys().has(index))
     }
 
-    /// The carrier that lives on this 4-tuple under this number, in this session: what a rekey is for.
-    pub(crate) fn live_carrier(&mut self, segment: &Segment, message: &Message1) -> Option<&mut Carrier> {
+    /// The confirmed carrier that message 1 names: what a rekey is for.
+    pub(crate) fn named_carrier(&mut self, message: &Message1) -> Option<&mut Carrier> {
         self.carriers.iter_mut().find(|carrier| {
             carrier.confirmed
                 && carrier.session == message.session
                 && carrier.link.number() == message.carrier
-                && carrier.link.is_from(segment)
         })
     }
 

@@ -46,7 +46,7 @@ impl Server {
         };
         let peer = self.by_key.get(&received.remote).copied();
         if let Some(id) = peer
-            && self.peers[id].live_carrier(segment, &received.payload).is_some()
+            && self.peers[id].named_carrier(&received.payload).is_some()
         {
             return self.rekey(id, segment, received);
         }
@@ -83,7 +83,12 @@ impl Server {
         let index = self.fresh_index();
         let Received { payload: message, ephemeral, .. } = received;
         let denial = self.peers[id].judge(&message, &ephemeral);
-        let Some(carrier) = self.peers[id].live_carrier(segment, &message) else { return };
+        let Some(carrier) = self.peers[id].named_carrier(&message) else { return };
+        if !carrier.link.is_from(segment) {
+            // Its NAT forgot it. The first packet that opens tells where it is now, and message 1 comes again.
+            self.drops.stranger += 1;
+            return;
+        }
         if let Some(reply) = carrier.link.keys().repeated(&ephemeral).map(<[u8]>::to_vec) {
             let packet = carrier.link.wrap(&reply);
             return self.outbox.push(packet);
@@ -102,7 +107,7 @@ impl Server {
             return;
         };
         self.peers[id].on_accepted(message.timestamp);
-        let Some(carrier) = self.peers[id].live_carrier(segment, &message) else { return };
+        let Some(carrier) = self.peers[id].named_carrier(&message) else { return };
         let packet = carrier.link.wrap(&reply);
         let offer = Offer { index, ephemeral, timestamp: message.timestamp, reply };
         carrier.link.keys_mut().offer(offer, keys.into_pair());
