@@ -15,6 +15,7 @@ pub mod addresses;
 pub mod cleanup;
 pub mod expected;
 pub mod firewall;
+pub mod flood;
 pub mod host_state;
 pub mod link;
 pub mod logs;

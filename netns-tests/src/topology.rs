@@ -332,8 +332,8 @@ const TARGET_LINES: &[&str] = &[
 ];
 
 /// Every wire has two ends, so four locally administered addresses do for all of them.
-const ROUTER_MAC: &str = "02:00:00:00:00:01";
-const PEER_MAC: &str = "02:00:00:00:00:02";
+pub(crate) const ROUTER_MAC: &str = "02:00:00:00:00:01";
+pub(crate) const PEER_MAC: &str = "02:00:00:00:00:02";
 const LINK_CLIENT_MAC: &str = "02:00:00:00:00:03";
 const LINK_ROUTER_MAC: &str = "02:00:00:00:00:04";
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::de::value::SeqAccessDeserializer;
@@ -42,6 +43,16 @@ impl Ports {
     pub fn is_range(self) -> bool {
         self.first != self.last
     }
+
+    /// How many ports.
+    pub fn count(self) -> usize {
+        usize::from(self.last - self.first) + 1
+    }
+
+    /// Both ends included.
+    pub fn range(self) -> RangeInclusive<u16> {
+        self.first..=self.last
+    }
 }
 
 /// Where a server listens: `0.0.0.0:443`, `[::]:443`, `0.0.0.0:4000-4100`.
@@ -54,9 +65,21 @@ pub struct Listen {
 }
 
 impl Listen {
-    /// The address with the first port.
-    pub fn first(&self) -> SocketAddr {
-        SocketAddr::new(self.address, self.ports.first)
+    /// The address with each port.
+    pub fn addresses(self) -> impl Iterator<Item = SocketAddr> {
+        self.ports.range().map(move |port| SocketAddr::new(self.address, port))
+    }
+
+    /// Whether a packet to this address is for us: to every address of our family where ours is unspecified.
+    pub fn covers(&self, destination: SocketAddr) -> bool {
+        let any = self.address.is_unspecified() && self.address.is_ipv4() == destination.is_ipv4();
+        self.ports.range().contains(&destination.port()) && (any || self.address == destination.ip())
+    }
+
+    /// The first port that stands in both.
+    pub fn shared_port(&self, other: &Self) -> Option<u16> {
+        let first = self.ports.first.max(other.ports.first);
+        (self.address == other.address && first <= self.ports.last.min(other.ports.last)).then_some(first)
     }
 }
 
@@ -238,6 +261,32 @@ mod tests {
             assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
         }
         assert!(!"host:5-5".parse::<Endpoint>().unwrap().ports.is_range());
+    }
+
+    #[test]
+    fn a_listener_covers_its_ports_at_its_address_or_at_all_of_its_family() {
+        let covers = |listen: &str, destination: &str| {
+            listen.parse::<Listen>().unwrap().covers(destination.parse().unwrap())
+        };
+        for port in [4000, 4050, 4100] {
+            assert!(covers("0.0.0.0:4000-4100", &format!("192.0.2.1:{port}")));
+            assert!(covers("[::]:4000-4100", &format!("[2001:db8::1]:{port}")));
+        }
+        assert!(
+            !covers("0.0.0.0:4000-4100", "192.0.2.1:3999") && !covers("0.0.0.0:4000-4100", "192.0.2.1:4101")
+        );
+        assert!(!covers("0.0.0.0:443", "[2001:db8::1]:443") && !covers("[::]:443", "192.0.2.1:443"));
+        assert!(covers("192.0.2.1:443", "192.0.2.1:443") && !covers("192.0.2.1:443", "192.0.2.2:443"));
+    }
+
+    #[test]
+    fn two_listeners_share_the_ports_that_stand_in_both() {
+        let shared =
+            |one: &str, other: &str| one.parse::<Listen>().unwrap().shared_port(&other.parse().unwrap());
+        assert_eq!(shared("0.0.0.0:10-20", "0.0.0.0:20-30"), Some(20));
+        assert_eq!(shared("0.0.0.0:10-20", "0.0.0.0:12"), Some(12));
+        assert_eq!(shared("0.0.0.0:10-20", "0.0.0.0:21-30"), None);
+        assert_eq!(shared("0.0.0.0:10-20", "[::]:10-20"), None);
     }
 
     #[test]

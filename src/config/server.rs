@@ -117,10 +117,18 @@ impl ServerConfig {
         if self.listen.is_empty() {
             return Err(document.error_at("listen", "is empty: write [\"0.0.0.0:443\"]"));
         }
+        let mut ports = 0;
         for (index, listen) in self.listen.iter().enumerate() {
-            if self.listen.iter().take(index).any(|other| other == listen) {
-                let key = format!("listen[{index}]");
-                return Err(document.error_at(&key, format!("{listen} stands here twice")));
+            let wrong = |what| document.error_at(&format!("listen[{index}]"), what);
+            if let Some(port) = self.listen.iter().take(index).find_map(|other| listen.shared_port(other)) {
+                let address = Listen { ports: Ports { first: port, last: port }, ..*listen };
+                return Err(wrong(format!("{address} stands here twice")));
+            }
+            ports += listen.ports.count();
+            if ports > LISTEN_PORTS_MAX {
+                return Err(wrong(format!(
+                    "makes {ports} ports: {LISTEN_PORTS_MAX} can be listened on at most"
+                )));
             }
         }
         Ok(())
@@ -319,6 +327,9 @@ fn default_listen() -> Vec<Listen> {
     let any = [IpAddr::from([0_u8; 4]), IpAddr::from([0_u8; 16])];
     any.map(|address| Listen { address, ports }).to_vec()
 }
+
+/// Our choice: each is a guarding socket, and a port more or less to try makes no difference to a provider.
+const LISTEN_PORTS_MAX: usize = 1024;
 
 /// The port of HTTPS: open in every network, and long flows to it are ordinary.
 const DEFAULT_PORT: u16 = 443;

@@ -4,7 +4,7 @@
 //! instead. Such a value is refused, never ignored; whoever builds the feature deletes its line.
 
 use super::document::Document;
-use super::{ClientConfig, ClientDns, ConfigError, Connect, Endpoint, Listen, Preface, ServerConfig};
+use super::{ClientConfig, ClientDns, ConfigError, Connect, Endpoint, Preface, ServerConfig};
 
 /// Refuses what a client's configuration asks for and is not built yet.
 pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result<(), ConfigError> {
@@ -30,14 +30,7 @@ pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result
 
 /// Refuses what a server's configuration asks for and is not built yet.
 pub(super) fn check_server(config: &ServerConfig, document: &Document) -> Result<(), ConfigError> {
-    let range = config.listen.iter().any(|listen: &Listen| listen.ports.is_range());
-    refuse_first(
-        document,
-        &[
-            ("listen", range, "addresses with one port each"),
-            ("metrics.listen", config.metrics.listen.is_some(), r#""""#),
-        ],
-    )
+    refuse_first(document, &[("metrics.listen", config.metrics.listen.is_some(), r#""""#)])
 }
 
 fn ranged(endpoint: &Endpoint) -> bool {

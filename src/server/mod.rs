@@ -70,22 +70,20 @@ async fn tunnel(config: &ServerConfig, instance: &mut Instance) -> Result<(), Fa
         tracing::info!("listening on {listen}");
     }
     let result = carry(&mut runner, &mut watch, config, instance).await;
-    runner.server.close();
-    if let Err(error) = runner.flush() {
-        tracing::debug!(%error, "the clients could not be told that the server ends");
-    }
+    runner.close();
     result
 }
 
 async fn open(config: &ServerConfig, instance: &Instance) -> Result<Runner, Failure> {
-    let guards = config.listen.iter().map(|listen| {
-        PortGuard::reserve(listen.first())
-            .map_err(|error| Failure::of_system(format!("cannot listen on {listen}"), &error))
+    let guards = config.listen.iter().flat_map(|listen| listen.addresses()).map(|address| {
+        PortGuard::reserve(address)
+            .map_err(|error| Failure::of_system(format!("cannot listen on {address}"), &error))
     });
     let guards = guards.collect::<Result<Vec<_>, _>>()?;
     let tun = instance.create_tun(config.tunnel.interface.as_str()).await?;
     let server = Server::new(settings(config), instance::seed()?, io::now());
-    Runner::open(server, tun, guards).map_err(|error| Failure::of_system("cannot open raw sockets", &error))
+    Runner::open(server, tun, config.listen.clone(), guards)
+        .map_err(|error| Failure::of_system("cannot open raw sockets", &error))
 }
 
 fn settings(config: &ServerConfig) -> ServerSettings {

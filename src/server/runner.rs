@@ -3,11 +3,11 @@
 //! One wake-up takes a bounded share from each source, then everything that may leave leaves, then the timer is set.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::targets::Targets;
 use crate::carrier;
+use crate::config::Listen;
 use crate::io::{
     self as shell, Family, LocalAddresses, Poller, PortFilter, PortGuard, Readiness, SendStats, TUN_MTU,
     Timer, TunDevice, Wire,
@@ -24,7 +24,7 @@ pub(crate) struct Runner {
     /// The sockets of everything that is.
     pub(crate) targets: Targets,
     wire: Wire,
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listen>,
     local: LocalAddresses,
     poller: Poller,
     timer: Timer,
@@ -34,11 +34,17 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// Opens the sockets for the guarded ports.
-    pub(crate) fn open(server: Server, tun: TunDevice, guards: Vec<PortGuard>) -> io::Result<Self> {
-        let listen: Vec<_> = guards.iter().map(PortGuard::local_addr).collect();
-        let families = Family::all_of(&listen);
-        let filter = PortFilter::ports(listen.iter().map(SocketAddr::port));
+    /// Opens the sockets for the ports of `listen`, which are guarded.
+    pub(crate) fn open(
+        server: Server,
+        tun: TunDevice,
+        listen: Vec<Listen>,
+        guards: Vec<PortGuard>,
+    ) -> io::Result<Self> {
+        let addresses: Vec<_> = guards.iter().map(PortGuard::local_addr).collect();
+        let families = Family::all_of(&addresses);
+        let ranges = listen.iter().map(|listen| listen.ports.range()).collect();
+        let filter = PortFilter { destination: ranges, source: None };
         let wire = Wire::open(&families, &filter, None)?;
         let (poller, timer) = (Poller::new()?, Timer::new()?);
         wire.watch(&poller, WIRE)?;
@@ -95,6 +101,13 @@ impl Runner {
         self.timer.set(self.wire.wake_at(deadline, now))
     }
 
+    /// Tells every client that the server ends, as far as the kernel takes it.
+    pub(crate) fn close(&mut self) {
+        let now = shell::now();
+        self.server.close();
+        while self.wire.send(MOST_PACKETS, |packet| self.server.poll_transmit(packet, now)) {}
+    }
+
     fn handle_ready(&mut self, ready: Readiness, now: Instant) -> io::Result<()> {
         match ready.token {
             WIRE => self.receive(now)?,
@@ -120,11 +133,7 @@ impl Runner {
         wire.receive(|packet, interface| {
             let Ok(segment) = carrier::parse(packet) else { return };
             let destination = segment.destination;
-            let listened = listen.iter().any(|address| {
-                address.port() == destination.port()
-                    && (address.ip() == destination.ip()
-                        || address.ip().is_unspecified() && address.is_ipv4() == destination.is_ipv4())
-            });
+            let listened = listen.iter().any(|listen| listen.covers(destination));
             if listened && interface != tun.index() && local.is_local(destination.ip(), now) {
                 server.handle_segment(&segment, packet, now);
             }

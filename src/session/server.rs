@@ -392,6 +392,9 @@ impl Server {
         let Some(carrier) = peer.carriers.iter_mut().find(|carrier| carrier.link.keys().has(index)) else {
             return;
         };
+        if carrier.link.is_closing() {
+            return;
+        }
         let Some(session) = peer.session.as_mut().filter(|session| session.id == carrier.session) else {
             // It may have missed that its session was replaced.
             carrier.link.queue(|out| frame::put_close(out, CloseCode::Replaced));
@@ -432,7 +435,8 @@ impl Server {
             }
             Frame::Epoch(epoch) => self.advance_epoch(id, epoch, now),
             Frame::Close(_) => {
-                peer.carriers.clear();
+                // As TCP would: a FIN of ours, too.
+                peer.carriers.iter_mut().for_each(|carrier| carrier.link.close());
                 self.end_session(id);
             }
             Frame::Pong { .. } => self.drops.frame += 1,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use link_emulator::Direction as Way;
+use vpn::carrier::{Kind, parse};
 use vpn::session::ClientEvent;
 
 use super::MINUTE;
@@ -60,6 +61,32 @@ fn a_client_that_is_closed_while_it_changes_carriers_says_goodbye_and_opens_no_o
 /// The first carrier of the world's host.
 fn dial(world: &World) -> ClientEvent {
     ClientEvent::Dial { attempt: 1, remote: world.server_address() }
+}
+
+#[test]
+fn both_ends_say_fin_whichever_ends_the_session() {
+    for server_ends in [false, true] {
+        let mut world = World::new(FAIR, 4);
+        let before = fins(&world);
+        assert_eq!(before, [0, 0]);
+        let now = world.now;
+        if server_ends {
+            world.server.close()
+        } else {
+            world.host_mut().client.close(now)
+        }
+        // A client keeps a carrier for what is late, and ends it then.
+        world.run_for(Duration::from_secs(15));
+        assert_eq!(fins(&world).map(|fins| fins > 0), [true; 2], "the server ends it: {server_ends}");
+    }
+}
+
+/// Packets with FIN each way, of the latest.
+fn fins(world: &World) -> [usize; 2] {
+    Way::BOTH.map(|way| {
+        let parsed = world.captured.all(way).map(|packet| parse(packet).expect("one of ours"));
+        parsed.filter(|segment| segment.kind() == Kind::Fin).count()
+    })
 }
 
 /// None of them is acknowledged.

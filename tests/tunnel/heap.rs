@@ -4,6 +4,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
+use link_emulator::Direction as Way;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use super::stranger::Attack;
 use super::weather::FAIR;
 use super::world::World;
 
@@ -87,6 +92,45 @@ fn readers_that_stopped_cost_no_more_memory_than_the_sessions_bound() {
     assert!(held > SESSION / 4, "the sessions were to be filled, and held {held} bytes");
     assert!(peak < BOUND, "{peak} bytes at most, of {BOUND}");
 }
+
+#[test]
+fn strangers_leave_nothing_in_memory_however_many_they_are() {
+    let mut world = World::new(FAIR, 2);
+    let mut rng = StdRng::seed_from_u64(2);
+    let before = world.server.load();
+    let mut answer = Vec::with_capacity(2048);
+    for attack in Attack::OF_STRANGERS {
+        let Some(recorded) = world.captured.choose(Way::Out, &mut rng) else { panic!("nothing travelled") };
+        let mut packets: Vec<_> = (0..1000).map(|_| attack.packet(&recorded, &mut rng)).collect();
+        // The answers of one batch wait at once, as they do where the network is slow.
+        let peak = peak_of(|| {
+            for number in 0..100_000_usize {
+                let index = number % packets.len();
+                let packet = &mut packets[index];
+                vary_source(packet, number);
+                world.server.handle_packet(packet, world.now);
+                if index + 1 == packets.len() {
+                    while world.server.poll_transmit(&mut answer, world.now) {}
+                }
+            }
+        });
+        assert!(peak < STRANGERS, "{}: {peak} bytes at most", attack.name());
+    }
+    assert_eq!(world.server.load(), before);
+}
+
+/// Another port and, of one network, another address.
+fn vary_source(packet: &mut [u8], number: usize) {
+    let low = u16::try_from(number % 65_536).expect("16 bits");
+    if packet.len() < 22 {
+        return;
+    }
+    packet[14..16].copy_from_slice(&low.to_be_bytes());
+    packet[20..22].copy_from_slice(&low.wrapping_mul(31).to_be_bytes());
+}
+
+/// A thousand SYN-ACKs that wait, in a queue that doubles.
+const STRANGERS: usize = 512 * 1024;
 
 const MIB: usize = 1 << 20;
 

@@ -25,6 +25,21 @@ pub(crate) enum Attack {
 }
 
 impl Attack {
+    /// Those that need nothing of the path.
+    pub(crate) const OF_STRANGERS: [Self; 4] =
+        [Self::SynFlood, Self::Forgery, Self::Noise, Self::ReplayFromElsewhere];
+
+    /// One packet to the server, made from one that travelled there.
+    pub(crate) fn packet(self, recorded: &[u8], rng: &mut StdRng) -> Vec<u8> {
+        match self {
+            Self::Noise => noise(recorded, rng),
+            Self::Forgery => from_elsewhere(forged(recorded.to_vec(), rng), rng),
+            Self::SynFlood => from_elsewhere(bare(recorded.to_vec(), SYN, rng), rng),
+            Self::Replay => recorded.to_vec(),
+            Self::ReplayFromElsewhere => from_elsewhere(recorded.to_vec(), rng),
+        }
+    }
+
     pub(crate) fn choose(rng: &mut StdRng) -> Self {
         let all = [Self::Noise, Self::Forgery, Self::SynFlood, Self::Replay, Self::ReplayFromElsewhere];
         all[rng.random_range(0..all.len())]

@@ -12,6 +12,7 @@
 mod blackout;
 mod bulk;
 mod emulator;
+mod flood;
 mod flows;
 mod idle;
 mod iperf;
@@ -120,7 +121,7 @@ struct Part {
     takes: fn(&Plan) -> Duration,
 }
 
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 10] = [
     Part {
         name: "emulator",
         about: "the link emulator itself, without a tunnel",
@@ -144,6 +145,7 @@ const PARTS: [Part; 9] = [
     },
     Part { name: "killed", about: "the outer flow killed for good", run: killed::run, takes: killed::takes },
     Part { name: "idle", about: "packets and memory of what is idle", run: idle::run, takes: idle::takes },
+    Part { name: "flood", about: "strangers who flood the server", run: flood::run, takes: flood::takes },
     Part { name: "flows", about: "CPU over 10 to 10,000 open flows", run: flows::run, takes: flows::takes },
 ];
 
