@@ -1,5 +1,6 @@
 //! The server program: `vpn serve`.
 
+mod memory;
 mod runner;
 mod status;
 mod targets;
@@ -9,6 +10,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use self::memory::Memory;
 use self::runner::Runner;
 use crate::config::{Peer, ServerConfig};
 use crate::control::{InstanceName, Paths};
@@ -44,12 +46,12 @@ pub fn serve(options: ServeOptions) -> Result<(), Failure> {
 
 async fn run(options: &ServeOptions, paths: &Paths) -> Result<(), Failure> {
     let mut instance = Instance::start(&options.name, paths).await?;
-    let result = tunnel(&options.config, &mut instance).await;
+    let result = tunnel(&options.config, paths, &mut instance).await;
     let undone = instance.stop().await;
     result.and(undone)
 }
 
-async fn tunnel(config: &ServerConfig, instance: &mut Instance) -> Result<(), Failure> {
+async fn tunnel(config: &ServerConfig, paths: &Paths, instance: &mut Instance) -> Result<(), Failure> {
     let mut runner = open(config, instance).await?;
     let number = netcfg::free_number(runner.tun.name()).await;
     let plan = ServerPlan {
@@ -69,8 +71,10 @@ async fn tunnel(config: &ServerConfig, instance: &mut Instance) -> Result<(), Fa
     for listen in &config.listen {
         tracing::info!("listening on {listen}");
     }
-    let result = carry(&mut runner, &mut watch, config, instance).await;
+    let mut memory = Memory::load(paths, &mut runner.server, io::now());
+    let result = carry(&mut runner, &mut memory, &mut watch, config, instance).await;
     runner.close();
+    memory.finish(&runner.server).await;
     result
 }
 
@@ -139,6 +143,7 @@ fn resolvers(config: &ServerConfig) -> Vec<IpAddr> {
 
 async fn carry(
     runner: &mut Runner,
+    memory: &mut Memory,
     watch: &mut Watch,
     config: &ServerConfig,
     instance: &mut Instance,
@@ -148,6 +153,7 @@ async fn carry(
         // Sockets that always have something never let tokio look at signals and commands.
         tokio::task::consume_budget().await;
         runner.flush().map_err(|error| lost(&error))?;
+        memory.save(&runner.server, io::now());
         tokio::select! {
             result = runner.step() => result.map_err(|error| lost(&error))?,
             _ = watch.next() => runner.refresh_addresses(),

@@ -40,7 +40,7 @@ pub use client::{Client, ClientDrops, ClientEvent, ClientSettings, Ending};
 pub use dial::Reach;
 pub use frame::CloseCode;
 pub use load::{ClientLoad, ServerLoad, SessionLoad};
-pub use peer::PeerSettings;
+pub use peer::{PeerMemory, PeerSettings};
 pub use server::{Abandoned, Server, ServerDrops, ServerEvent, ServerSettings, StreamKey};
 pub use status::{
     CarrierStatus, ClientState, ClientStatus, Injected, PeerStatus, ServerStatus, SessionStatus, Traffic,

@@ -30,6 +30,17 @@ pub struct PeerSettings {
     pub addresses: Vec<IpNetwork>,
 }
 
+/// What is to be remembered of a peer so that a recorded message 1 stays refused when the server starts anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerMemory {
+    /// Whose.
+    pub public_key: PublicKey,
+    /// The highest timestamp that was accepted.
+    pub newest: Option<Timestamp>,
+    /// The last ephemeral keys that were answered, the newest last.
+    pub seen: Vec<[u8; 32]>,
+}
+
 /// A peer at work.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -159,6 +170,22 @@ impl Peer {
             self.seen(ephemeral);
         }
         replay
+    }
+
+    /// What is to be remembered; the timestamp judges what is older than the ephemerals.
+    pub(crate) fn memory(&self) -> PeerMemory {
+        let older = self.seen.len().saturating_sub(REMEMBERED_MAX);
+        PeerMemory {
+            public_key: self.settings.public_key,
+            newest: self.newest,
+            seen: self.seen.iter().skip(older).copied().collect(),
+        }
+    }
+
+    /// Remembers what was known before a restart.
+    pub(crate) fn remember(&mut self, memory: &PeerMemory) {
+        self.newest = self.newest.max(memory.newest);
+        memory.seen.iter().take(REMEMBERED_MAX).for_each(|ephemeral| self.seen(*ephemeral));
     }
 
     fn seen(&mut self, ephemeral: [u8; 32]) {
@@ -351,6 +378,9 @@ const CARRIERS_MAX: usize = 8;
 
 /// Our choice: handshakes of one peer that are remembered.
 const SEEN_MAX: usize = 256;
+
+/// Our choice: those of them that are remembered over a restart, a KiB for each peer.
+const REMEMBERED_MAX: usize = 32;
 
 /// Our choice: three of an idle client's pings are missing.
 const QUIET_AFTER: Duration = Duration::from_secs(60);

@@ -30,7 +30,7 @@ use super::engine::{DATAGRAM_MAX, DATAGRAM_MTU, OUTER_HEADERS, Settings};
 use super::frame::{self, CloseCode, Frame, Frames};
 use super::load::{ServerLoad, SessionLoad};
 use super::outbox::Outbox;
-use super::peer::{Peer, PeerSettings, Session};
+use super::peer::{Peer, PeerMemory, PeerSettings, Session};
 use super::status::{Injected, ServerStatus};
 use crate::carrier::{self, Kind, Listener, ListenerAction, Segment};
 use crate::crypto::{Header, Mask, OVERHEAD, OpenError, PrivateKey, PublicKey, SuiteSet};
@@ -84,6 +84,8 @@ pub struct Server {
     tun: Outbox,
     events: VecDeque<ServerEvent>,
     budgets: Budgets,
+    /// Handshakes that opened under the key of a peer, so far.
+    handshakes: u64,
     next_sweep: Instant,
     injected: Injected,
     drops: ServerDrops,
@@ -121,6 +123,7 @@ impl Server {
             tun: Outbox::new(TUN_QUEUE),
             events: VecDeque::new(),
             budgets: Budgets::new(rng.random(), now),
+            handshakes: 0,
             next_sweep: now + SWEEP_INTERVAL,
             injected: Injected::default(),
             drops: ServerDrops::default(),
@@ -308,6 +311,25 @@ impl Server {
             }
         }
         load
+    }
+
+    /// What the next server is to [`Self::remember`], so that recorded handshakes stay refused.
+    pub fn memory(&self) -> Vec<PeerMemory> {
+        self.peers.iter().map(Peer::memory).collect()
+    }
+
+    /// Changes whenever [`Self::memory`] does.
+    pub fn memory_version(&self) -> u64 {
+        self.handshakes
+    }
+
+    /// Takes what an earlier server knew; of peers that are none any more it is forgotten.
+    pub fn remember(&mut self, memory: Vec<PeerMemory>) {
+        for peer in &memory {
+            if let Some(&id) = self.by_key.get(&peer.public_key) {
+                self.peers[id].remember(peer);
+            }
+        }
     }
 
     /// The host's own addresses changed: the egress policy denies them.

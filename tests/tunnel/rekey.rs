@@ -157,3 +157,32 @@ fn recorded_rekeys_and_data_are_refused_whenever_they_come_again() {
     assert!(client >= 4 && client.abs_diff(server) <= 1, "{client} and {server}");
     assert_eq!(migrations(&world), 0);
 }
+
+#[test]
+fn recorded_handshakes_are_refused_after_a_restart_of_the_server_too() {
+    let mut world = World::new(FAIR, 5);
+    world.run_for(3 * MINUTE);
+    let recorded: Vec<_> = world.captured.all(Way::Out).cloned().collect();
+    world.restart_server_that_remembers();
+    for packet in recorded {
+        world.deliver_up(packet);
+        let peer = &world.server.status(world.now).peers[0];
+        assert!(peer.carriers.is_empty() && world.server.load().carriers == 0, "a replay made a carrier");
+    }
+    world.run_for(MINUTE);
+    world.open(false, 10_000, 10_000);
+    world.finish(MINUTE);
+}
+
+#[test]
+fn a_clock_that_was_set_back_is_believed_over_a_restart_of_both_ends() {
+    for seed in 0..5 {
+        let mut world = World::new(lossy(0.02), seed);
+        world.restart_server_that_remembers();
+        world.host_mut().wall -= Duration::from_secs(86_400);
+        world.restart_client();
+        world.come_up();
+        world.open(false, 10_000, 10_000);
+        world.finish(MINUTE);
+    }
+}

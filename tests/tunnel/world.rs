@@ -224,6 +224,13 @@ impl World {
         self.targets.forget();
     }
 
+    /// The server dies and another takes its place, with what it remembered of handshakes.
+    pub(crate) fn restart_server_that_remembers(&mut self) {
+        let memory = self.server.memory();
+        self.restart_server();
+        self.server.remember(memory);
+    }
+
     /// The server dies and another takes its place, with nothing but the configuration.
     pub(crate) fn restart_server(&mut self) {
         self.server = Server::new(self.server_settings.clone(), self.rng.random(), self.now);

@@ -45,6 +45,7 @@ impl Server {
             return;
         };
         let peer = self.by_key.get(&received.remote).copied();
+        self.handshakes += u64::from(peer.is_some());
         if let Some(id) = peer
             && self.peers[id].named_carrier(&received.payload).is_some()
         {
