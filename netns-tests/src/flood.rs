@@ -66,8 +66,7 @@ pub fn flood(
         let (mut sender, mut packets) = (Sender::new(), 0);
         let begun = wait::now();
         while !stop.load(Ordering::Relaxed) {
-            let due = (begun.elapsed().as_secs_f64() * f64::from(rate)) as u64;
-            if packets >= due {
+            if packets as f64 >= begun.elapsed().as_secs_f64() * f64::from(rate) {
                 wait::pass(Duration::from_micros(500));
                 continue;
             }
@@ -140,7 +139,7 @@ fn words(bytes: &[u8]) -> u32 {
 
 fn folded(sum: u32) -> u16 {
     let once = (sum & 0xffff) + (sum >> 16);
-    (once + (once >> 16)) as u16
+    u16::try_from((once & 0xffff) + (once >> 16)).unwrap_or(u16::MAX)
 }
 
 /// For measurements between networks (RFC 2544): nobody's.

@@ -381,11 +381,11 @@ fn says_where_a_server_is_wrong_and_what_to_do() {
         (format!("listen = []\n{}", server_head()), "1:10: listen: is empty: write [\"0.0.0.0:443\"]"),
         (
             format!("listen = [\"[::]:1-9\", \"[::]:9\"]\n{}", server_head()),
-            "1:24: listen[1]: [::]:9 stands here twice",
+            "1:23: listen[1]: [::]:9 stands here twice",
         ),
         (
             format!("listen = [\"0.0.0.0:1-1000\", \"[::]:1-1000\"]\n{}", server_head()),
-            "1:31: listen[1]: makes 2000 ports: 1024 can be listened on at most",
+            "1:29: listen[1]: makes 2000 ports: 1024 can be listened on at most",
         ),
         (
             "listen = [\"host:443\"]".to_owned(),

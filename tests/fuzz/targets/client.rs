@@ -43,6 +43,7 @@ struct World {
     kernel: Kernel,
     now: Instant,
     dials: u16,
+    handshakes: u32,
     answer: u8,
     is_silent: bool,
     is_over: bool,
@@ -63,6 +64,7 @@ impl World {
             kernel: Kernel::default(),
             now,
             dials: 0,
+            handshakes: 0,
             answer: 0,
             is_silent: false,
             is_over: false,
@@ -231,9 +233,15 @@ impl World {
     /// Message 2, of the kind that the input asked for last.
     fn accept(&mut self, message1: &[u8]) -> Option<Vec<u8>> {
         let received = self.read_message1(message1)?;
+        let accepted = self.accepted?;
+        self.handshakes += 1;
+        let index = 500 + self.handshakes;
+        if let Some(server) = self.server.as_ref().filter(|server| server.is_from(&accepted)) {
+            let header = server.connection.header_len();
+            return self.rekey(received, index, header);
+        }
         let message1 = received.payload;
-        let mut connection = Connection::accepted(&self.accepted?, Mode::from_wire(message1.mode)?, self.now);
-        let index = 500 + u32::from(self.dials);
+        let mut connection = Connection::accepted(&accepted, Mode::from_wire(message1.mode)?, self.now);
         let message = self.message2(index, message1.epoch, message1.timestamp);
         let (reply, keys) = received.responder.write(&message).expect("the client is known");
         let mut packet = vec![0; connection.header_len()];
@@ -244,6 +252,21 @@ impl World {
             let session = (message1.session, epoch);
             let pair = keys.into_pair();
             self.server = Some(Puppet::new(&server_key(), index, connection, pair, session, self.now));
+        }
+        Some(packet)
+    }
+
+    /// Message 2 on a live carrier: only `Resumed` gives a client new keys.
+    fn rekey(&mut self, received: Received, index: u32, header: usize) -> Option<Vec<u8>> {
+        let message1 = received.payload;
+        let message = self.message2(index, message1.epoch, message1.timestamp);
+        let (reply, keys) = received.responder.write(&message).expect("the client is known");
+        let server = self.server.as_mut()?;
+        let mut packet = vec![0; header];
+        packet.extend_from_slice(&reply);
+        server.connection.finish_packet(&mut packet, true).ok()?;
+        if let (Message2::Resumed { .. }, Some(keys)) = (message, keys) {
+            server.rekey(index, keys.into_pair());
         }
         Some(packet)
     }

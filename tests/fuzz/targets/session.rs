@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use vpn::carrier::Connection;
+use vpn::carrier::{Accepted, Connection};
 use vpn::crypto::{HEADER_LEN, Mask, Opener, PrivateKey, Sealer, SessionId};
 use vpn::kcp::{Config, CongestionKind, Kcp, Source};
 
@@ -46,6 +46,16 @@ impl Puppet {
             kcp: Kcp::new(session.conv(epoch), KCP, now),
             messages: Messages::default(),
         }
+    }
+
+    /// Whether what was accepted came on our 4-tuple.
+    pub(crate) fn is_from(&self, accepted: &Accepted) -> bool {
+        (self.connection.local(), self.connection.remote()) == (accepted.local, accepted.remote)
+    }
+
+    /// Other keys from now on.
+    pub(crate) fn rekey(&mut self, index: u32, (sealer, opener): (Sealer, Opener)) {
+        (self.index, self.sealer, self.opener) = (index, sealer, opener);
     }
 
     /// A sealed packet.

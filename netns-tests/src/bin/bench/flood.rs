@@ -51,11 +51,11 @@ fn measure(stranger: Stranger, repeats: u32) -> Result<String> {
     ];
     for _ in 0..repeats {
         for case in &mut cases {
-            let stop = AtomicBool::new(false);
+            let (host, stop) = (&host, &AtomicBool::new(false));
             let (goodput, flooded) = std::thread::scope(|scope| {
                 let flooding = case.port.map(|port| {
                     let to = SocketAddrV4::new(SERVER, port);
-                    scope.spawn(|| flood::flood(&host, stranger, to, RATE, &stop))
+                    scope.spawn(move || flood::flood(host, stranger, to, RATE, stop))
                 });
                 let measured = case.measure(&running);
                 stop.store(true, Ordering::Relaxed);
