@@ -240,10 +240,19 @@ impl Capture {
         Ok(self.read(node, "-n -A -c 1 -r", HAS_DATA)?.join("\n"))
     }
 
-    fn read(self, node: &Node, options: &str, filter: &str) -> Result<Vec<String>> {
+    /// Ends the capture and says where its file is.
+    ///
+    /// # Errors
+    /// If tcpdump fails, or says that packets escaped it.
+    pub fn finish_file(self) -> Result<PathBuf> {
         self.process.signal(Signal::INT)?;
         self.process.finish(START_LIMIT)?.expect_code(0)?.expect_text("0 packets dropped by kernel")?;
-        let program = node.program("tcpdump")?.words(options).arg(&self.file);
+        Ok(self.file)
+    }
+
+    fn read(self, node: &Node, options: &str, filter: &str) -> Result<Vec<String>> {
+        let file = self.finish_file()?;
+        let program = node.program("tcpdump")?.words(options).arg(file);
         let program = if filter.is_empty() { program } else { program.arg(filter) };
         Ok(program.output()?.lines().map(str::to_owned).collect())
     }

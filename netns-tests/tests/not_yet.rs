@@ -23,30 +23,6 @@ const LIMIT: Duration = Duration::from_secs(20);
 const SIZE: usize = 1 << 20;
 
 #[test]
-fn a_bare_carrier_passes_a_router_that_picks_up_connections() {
-    let name = "a_bare_carrier_passes_a_router_that_picks_up_connections";
-    configured(name, "[carrier]\nmode = \"bare+advance\"", |topology, vpn| {
-        carries(topology, vpn, "bare+advance")
-    });
-}
-
-#[test]
-fn a_carrier_with_fixed_numbers_carries_files() {
-    let name = "a_carrier_with_fixed_numbers_carries_files";
-    configured(name, "[carrier]\nmode = \"handshake+fixed\"", |topology, vpn| {
-        carries(topology, vpn, "handshake+fixed")
-    });
-}
-
-#[test]
-fn a_bare_carrier_with_fixed_numbers_carries_files() {
-    let name = "a_bare_carrier_with_fixed_numbers_carries_files";
-    configured(name, "[carrier]\nmode = \"bare+fixed\"", |topology, vpn| {
-        carries(topology, vpn, "bare+fixed")
-    });
-}
-
-#[test]
 fn a_network_without_syns_is_passed_by_the_mode_that_needs_none() {
     let name = "a_network_without_syns_is_passed_by_the_mode_that_needs_none";
     configured(name, "", |topology, vpn| {

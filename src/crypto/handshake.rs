@@ -12,7 +12,7 @@
 //!
 //! The prologue is the 13 bytes "vpn handshake", in every version. The header of both messages is 8
 //! zero bytes before it is masked, so that it needs no associated data of its own: Noise's are the
-//! transcript. Without a preshared key, 32 zero bytes stand for it. After message 2, the first key
+//! transcript. The ephemeral keys are veiled, see [`mask`](super::mask). Without a preshared key, 32 zero bytes stand for it. After message 2, the first key
 //! of Noise's split seals what the client sends and the second what the server sends, under the
 //! suite that message 2 names.
 //!
@@ -89,10 +89,10 @@ impl Initiator {
         }
         let message = unwrap(&self.mask, packet, MESSAGE2_MIN_LEN)?;
         let own = Zeroizing::new(*self.preshared.as_bytes());
-        if let Some(payload) = self.try_under(&own, message)? {
+        if let Some(payload) = self.try_under(&own, &message)? {
             return self.conclude(&payload);
         }
-        match self.try_under(&[0; KEY_LEN], message)? {
+        match self.try_under(&[0; KEY_LEN], &message)? {
             Some(payload) => self.conclude_under_zero(&payload),
             None => Err(HandshakeError::PresharedKeyDiffers),
         }
@@ -180,7 +180,7 @@ impl Responder {
         let message = unwrap(&mask, packet, MESSAGE1_MIN_LEN)?;
         let mut noise =
             builder(rng)?.local_private_key(local.as_bytes())?.prologue(PROLOGUE)?.build_responder()?;
-        let payload = Message1::decode(&read(&mut noise, message)?)?;
+        let payload = Message1::decode(&read(&mut noise, &message)?)?;
         let ephemeral = *message.first_chunk().ok_or(HandshakeError::Truncated)?;
         let remote = noise.get_remote_static().ok_or(HandshakeError::Noise)?;
         let remote = PublicKey::from_bytes(remote.try_into().map_err(|_| HandshakeError::Noise)?);
@@ -365,6 +365,7 @@ fn write(noise: &mut HandshakeState, mask: &Mask, payload: &[u8]) -> Result<Vec<
     let length = noise.write_message(payload, message)?;
     packet.truncate(HEADER_LEN + length);
     mask.write(Header::HANDSHAKE, &mut packet);
+    mask.veil(&mut packet);
     Ok(packet)
 }
 
@@ -377,7 +378,7 @@ fn read(noise: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>, snow::Err
 }
 
 /// Takes the Noise message out of a packet, if its size and its header are a handshake's.
-fn unwrap<'a>(mask: &Mask, packet: &'a [u8], min: usize) -> Result<&'a [u8], HandshakeError> {
+fn unwrap(mask: &Mask, packet: &[u8], min: usize) -> Result<Vec<u8>, HandshakeError> {
     let header = mask.header(packet).ok_or(HandshakeError::Truncated)?;
     if !header.is_handshake() {
         return Err(HandshakeError::NotHandshake);
@@ -388,7 +389,9 @@ fn unwrap<'a>(mask: &Mask, packet: &'a [u8], min: usize) -> Result<&'a [u8], Han
     if packet.len() > MESSAGE_MAX_LEN {
         return Err(HandshakeError::Oversized);
     }
-    packet.get(HEADER_LEN..).ok_or(HandshakeError::Truncated)
+    let mut packet = packet.to_vec();
+    mask.veil(&mut packet);
+    Ok(packet.split_off(HEADER_LEN))
 }
 
 /// Returns the keys of the two directions: client to server, server to client.

@@ -12,13 +12,17 @@
 //! The mask key is the first 16 bytes of BLAKE2s-256("vpn header mask" ‖ the server's public key),
 //! in both directions: nothing on the wire is constant or counts, and who does not hold the server's
 //! public key cannot make a header that names one of our indices but by chance.
+//!
+//! An ephemeral public key in the open is no random bytes either: its last bit is always 0, and it is the coordinate of a
+//! point on the curve, as half of all numbers are not. So the 32 bytes behind the header of a handshake message are veiled: each
+//! 8 of them XOR SipHash-2-4(mask key, tag ‖ their place, 0 to 3).
 
 use std::fmt;
 
 use blake2::{Blake2s256, Digest as _};
 use siphasher::sip::SipHasher24;
 
-use super::keys::PublicKey;
+use super::keys::{KEY_LEN, PublicKey};
 use super::suite::TAG_LEN;
 
 /// What hides and shows the headers of all packets to and from one server.
@@ -49,6 +53,19 @@ impl Mask {
         };
         if let Some(tag) = rest.last_chunk::<TAG_LEN>() {
             *bytes = self.apply(header.encode(), tag);
+        }
+    }
+
+    /// Veils the ephemeral key in a handshake message, whose tag stands, or unveils it.
+    pub(crate) fn veil(&self, packet: &mut [u8]) {
+        let Some((_, rest)) = packet.split_first_chunk_mut::<HEADER_LEN>() else { return };
+        let Some((ephemeral, rest)) = rest.split_first_chunk_mut::<KEY_LEN>() else { return };
+        let Some(tag) = rest.last_chunk::<TAG_LEN>() else { return };
+        let mut input = [0; TAG_LEN + 1];
+        input[..TAG_LEN].copy_from_slice(tag);
+        for (bytes, place) in ephemeral.as_chunks_mut::<8>().0.iter_mut().zip(0..) {
+            input[TAG_LEN] = place;
+            *bytes = (u64::from_le_bytes(*bytes) ^ self.0.hash(&input)).to_le_bytes();
         }
     }
 

@@ -8,16 +8,22 @@ use link_emulator::Direction as Way;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
+use super::census::Census;
+
 /// Some packets of each way: the latest, and old ones here and there.
 #[derive(Debug, Default)]
 pub(crate) struct Captured {
     latest: [VecDeque<Vec<u8>>; 2],
     old: [Vec<Vec<u8>>; 2],
     seen: usize,
+    census: Option<Census>,
 }
 
 impl Captured {
     pub(crate) fn note(&mut self, way: Way, packet: &[u8]) {
+        if let Some(census) = &mut self.census {
+            census.note(packet);
+        }
         let latest = &mut self.latest[way.index()];
         if latest.len() == LATEST {
             latest.pop_front();
@@ -34,6 +40,21 @@ impl Captured {
     /// All of them.
     pub(crate) fn all(&self, way: Way) -> impl Iterator<Item = &Vec<u8>> {
         self.old[way.index()].iter().chain(&self.latest[way.index()])
+    }
+
+    /// From now on all packets are counted.
+    pub(crate) fn count(&mut self, census: Census) {
+        self.census = Some(census);
+    }
+
+    /// What was counted.
+    pub(crate) fn census(&self) -> &Census {
+        self.census.as_ref().expect("packets are counted")
+    }
+
+    /// The same, for another world to go on with.
+    pub(crate) fn take_census(&mut self) -> Census {
+        self.census.take().expect("packets are counted")
     }
 
     /// One of them.

@@ -14,6 +14,7 @@
 //! | `transition`, `stranger`, `datagram` | what may happen in a run |
 //! | `model` | what each flow may have seen, and what it must have seen in the end |
 //! | `runner`, `random`, `tally` | runs from seeds: one, some, as many as there is time for |
+//! | `census` | what a payload looks like to who counts bytes |
 //! | `carriers`, `outage` | when carriers are opened; how soon a flow goes on |
 //!
 //! Here are the tests of one thing each. Every failure names its seed, and the seed reproduces it.
@@ -22,6 +23,7 @@ mod app;
 mod bounds;
 mod capture;
 mod carriers;
+mod census;
 mod datagram;
 mod heap;
 mod host;
