@@ -56,8 +56,8 @@ impl Mask {
         }
     }
 
-    /// Veils the ephemeral key in a handshake message, whose tag stands, or unveils it.
-    pub(crate) fn veil(&self, packet: &mut [u8]) {
+    /// Veils the ephemeral key in a handshake message whose tag stands, or unveils it. Does nothing to what is too short to be one.
+    pub fn veil(&self, packet: &mut [u8]) {
         let Some((_, rest)) = packet.split_first_chunk_mut::<HEADER_LEN>() else { return };
         let Some((ephemeral, rest)) = rest.split_first_chunk_mut::<KEY_LEN>() else { return };
         let Some(tag) = rest.last_chunk::<TAG_LEN>() else { return };

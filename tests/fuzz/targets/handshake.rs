@@ -79,13 +79,14 @@ fn damaged_message2(input: &mut Input<'_>) {
 fn any_message2(input: &mut Input<'_>) {
     let psk = [*preshared().as_bytes(), [0; 32], [3; 32]][input.below(3)];
     let plaintext = input.take(2000);
-    let (mut initiator, packet) = initiate();
+    let (mut initiator, mut packet) = initiate();
     let server = server_key();
     let mut noise = noise()
         .local_private_key(server.as_bytes())
         .and_then(|builder| builder.psk(2, &psk))
         .and_then(|builder| builder.build_responder())
         .expect("a responder");
+    Mask::new(&server_public()).veil(&mut packet);
     noise.read_message(&packet[HEADER_LEN..], &mut vec![0; packet.len()]).expect("message 1 opens");
     let packet = pack(&mut noise, plaintext);
     let decoded = Message2::decode(plaintext).ok().filter(|(client, _)| *client == message1().index);
@@ -123,7 +124,9 @@ fn pack(noise: &mut snow::HandshakeState, plaintext: &[u8]) -> Vec<u8> {
     let mut packet = vec![0; HEADER_LEN + plaintext.len() + 32 + 32 + 2 * TAG_LEN];
     let length = noise.write_message(plaintext, &mut packet[HEADER_LEN..]).expect("a short message");
     packet.truncate(HEADER_LEN + length);
-    mask_handshake(&Mask::new(&server_public()), &mut packet);
+    let mask = Mask::new(&server_public());
+    mask_handshake(&mask, &mut packet);
+    mask.veil(&mut packet);
     packet
 }
 
