@@ -25,16 +25,6 @@ const fn entry(scenario: &'static str, failure: &'static str, issue: &'static st
 }
 
 const LIST: &[ExpectedFailure] = &[
-    entry(
-        "files_are_right_over_a_path_of_1280_bytes",
-        "in vain for a tunnel over a path of 1280 bytes",
-        CARRIER,
-    ),
-    entry(
-        "a_download_survives_a_path_that_swallows_what_is_above_1280_bytes",
-        "over the path that swallows large packets",
-        CARRIER,
-    ),
     entry("a_network_without_syns_is_passed_by_the_mode_that_needs_none", "no answer to SYN", CARRIER),
     entry(
         "a_preface_is_the_first_thing_on_the_wire",
@@ -51,8 +41,6 @@ const LIST: &[ExpectedFailure] = &[
         "inbound.allow: this value is not built yet",
         MUX,
     ),
-    entry("a_ping_larger_than_the_path_is_answered", "a ping larger than the path of the tunnel", MUX),
-    entry("a_name_with_a_large_answer_is_resolved_by_udp", "a large answer through the tunnel", MUX),
 ];
 
 const CARRIER: &str =

@@ -2,20 +2,17 @@
 //!
 //! ```text
 //!   client ──[ 40 ms ]── router ── server ── target
-//!     other modes, prefaces, several carriers, fast connects, large datagrams, connections from the server's side
+//!     other modes, prefaces, several carriers, fast connects, connections from the server's side
 //! ```
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::addresses::{SERVER, SERVER_BACK, TARGET, TARGET_V6, tunnel_client};
+use netns_tests::addresses::{SERVER, SERVER_BACK, TARGET, tunnel_client};
 use netns_tests::emulator::Profile;
-use netns_tests::node::Node;
-use netns_tests::services::{self, BIG_NAME, Services};
+use netns_tests::services::{self, Services};
 use netns_tests::sockets::{self, accept, expect};
 use netns_tests::topology::{Setup, Topology};
-use netns_tests::tunnel::tunnel_scenario;
 use netns_tests::vpn::{PORT, Vpn};
 use netns_tests::{firewall, scenario::scenario};
 
@@ -128,43 +125,6 @@ fn a_service_of_the_client_is_reached_from_the_servers_side() {
     });
 }
 
-#[test]
-fn a_ping_larger_than_the_path_is_answered() {
-    datagrams("a_ping_larger_than_the_path_is_answered", |topology| {
-        for host in [IpAddr::from(TARGET), IpAddr::from(TARGET_V6)] {
-            ping(topology.client(), host, 56).context("a small ping")?;
-            ping(&topology.server, host, LARGE).context("beside the tunnel")?;
-            // The first: a kernel that was told of a smaller path would send the next in pieces.
-            ping(topology.client(), host, LARGE).context("a ping larger than the path of the tunnel")?;
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn a_name_with_a_large_answer_is_resolved_by_udp() {
-    datagrams("a_name_with_a_large_answer_is_resolved_by_udp", |topology| {
-        services::dig(topology.client(), 3).context("a small answer")?;
-        large_answer(&topology.server).context("beside the tunnel")?;
-        large_answer(topology.client()).context("a large answer through the tunnel")
-    });
-}
-
-/// One ping with so many bytes, in pieces where it must be.
-fn ping(node: &Node, host: IpAddr, size: usize) -> Result<()> {
-    let words = format!("-n -c 1 -W 2 -M dont -s {size} {host}");
-    node.program("ping")?.words(&words).run(LIMIT)?.expect_code(0)?;
-    Ok(())
-}
-
-/// An answer in one datagram of several packets.
-fn large_answer(node: &Node) -> Result<()> {
-    let words = format!("{BIG_NAME} TXT +notcp +ignore +bufsize=4096 +time=2 +tries=1");
-    let answer = services::dig_with(node, TARGET, &words)?;
-    ensure!(answer.stdout.matches('x').count() > 3000, "{} bytes", answer.stdout.len());
-    Ok(())
-}
-
 /// Runs `body` with a running server and a client that has more lines in its config; as [`prepared`].
 fn configured(name: &str, client: &str, body: impl FnOnce(&Topology, &Vpn) -> Result<()>) {
     prepared(name, client, |topology, vpn| {
@@ -196,16 +156,9 @@ fn carries(topology: &Topology, vpn: &Vpn, mode: &str) -> Result<()> {
     Ok(())
 }
 
-fn datagrams(name: &str, body: impl FnOnce(&Topology) -> Result<()>) {
-    tunnel_scenario(name, line(), 1, |tunnel| body(tunnel.topology));
-}
-
 fn line() -> Setup {
     Setup::link(Profile { delay: Duration::from_millis(20), ..Profile::CLEAR })
 }
-
-/// What no packet of the tunnel holds whole.
-const LARGE: usize = 3000;
 
 /// Where the client serves.
 const INBOUND: u16 = 8080;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::crypto::Timestamp;
 use crate::io::{
     self as shell, Family, Poller, PortFilter, PortGuard, Readiness, SendStats, TUN_MTU, Timer, TunDevice,
-    Wire, source_for,
+    Wire, mtu_at, source_for,
 };
 use crate::session::{Client, ClientEvent};
 
@@ -155,6 +155,10 @@ impl Runner {
     /// A guarded port on the address that packets to `remote` leave from.
     fn reserve(&mut self, remote: SocketAddr) -> io::Result<SocketAddr> {
         let source = source_for(remote, Some(self.mark))?;
+        match mtu_at(source) {
+            Ok(mtu) => self.client.set_mtu(mtu),
+            Err(error) => tracing::debug!(%source, %error, "the MTU is not known"),
+        }
         // Bound to any address: the source address may be new, or leave, at any time.
         let any = match source {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

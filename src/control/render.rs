@@ -84,7 +84,11 @@ fn carrier_lines(block: &mut Block, carrier: &Carrier) {
     block.line("latest handshake", format!("{} ago", Age(carrier.age_s)));
     let rtt = Milliseconds(carrier.rtt_ms);
     let (out, back) = (carrier.loss_out * 100.0, carrier.loss_in * 100.0);
-    block.line("path", format!("round trip {rtt}, loss {out:.1} % out, {back:.1} % in"));
+    let mtu = carrier.path_mtu;
+    block.line(
+        "path",
+        format!("round trip {rtt}, loss {out:.1} % out, {back:.1} % in, packets of {mtu} bytes"),
+    );
 }
 
 fn session_lines(block: &mut Block, session: &Session, flows: Flows) {
@@ -232,7 +236,7 @@ interface: vpn0
 server: 203.0.113.9:443
   carrier: 192.0.2.7:51234 -> 203.0.113.9:443, handshake+advance, raw
   latest handshake: 1 minute, 20 seconds ago
-  path: round trip 101.2 ms, loss 2.0 % out, 0.0 % in
+  path: round trip 101.2 ms, loss 2.0 % out, 0.0 % in, packets of 1500 bytes
   migrations: 2
   middlebox injected: 3 RST, 0 FIN, 1 SYN, 2 data, all ignored
   transfer: 3.00 GiB received, 5.00 MiB sent, 100.00 KiB of it again

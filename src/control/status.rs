@@ -98,6 +98,9 @@ pub struct Carrier {
     pub loss_out: f64,
     /// What is lost of what is sent to us.
     pub loss_in: f64,
+    /// The largest packet that is known to pass to the other end, IP header included, in bytes.
+    #[serde(default)]
+    pub path_mtu: u16,
     /// How packets are sent.
     pub send_path: String,
 }
@@ -379,6 +382,7 @@ pub(super) mod tests {
                 rtt_ms: Some(101.25),
                 loss_out: 0.02,
                 loss_in: 0.0,
+                path_mtu: 1500,
                 send_path: "raw".to_owned(),
             }],
             migrations: 2,

@@ -145,6 +145,7 @@ pub struct Responder {
     mask: Mask,
     peer_index: u32,
     known: bool,
+    size: usize,
 }
 
 /// A message 1 that opened.
@@ -192,8 +193,14 @@ impl Responder {
             known,
             payload,
             ephemeral,
-            responder: Self { noise, mask, peer_index: payload.index, known },
+            responder: Self { noise, mask, peer_index: payload.index, known, size: 0 },
         })
+    }
+
+    /// Message 2 shall be a packet of `size` bytes, if what it says is not longer; without this it is as short as it can be.
+    #[must_use]
+    pub fn padded_to(self, size: usize) -> Self {
+        Self { size: size.min(MESSAGE_MAX_LEN), ..self }
     }
 
     /// Writes message 2 as a whole packet, and returns the keys if the message agrees.
@@ -205,7 +212,8 @@ impl Responder {
         if !self.known && !matches!(message, Message2::Refused { .. }) {
             return Err(HandshakeError::UnknownKey);
         }
-        let payload = message.encode(self.peer_index)?;
+        let mut payload = message.encode(self.peer_index)?;
+        payload.resize(payload.len().max(self.size.saturating_sub(MESSAGE2_MIN_LEN - MESSAGE2_MIN)), 0);
         let packet = write(&mut self.noise, &self.mask, &payload)?;
         let keys = message.agreed().map(|(index, suite)| {
             let (receive, send) = split(&mut self.noise);

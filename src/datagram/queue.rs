@@ -39,6 +39,20 @@ pub struct Stats {
     pub dropped_late: u64,
 }
 
+impl std::ops::Add for Stats {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            held: self.held + other.held,
+            queued: self.queued + other.queued,
+            sent: self.sent + other.sent,
+            dropped_full: self.dropped_full + other.dropped_full,
+            dropped_late: self.dropped_late + other.dropped_late,
+        }
+    }
+}
+
 /// Packets that wait to be sent, oldest first.
 #[derive(Debug)]
 pub struct Queue {
@@ -87,6 +101,22 @@ impl Queue {
         let packet = self.take_front()?;
         self.stats.sent += 1;
         Some(packet)
+    }
+
+    /// Moves the oldest packet to the end of another queue, where it goes on waiting; it is dropped and counted there if it does
+    /// not fit.
+    pub fn move_front_to(&mut self, other: &mut Self) {
+        let Some(front) = self.packets.pop_front() else { return };
+        let cost = cost(&front.packet);
+        self.bytes -= cost;
+        self.stats.queued -= 1;
+        if other.bytes + cost > other.limits.bytes {
+            other.stats.dropped_full += 1;
+            return;
+        }
+        other.bytes += cost;
+        other.stats.queued += 1;
+        other.packets.push_back(front);
     }
 
     /// Length in bytes of the packet that [`Queue::pop`] would return: whether it fits is the
@@ -190,6 +220,22 @@ mod tests {
     #[test]
     fn refuses_a_packet_larger_than_the_queue() {
         assert!(!queue(100).push(vec![0; 101], Instant::now()));
+    }
+
+    #[test]
+    fn a_packet_that_is_moved_goes_on_waiting_or_is_counted() {
+        let now = Instant::now();
+        let (mut queue, mut other) = (queue(1000), Queue::new(Limits { bytes: 100, sojourn: 20 * MS }));
+        queue.push(vec![1; 30], now);
+        queue.push(vec![2; 30], now);
+        queue.move_front_to(&mut other);
+        queue.move_front_to(&mut other);
+        queue.move_front_to(&mut other);
+        let (moved, left) = (other.stats(), queue.stats());
+        assert_eq!((moved.queued, moved.dropped_full, moved.held), (1, 1, 30 + PACKET_OVERHEAD));
+        assert_eq!((left.queued, left.held), (0, 0));
+        assert_eq!((moved + left).queued, 1);
+        assert_eq!(other.pop(now + 21 * MS), None, "its time did not begin anew");
     }
 
     proptest! {

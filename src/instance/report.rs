@@ -124,12 +124,13 @@ pub(crate) fn carrier_report(carrier: &CarrierStatus, session: &SessionStatus) -
         rtt_ms: carrier.rtt.map(milliseconds),
         loss_out: share(session.kcp.lost, session.kcp.sent + session.kcp.retransmitted + session.kcp.copied),
         loss_in: carrier.loss_in,
+        path_mtu: carrier.path_mtu,
         send_path: "raw".to_owned(),
     }
 }
 
 /// What a session dropped, for the `drops` of its tunnel.
-pub(crate) fn session_drops(session: &SessionStatus) -> [(&'static str, u64); 9] {
+pub(crate) fn session_drops(session: &SessionStatus) -> [(&'static str, u64); 11] {
     [
         ("kcp_malformed", session.malformed),
         ("kcp_bad_una", session.kcp.bad_una),
@@ -140,6 +141,8 @@ pub(crate) fn session_drops(session: &SessionStatus) -> [(&'static str, u64); 9]
         ("kcp_acks", session.kcp.acks_dropped),
         ("datagram_full", session.datagrams.dropped_full),
         ("datagram_late", session.datagrams.dropped_late),
+        ("fragment_incomplete", session.fragments.incomplete),
+        ("fragment_refused", session.fragments.refused),
     ]
 }
 
@@ -176,7 +179,7 @@ mod tests {
     use super::*;
     use crate::datagram;
     use crate::mux;
-    use crate::session::Traffic;
+    use crate::session::{FragmentStats, Traffic};
 
     #[test]
     fn reports_each_number_of_kcp_under_its_name() {
@@ -308,6 +311,7 @@ mod tests {
             traffic: Traffic::default(),
             malformed: 31,
             datagrams: datagram::Stats::default(),
+            fragments: FragmentStats::default(),
             kcp,
             mux: mux::Stats::default(),
             flows_open: 0,

@@ -6,7 +6,8 @@
 //! - [`RawSocket`] sends whole IP packets.
 //! - [`PortGuard`] keeps the kernel silent on a port and others off it.
 //! - [`gso`] cuts what the kernel or the card merged.
-//! - [`TunDevice`], [`Timer`], [`LocalAddresses`], [`local_networks`], [`source_for`], [`missing_rights`].
+//! - [`TunDevice`], [`Timer`], [`LocalAddresses`], [`local_networks`], [`source_for`], [`mtu_at`],
+//!   [`missing_rights`].
 
 mod capability;
 mod clock;
@@ -31,7 +32,7 @@ pub use local::{LocalAddresses, local_networks};
 pub use packet_socket::{PacketSocket, ReceiveStats};
 pub use poller::{Poller, Readiness};
 pub use raw_socket::{RawSocket, SendStats};
-pub use route::source_for;
+pub use route::{mtu_at, source_for};
 pub use timer::Timer;
 pub use tun_device::{TUN_MTU, TunDevice};
 pub use wire::Wire;

@@ -89,6 +89,21 @@ pub(super) fn take_packet_drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
     check(result).map(|_| stats.tp_drops)
 }
 
+/// Reads the MTU of an interface (netdevice(7), `SIOCGIFMTU`); any socket will do.
+pub(super) fn interface_mtu(fd: BorrowedFd<'_>, name: &str) -> io::Result<i32> {
+    // SAFETY: ifreq is plain data, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    let room = request.ifr_name.len() - 1;
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes().take(room)) {
+        *slot = libc::c_char::from_ne_bytes([byte]);
+    }
+    // SAFETY: the pointer describes `request`, which outlives the call; the kernel writes no more than it.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFMTU as _, &raw mut request) };
+    check(result)?;
+    // SAFETY: the kernel has written this field.
+    Ok(unsafe { request.ifr_ifru.ifru_mtu })
+}
+
 /// Receives up to [`BATCH`] frames without waiting, each into its own `frame` bytes of `buffer`; says how many.
 pub(super) fn receive(
     fd: BorrowedFd<'_>,

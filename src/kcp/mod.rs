@@ -215,6 +215,18 @@ impl Kcp {
         self.sender.on_beside(charged);
     }
 
+    /// The rate that packets are paced at, in bytes a second on the wire; `None`: they are not.
+    pub fn pacing_rate(&self) -> Option<u64> {
+        self.sender.congestion().pacing_rate().map(|rate| rate.bytes_per_second())
+    }
+
+    /// Makes fresh segments of at most `mss` bytes of payload from now on; what was made before keeps its size, and needs
+    /// packets with room for it when it is sent again.
+    pub fn set_mss(&mut self, mss: usize) {
+        self.config.mss = mss;
+        self.receiver.on_segment_size(mss);
+    }
+
     /// Notes the first packet after a silence: back-offs end, and if acks are overdue the next `poll_transmit` sends the
     /// tail at once.
     pub fn on_path_restored(&mut self, now: Instant) {
@@ -271,6 +283,16 @@ impl Kcp {
     /// else changes: whoever owns the conversation decides what it means.
     pub fn is_dead(&self) -> bool {
         self.sender.is_dead()
+    }
+
+    /// Segments sent, not counting those sent again.
+    pub fn sent_segments(&self) -> u64 {
+        self.sender.counters().sent
+    }
+
+    /// Segments that the peer has, up to the first that it lacks.
+    pub fn acknowledged_segments(&self) -> u64 {
+        self.sent_segments() - u64::from(self.sender.ring().span())
     }
 
     /// Whether something sent is not acknowledged yet.

@@ -95,6 +95,11 @@ impl Receiver {
         u16::try_from(room).unwrap_or(u16::MAX)
     }
 
+    /// Segments of so many bytes are to be expected: the window is a promise of room for them.
+    pub(crate) fn on_segment_size(&mut self, bytes: usize) {
+        self.limits.segment = self.limits.segment.max(bytes);
+    }
+
     /// The first number not received.
     pub(crate) fn una(&self) -> u32 {
         self.next

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use super::dial::{Caller, Dial, Offer, Progress, Reach};
+use super::dial::{Caller, Dial, Offer, Progress, Reach, Room};
 use super::dialing::{Dialing, Request};
 use super::engine::Engine;
 use super::frame::{self, CloseCode};
 use super::link::{Link, RekeyAnswer};
 use super::liveness::Liveness;
+use super::path_mtu::ETHERNET;
 use super::rekey::Renewal;
 use super::status::{CarrierStatus, Traffic};
 use crate::carrier::{self, DropReason, Mode, Segment};
@@ -35,6 +36,8 @@ pub(crate) struct Carriers {
     /// Those that may carry the session, the newest last; packets leave on the last.
     live: Vec<Carrier>,
     retired: VecDeque<Retired>,
+    /// Of the interface towards the server, in bytes.
+    mtu: u16,
     /// Since when nothing makes the round trip, once that was noticed.
     outage: Option<Instant>,
     migrations: u64,
@@ -121,6 +124,7 @@ impl Carriers {
             dialing: Dialing::new(now),
             live: Vec::new(),
             retired: VecDeque::new(),
+            mtu: ETHERNET,
             outage: None,
             migrations: 0,
             timestamp: None,
@@ -133,6 +137,11 @@ impl Carriers {
     /// From now on these are the addresses of each server.
     pub(crate) fn set_servers(&mut self, servers: Vec<Vec<SocketAddr>>) {
         self.dialing.servers.set(servers);
+    }
+
+    /// The interface towards the server takes packets of at most `mtu` bytes, IP header included.
+    pub(crate) fn set_mtu(&mut self, mtu: u16) {
+        self.mtu = mtu;
     }
 
     /// The shell has the port `local` for a dial. One that is not wanted any more is not begun.
@@ -151,13 +160,26 @@ impl Carriers {
         self.timestamp = Some(timestamp);
         let offer = Offer { timestamp, index: self.fresh_index(), epoch };
         let lifetime = self.dialing.lifetime();
-        match Dial::begin(&self.caller, request, offer, local, lifetime, &mut self.rng, now) {
-            Some(dial) => self.dialing.dials.push(dial),
+        let room = Room { mtu: self.mtu, known: self.known_size(local, request.remote) };
+        match Dial::begin(&self.caller, request, (offer, room), local, lifetime, &mut self.rng, now) {
+            Some(dial) => {
+                self.timestamp = self.timestamp.max(dial.timestamp());
+                self.dialing.dials.push(dial);
+            }
             None => {
                 self.events.push_back(CarrierEvent::Retired(local));
                 self.dialing.on_failure(now);
             }
         }
+    }
+
+    /// What the newest carrier between these hosts found to pass: the next begins with it, and so confirms it.
+    fn known_size(&self, local: SocketAddr, remote: SocketAddr) -> Option<u16> {
+        let is_same = |link: &&Link| {
+            let connection = link.connection();
+            connection.local().ip() == local.ip() && connection.remote().ip() == remote.ip()
+        };
+        self.links().filter(is_same).max_by_key(|link| link.number()).map(|link| link.path().size())
     }
 
     /// The shell has no port, route or address for a dial.
@@ -276,7 +298,21 @@ impl Carriers {
 
     /// A ping was answered; says whether it was one of the carrier in use.
     pub(crate) fn on_pong(&mut self, token: u64, now: Instant) -> bool {
-        self.live.last_mut().is_some_and(|used| used.liveness.on_pong(token, now))
+        self.live.last_mut().is_some_and(|used| {
+            !used.link.path_mut().on_pong(token, now) && used.liveness.on_pong(token, now)
+        })
+    }
+
+    /// The server asks, on carrier `number`, in an outer packet of `size` bytes; only where packets may leave is it answered.
+    pub(crate) fn on_ping(&mut self, number: u32, token: u64, size: usize) {
+        if let Some(used) = self.live.iter_mut().find(|carrier| carrier.link.number() == number) {
+            used.link.queue_pong(token, size);
+        }
+    }
+
+    /// When the carrier in use asks how large packets may be.
+    pub(crate) fn probe_due(&self, srtt: Option<Duration>) -> Option<Instant> {
+        self.live.last().and_then(|used| used.link.probe_due(srtt))
     }
 
     /// The carrier in use answers, no other is needed; returns whether none did before.

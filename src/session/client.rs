@@ -20,8 +20,8 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::carriers::{Arrival, CarrierEvent, Carriers, Demand, Dropped};
 use super::dial::{Caller, Reach};
-use super::engine::{DATAGRAM_MAX, DATAGRAM_MTU, Engine, OUTER_HEADERS, Settings};
-use super::frame::{CloseCode, Frame, Frames};
+use super::engine::{Engine, OUTER_HEADERS, Settings, TooBig};
+use super::frame::{self, CloseCode, Frame, Frames};
 use super::load::{ClientLoad, SessionLoad};
 use super::outbox::Outbox;
 use super::splice::Splice;
@@ -115,6 +115,15 @@ pub struct Client {
     drops: ClientDrops,
 }
 
+/// What brought a frame.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    /// The carrier's number.
+    carrier: u32,
+    /// Of the outer packet, in bytes.
+    packet_len: usize,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Connecting,
@@ -192,6 +201,11 @@ impl Client {
         self.take_carrier_events();
     }
 
+    /// The interface towards the server takes packets of at most `mtu` bytes, IP header included; to be said before a dial.
+    pub fn set_mtu(&mut self, mtu: u16) {
+        self.carriers.set_mtu(mtu);
+    }
+
     /// Opens a carrier from `local`, whose port the shell guards, as [`ClientEvent::Dial`] asked; `wall` is the time of day.
     /// One that is not wanted any more is not opened.
     pub fn dial(&mut self, attempt: u32, local: SocketAddr, wall: Timestamp, now: Instant) {
@@ -216,7 +230,10 @@ impl Client {
         }
         match self.carriers.handle_segment(&segment, packet, now) {
             Arrival::Nothing => {}
-            Arrival::Frames(carrier, plaintext) => self.handle_frames(plaintext, carrier, now),
+            Arrival::Frames(carrier, plaintext) => {
+                let origin = Origin { carrier, packet_len: segment.payload.end };
+                self.handle_frames(plaintext, origin, now);
+            }
             Arrival::Accepted(message) => self.on_accepted(message, now),
             Arrival::Answered(message) => self.on_answered(&message, now),
             Arrival::Dropped(reason) => self.on_dropped(reason),
@@ -242,10 +259,9 @@ impl Client {
             self.splice.pump(&mut self.engine.mux, now);
         } else if !self.is_ours(header.source) {
             self.drops.inner += 1;
-        } else if packet.len() > DATAGRAM_MAX {
-            self.tun.push(packet::too_big(packet, DATAGRAM_MTU, header.destination));
+        } else if let Err(TooBig(mtu)) = self.engine.push_datagram(packet, &header, now) {
+            self.tun.push(packet::too_big(packet, mtu, header.destination));
         } else {
-            self.engine.datagrams.push(packet.to_vec(), now);
             self.carriers.on_traffic();
         }
     }
@@ -319,7 +335,8 @@ impl Client {
         let carriers = self.carriers.poll_timeout(self.is_urgent());
         let engine = self.carriers.has_live().then(|| self.engine.poll_timeout()).flatten();
         let dead = self.carriers.outage().map(|since| since + self.dead_after);
-        [carriers, engine, dead].into_iter().flatten().min()
+        let probe = self.carriers.probe_due(self.engine.srtt());
+        [carriers, probe, engine, dead].into_iter().flatten().min()
     }
 
     /// How far towards the server the dials came so far.
@@ -412,25 +429,40 @@ impl Client {
         }
     }
 
-    fn handle_frames(&mut self, plaintext: &[u8], carrier: u32, now: Instant) {
+    fn handle_frames(&mut self, plaintext: &[u8], origin: Origin, now: Instant) {
         self.engine.on_heard(now);
         for frame in Frames::new(plaintext) {
             match frame {
-                Ok(frame) => self.handle_frame(frame, carrier, now),
+                Ok(frame) => self.handle_frame(frame, origin, now),
                 Err(_) => self.drops.frame += 1,
             }
         }
     }
 
-    fn handle_frame(&mut self, frame: Frame<'_>, carrier: u32, now: Instant) {
+    fn handle_frame(&mut self, frame: Frame<'_>, origin: Origin, now: Instant) {
         match frame {
-            Frame::Kcp(body) => self.handle_kcp(body, carrier, now),
+            Frame::Kcp(body) => self.handle_kcp(body, origin.carrier, now),
             Frame::Datagram(inner) => self.handle_datagram(inner),
+            Frame::Fragment(piece) => {
+                if let Some(whole) = self.engine.handle_fragment(piece, now) {
+                    self.handle_whole(&whole, origin, now);
+                }
+            }
+            Frame::Ping { token, .. } => self.carriers.on_ping(origin.carrier, token, origin.packet_len),
             Frame::Pong { token, .. } => self.on_pong(token, now),
             Frame::Epoch(epoch) => self.adopt_epoch(epoch, now),
             Frame::Close(code) => self.on_close(code, now),
-            // Only the client asks and chooses.
-            Frame::Ping { .. } | Frame::Use { .. } => self.drops.frame += 1,
+            // Only the client chooses.
+            Frame::Use { .. } => self.drops.frame += 1,
+        }
+    }
+
+    /// A frame that came in pieces.
+    fn handle_whole(&mut self, frame: &[u8], origin: Origin, now: Instant) {
+        match frame::whole(frame) {
+            Some(Frame::Kcp(body)) => self.handle_kcp(body, origin.carrier, now),
+            Some(Frame::Datagram(inner)) => self.handle_datagram(inner),
+            _ => self.drops.frame += 1,
         }
     }
 
@@ -550,5 +582,5 @@ fn flow_limits(buffer: usize) -> FlowLimits {
     FlowLimits { flows: flows.clamp(1, limits.flows), ..limits }
 }
 
-/// Our choice: packets of at most [`DATAGRAM_MAX`] bytes that wait for the TUN.
+/// Our choice: packets that wait for the TUN.
 const TUN_QUEUE: usize = 1024;

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!  SynSent ──SYN-ACK──> Asking ──message 2──> done
-//!     │ RST: noted, not believed   │ nothing: message 1 again, the same bytes
+//!     │ RST: noted, not believed   │ nothing: message 1 again, first a smaller one, then the same bytes
 //!                          ^
 //!                          └── a bare carrier begins here
 //! ```
+//!
+//! Message 1 is as large as the path is hoped to carry, and so is message 2: what passes is proven both ways. The server knows
+//! a repetition by its bytes, so the smaller one is a message of its own, with an ephemeral key and a timestamp of its own.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,12 +17,12 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::dialing::Request;
-use super::engine::PLAINTEXT;
 use super::link::Link;
+use super::path_mtu::{BASE, ETHERNET, IPV6_MORE, PathMtu, USUAL};
 use crate::carrier::{Connection, Input, Mode, Segment};
 use crate::crypto::{
-    HandshakeError, Initiator, Keys, Message1, Message2, OVERHEAD, PresharedKey, PrivateKey, PublicKey,
-    SessionId, SuiteSet, Timestamp, VERSION,
+    HandshakeError, Initiator, Keys, Message1, Message2, PresharedKey, PrivateKey, PublicKey, SessionId,
+    SuiteSet, Timestamp, VERSION,
 };
 
 /// Who dials: what every message 1 of a session has in common.
@@ -68,19 +71,40 @@ pub(crate) struct Offer {
     pub(crate) epoch: u32,
 }
 
+/// How large packets may be, IP header included, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// What the interface towards the server takes.
+    pub(crate) mtu: u16,
+    /// What the last carrier knew to pass, if the path may be the same.
+    pub(crate) known: Option<u16>,
+}
+
+/// A message 1, and what takes the answer to it.
+#[derive(Debug)]
+struct Initiation {
+    initiator: Initiator,
+    message1: Vec<u8>,
+    timestamp: Timestamp,
+}
+
 /// A carrier in the making.
 #[derive(Debug)]
 pub(crate) struct Dial {
     number: u32,
     index: u32,
     connection: Connection,
-    initiator: Initiator,
-    message1: Vec<u8>,
+    /// Each smaller and later than the one before.
+    initiations: Vec<Initiation>,
+    /// Which of them is asked with.
+    turn: usize,
+    room: Room,
     next_message1: Option<Instant>,
     repeats: u32,
-    /// How many of our message 1s were answered by something that opens under no key of ours, and the number of the last.
-    unopened: u32,
-    last_unopened: u32,
+    /// The last answer that opens under no key of ours, and how often we had asked by then.
+    unopened: Option<(Vec<u8>, u32)>,
+    /// The same answer came again when we asked again.
+    differs: bool,
     started: Instant,
     asked: Option<Instant>,
     deadline: Instant,
@@ -100,7 +124,7 @@ pub enum Reach {
     SynReset,
     /// The SYN was answered, message 1 was not: another server, or another `server_key`.
     SynAcked,
-    /// Several of our messages were answered, and no answer opened under our pre-shared key.
+    /// A message of ours was answered alike each time, and the answer does not open under our pre-shared key.
     PresharedKeyDiffers,
 }
 
@@ -122,7 +146,7 @@ impl Dial {
     pub(crate) fn begin(
         caller: &Caller,
         request: Request,
-        offer: Offer,
+        (offer, room): (Offer, Room),
         local: SocketAddr,
         lifetime: Duration,
         rng: &mut StdRng,
@@ -130,23 +154,36 @@ impl Dial {
     ) -> Option<Self> {
         let random = rng.random();
         let connection = Connection::connect(local, request.remote, request.mode, random, now);
-        let size = PLAINTEXT + OVERHEAD;
-        let (initiator, message1) = caller.initiate(request.mode, request.attempt, offer, size, rng)?;
+        let headers = connection.header_len();
+        let mut offered = offer;
+        let mut initiations = Vec::new();
+        for size in room.sizes(request.remote.is_ipv6()) {
+            let size = usize::from(size) - headers;
+            let (initiator, message1) = caller.initiate(request.mode, request.attempt, offered, size, rng)?;
+            initiations.push(Initiation { initiator, message1, timestamp: offered.timestamp });
+            offered.timestamp = offered.timestamp.next();
+        }
         Some(Self {
             number: request.attempt,
             index: offer.index,
             // A bare connection needs no answer before data.
             next_message1: connection.may_send().then_some(now),
             connection,
-            initiator,
-            message1,
+            initiations,
+            turn: 0,
+            room,
             repeats: 0,
-            unopened: 0,
-            last_unopened: 0,
+            unopened: None,
+            differs: false,
             started: now,
             asked: None,
             deadline: now + lifetime,
         })
+    }
+
+    /// Of the last message 1 that it may send.
+    pub(crate) fn timestamp(&self) -> Option<Timestamp> {
+        self.initiations.last().map(|initiation| initiation.timestamp)
     }
 
     pub(crate) fn number(&self) -> u32 {
@@ -170,7 +207,7 @@ impl Dial {
     }
 
     pub(crate) fn reach(&self) -> Reach {
-        if self.unopened >= UNOPENED {
+        if self.differs {
             Reach::PresharedKeyDiffers
         } else if self.connection.may_send() && !self.connection.mode().is_bare() {
             Reach::SynAcked
@@ -188,6 +225,7 @@ impl Dial {
         match self.connection.handle_segment(segment, now) {
             Input::Established => {
                 self.next_message1 = Some(now);
+                self.skip_too_large();
                 Progress::Pending
             }
             Input::Payload => match packet.get(segment.payload.clone()) {
@@ -201,31 +239,76 @@ impl Dial {
     }
 
     fn handle_message2(&mut self, segment: &Segment, payload: &[u8], now: Instant) -> Progress {
-        match self.initiator.finish(payload) {
+        match self.finish(payload) {
             Ok((message, Some(keys))) => {
                 self.connection.on_opened(segment, now);
                 let rtt = now.saturating_duration_since(self.asked.unwrap_or(self.started));
                 Progress::Accepted { message, keys: Box::new(keys), rtt }
             }
+            // The smaller message overtook this one: its own answer is on the way.
+            Ok((Message2::Stale { above }, None)) if self.is_own(above) => Progress::Pending,
             Ok((message, None)) => Progress::Answered(message),
             Err(HandshakeError::NoPresharedKey) => {
-                self.unopened = UNOPENED;
+                self.differs = true;
                 Progress::Rejected
             }
-            // One that was damaged on its way looks the same, as do its duplicates; the answers to several of our messages do
-            // not. Still a forger may make them: only a suspicion, told if nothing better comes.
-            Err(HandshakeError::PresharedKeyDiffers) if self.last_unopened != self.repeats => {
-                self.last_unopened = self.repeats;
-                self.unopened += 1;
+            Err(HandshakeError::PresharedKeyDiffers) => {
+                self.on_unopened(payload);
                 Progress::Rejected
             }
             Err(_) => Progress::Rejected,
         }
     }
 
+    /// The last message 1 is answered most likely, and an earlier one may be answered late.
+    fn finish(&mut self, payload: &[u8]) -> Result<(Message2, Option<Keys>), HandshakeError> {
+        let mut result = Err(HandshakeError::Forged);
+        for turn in (0..=self.turn).rev() {
+            let Some(initiation) = self.initiations.get_mut(turn) else { continue };
+            result = initiation.initiator.finish(payload);
+            if result.is_ok() {
+                self.turn = turn;
+                break;
+            }
+        }
+        result
+    }
+
+    /// The server gives the same answer to the same question; what was damaged on its way is not damaged alike twice. Still a
+    /// forger may make such answers: only a suspicion, told if nothing better comes.
+    fn on_unopened(&mut self, payload: &[u8]) {
+        let last = self.unopened.replace((payload.to_vec(), self.repeats));
+        self.differs |= last.is_some_and(|(last, asked)| asked != self.repeats && last == payload);
+    }
+
+    fn is_own(&self, timestamp: Timestamp) -> bool {
+        self.initiations.iter().any(|initiation| initiation.timestamp == timestamp)
+    }
+
+    /// What the SYN-ACK forbids is not tried.
+    fn skip_too_large(&mut self) {
+        while self.turn + 1 < self.initiations.len() && self.size() > self.limit() {
+            self.turn += 1;
+        }
+    }
+
+    /// Of the outer packet with the message 1 that is asked with, in bytes.
+    fn size(&self) -> u16 {
+        let message = self.initiations.get(self.turn).map_or(0, |initiation| initiation.message1.len());
+        u16::try_from(self.connection.header_len() + message).unwrap_or(u16::MAX)
+    }
+
+    /// What an outer packet has at most: TCP exceeds neither the MSS nor the interface's MTU.
+    fn limit(&self) -> u16 {
+        let headers = u16::try_from(self.connection.header_len()).unwrap_or(0);
+        let mss = self.connection.peer_mss().map(|mss| mss.saturating_add(headers));
+        mss.unwrap_or(ETHERNET).min(self.room.mtu)
+    }
+
     /// The dial has become a carrier.
     pub(crate) fn into_link(self, keys: Keys, now: Instant) -> Link {
-        Link::new(self.number, self.index, self.connection, keys.into_pair(), now)
+        let path = PathMtu::new(self.size(), self.limit(), now);
+        Link::new(self.number, self.index, self.connection, keys.into_pair(), path, now)
     }
 
     /// Writes a SYN, an ACK or message 1 if one is due.
@@ -238,11 +321,15 @@ impl Dial {
             return false;
         }
         self.next_message1 = Some(now + FIRST_REPEAT * (1 << self.repeats.min(4)));
+        if self.repeats > 0 {
+            self.turn = (self.turn + 1).min(self.initiations.len() - 1);
+        }
         self.repeats += 1;
         self.asked = Some(now);
         out.clear();
         out.resize(self.connection.header_len(), 0);
-        out.extend_from_slice(&self.message1);
+        let Some(initiation) = self.initiations.get(self.turn) else { return false };
+        out.extend_from_slice(&initiation.message1);
         self.connection.finish_packet(out, true).is_ok()
     }
 
@@ -252,8 +339,15 @@ impl Dial {
     }
 }
 
-/// Our choice: what is damaged on its way is damaged in a few of a hundred packets, and seldom twice in one dial.
-const UNOPENED: u32 = 2;
+impl Room {
+    /// The sizes of the outer packets with the message 1s of a dial, largest first: what passed before or usually does, and what
+    /// must.
+    fn sizes(self, is_v6: bool) -> Vec<u16> {
+        let usual = if is_v6 { USUAL + IPV6_MORE } else { USUAL };
+        let first = self.known.unwrap_or(usual).min(self.mtu);
+        if first > BASE { vec![first, BASE] } else { vec![BASE] }
+    }
+}
 
 /// Our choice: above the round trip of any path worth using.
 const FIRST_REPEAT: Duration = Duration::from_millis(500);

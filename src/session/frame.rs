@@ -11,17 +11,19 @@
 //! | type | frame | body |
 //! |---|---|---|
 //! | 0 | padding | the rest of the packet, no length |
-//! | 1 | `PING` | `token u64, size u16`: size of the outer packet that carries it |
-//! | 2 | `PONG` | as its `PING` |
+//! | 1 | `PING` | `token u64, size u16`: of the outer packet that carries it, if that is what is asked about, else 0 |
+//! | 2 | `PONG` | the token of its `PING`, and the size of the outer packet that brought it |
 //! | 3 | `KCP` | one KCP packet |
 //! | 4 | `DATAGRAM` | one IP packet |
-//! | 5 | `FRAGMENT` | reserved: a piece of an encoded frame |
+//! | 5 | `FRAGMENT` | a piece of an encoded `KCP` or `DATAGRAM`: see [`super::fragment`] |
 //! | 6 | `USE` | `number u32`, then the carrier numbers in use, `u32` each |
 //! | 7 | `EPOCH` | `epoch u32` |
 //! | 8 | `CLOSE` | `code u8`, reason in UTF-8 |
 //! | 9 | `PARITY` | reserved: forward error correction |
 
 use std::fmt;
+
+use super::fragment::{PIECE_HEADER, Piece};
 
 /// One decoded frame; bodies borrow from the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub(crate) enum Frame<'a> {
     Kcp(&'a [u8]),
     /// One inner IP packet.
     Datagram(&'a [u8]),
+    /// A piece of one of these two.
+    Fragment(Piece<'a>),
     /// The carriers the client uses, by number; the highest `number` holds.
     Use { number: u32, carriers: Carriers<'a> },
     /// The sender's KCP epoch.
@@ -137,6 +141,13 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
+/// The one frame that these bytes are, if they are one.
+pub(crate) fn whole(encoded: &[u8]) -> Option<Frame<'_>> {
+    let mut frames = Frames::new(encoded);
+    let frame = frames.next()?.ok()?;
+    frames.rest.is_empty().then_some(frame)
+}
+
 fn decode_body(kind: u8, body: &[u8]) -> Result<Frame<'_>, MalformedFrame> {
     match kind {
         PING | PONG => {
@@ -147,6 +158,7 @@ fn decode_body(kind: u8, body: &[u8]) -> Result<Frame<'_>, MalformedFrame> {
         }
         KCP => Ok(Frame::Kcp(body)),
         DATAGRAM => Ok(Frame::Datagram(body)),
+        FRAGMENT => Piece::decode(body).map(Frame::Fragment).ok_or(MalformedFrame),
         USE => {
             let (number, carriers) = body.split_first_chunk().ok_or(MalformedFrame)?;
             if carriers.is_empty() || carriers.len() % 4 != 0 {
@@ -183,6 +195,14 @@ fn put_probe(out: &mut Vec<u8>, kind: u8, token: u64, size: u16) {
 /// Appends a `DATAGRAM`.
 pub(crate) fn put_datagram(out: &mut Vec<u8>, packet: &[u8]) {
     put(out, DATAGRAM, packet);
+}
+
+/// Appends a `FRAGMENT`.
+pub(crate) fn put_fragment(out: &mut Vec<u8>, piece: Piece<'_>) {
+    let Ok(length) = u16::try_from(PIECE_HEADER + piece.bytes.len()) else { return };
+    out.push(FRAGMENT);
+    out.extend_from_slice(&length.to_le_bytes());
+    piece.encode(out);
 }
 
 /// Appends a `USE` of one carrier.
@@ -230,6 +250,7 @@ const PING: u8 = 1;
 const PONG: u8 = 2;
 const KCP: u8 = 3;
 const DATAGRAM: u8 = 4;
+const FRAGMENT: u8 = 5;
 const USE: u8 = 6;
 const EPOCH: u8 = 7;
 const CLOSE: u8 = 8;
@@ -251,8 +272,11 @@ mod tests {
             true
         }));
         put_close(&mut out, CloseCode::Replaced);
+        put_fragment(&mut out, PIECE);
         out
     }
+
+    const PIECE: Piece<'_> = Piece { id: 1, offset: 1300, more: true, bytes: b"ab" };
 
     #[test]
     fn encodes_the_documented_bytes() {
@@ -264,7 +288,9 @@ mod tests {
              07040002000000\
              0402006970\
              0303006b6370\
-             08010001"
+             08010001\
+             050b00010000001405000001\
+             6162"
         );
     }
 
@@ -272,12 +298,18 @@ mod tests {
     fn decodes_what_it_encodes() {
         let bytes = encoded();
         let frames: Vec<_> = Frames::new(&bytes).map(Result::unwrap).collect();
-        assert_eq!(frames.len(), 6);
+        assert_eq!(frames.len(), 7);
         assert_eq!(frames[0], Frame::Ping { token: 0x0102_0304_0506_0708, size: 1400 });
         assert!(matches!(frames[1], Frame::Use { number: 7, carriers } if carriers.last() == Some(3)));
         assert_eq!(
             frames[2..],
-            [Frame::Epoch(2), Frame::Datagram(b"ip"), Frame::Kcp(b"kcp"), Frame::Close(CloseCode::Replaced)]
+            [
+                Frame::Epoch(2),
+                Frame::Datagram(b"ip"),
+                Frame::Kcp(b"kcp"),
+                Frame::Close(CloseCode::Replaced),
+                Frame::Fragment(PIECE)
+            ]
         );
     }
 
@@ -292,7 +324,7 @@ mod tests {
     fn stops_at_padding() {
         let mut bytes = encoded();
         bytes.extend_from_slice(&[0, 0xff, 0xff]);
-        assert_eq!(Frames::new(&bytes).filter(Result::is_ok).count(), 6);
+        assert_eq!(Frames::new(&bytes).filter(Result::is_ok).count(), 7);
     }
 
     #[test]

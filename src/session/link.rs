@@ -1,13 +1,14 @@
 //! One established carrier: a fake-TCP connection and the keys that seal what it carries.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::engine::{Engine, PLAINTEXT};
+use super::engine::{Engine, Filled};
 use super::frame::{self, CloseCode};
+use super::path_mtu::{PathMtu, Probe};
 use super::rekey::{KeyRing, Renewal, Unsealed};
 use crate::carrier::{self, Connection, Segment};
-use crate::crypto::{HEADER_LEN, Header, Message2, OpenError, Opener, Sealer};
+use crate::crypto::{HEADER_LEN, Header, Message2, OVERHEAD, OpenError, Opener, Sealer};
 
 /// A carrier that both ends have keys for.
 #[derive(Debug)]
@@ -17,18 +18,20 @@ pub(crate) struct Link {
     connection: Connection,
     keys: KeyRing,
     renewal: Option<Renewal>,
+    path: PathMtu,
     control: Vec<u8>,
     farewell: Option<Farewell>,
     created: Instant,
 }
 
 impl Link {
-    /// `index` is ours: what the peer writes in the header of each packet.
+    /// `index` is ours: what the peer writes in the header of each packet. `path` is that towards the peer.
     pub(crate) fn new(
         number: u32,
         index: u32,
         connection: Connection,
         pair: (Sealer, Opener),
+        path: PathMtu,
         now: Instant,
     ) -> Self {
         Self {
@@ -37,6 +40,7 @@ impl Link {
             connection,
             keys: KeyRing::new(index, pair, now),
             renewal: None,
+            path,
             control: Vec::new(),
             farewell: None,
             created: now,
@@ -99,6 +103,15 @@ impl Link {
 
     pub(crate) fn connection_mut(&mut self) -> &mut Connection {
         &mut self.connection
+    }
+
+    /// How large packets to the peer may be.
+    pub(crate) fn path(&self) -> &PathMtu {
+        &self.path
+    }
+
+    pub(crate) fn path_mut(&mut self) -> &mut PathMtu {
+        &mut self.path
     }
 
     pub(crate) fn created(&self) -> Instant {
@@ -170,8 +183,9 @@ impl Link {
         self.connection.state() == carrier::State::Closed
     }
 
-    /// Answers a ping on the carrier that brought it.
-    pub(crate) fn queue_pong(&mut self, token: u64, size: u16) {
+    /// Answers a ping on the carrier that brought it, in an outer packet of `size` bytes.
+    pub(crate) fn queue_pong(&mut self, token: u64, size: usize) {
+        let size = u16::try_from(size).unwrap_or(u16::MAX);
         self.queue(|out| frame::put_pong(out, token, size));
     }
 
@@ -189,26 +203,64 @@ impl Link {
             *out = packet;
             return true;
         }
-        let header = self.connection.header_len();
-        let start = header + HEADER_LEN;
+        let start = self.connection.header_len() + HEADER_LEN;
         out.clear();
         out.resize(start, 0);
         out.append(&mut self.control);
-        match &mut self.farewell {
-            Some(farewell) => farewell.fill(out),
-            None => {
-                if let Some(engine) = engine {
-                    engine.fill_packet(out, start + PLAINTEXT, now);
-                }
-            }
+        match (&mut self.farewell, engine) {
+            (Some(farewell), _) => farewell.fill(out),
+            (None, Some(engine)) => self.fill(engine, out, now),
+            (None, None) => {}
         }
         if out.len() == start {
             return false;
         }
-        let full = out.len() + MAX_SLACK >= start + PLAINTEXT;
-        // Neither fails while the keys are fresh and the connection stands; when they are not, the carrier stops
-        // answering and is replaced like any dead one.
-        self.keys.seal(out, header).is_ok() && self.connection.finish_packet(out, !full).is_ok()
+        let is_full = out.len() + MAX_SLACK >= start + self.plaintext();
+        self.finish(out, is_full)
+    }
+
+    /// A probe of the path if one is due, else what the session has to send.
+    fn fill(&mut self, engine: &mut Engine, out: &mut Vec<u8>, now: Instant) {
+        let start = self.connection.header_len() + HEADER_LEN;
+        if self.path.is_watching() {
+            self.path.on_acknowledged(engine.acknowledged());
+        }
+        if out.len() == start
+            && let Some(probe) = self.path.poll_probe(engine.srtt(), now)
+        {
+            return self.fill_probe(probe, engine, out, now);
+        }
+        engine.set_plaintext(self.plaintext());
+        let filled = engine.fill_packet(out, start + self.plaintext(), now);
+        if filled != Filled::Nothing {
+            let segments = (filled == Filled::Data).then(|| engine.sent_segments());
+            self.path.on_sent(out.len() + OVERHEAD - HEADER_LEN, segments, now);
+        }
+    }
+
+    /// RFC 8899 section 4.1: a probe carries nothing that would be missed.
+    fn fill_probe(&self, probe: Probe, engine: &mut Engine, out: &mut Vec<u8>, now: Instant) {
+        let size = usize::from(probe.size);
+        frame::put_ping(out, probe.token, probe.size);
+        out.resize(out.len().max(size + HEADER_LEN - OVERHEAD), 0);
+        engine.on_sent_beside(size, now);
+    }
+
+    /// Neither fails while the keys are fresh and the connection stands; when they are not, the carrier stops answering and
+    /// is replaced like any dead one.
+    fn finish(&mut self, out: &mut Vec<u8>, is_full: bool) -> bool {
+        let header = self.connection.header_len();
+        self.keys.seal(out, header).is_ok() && self.connection.finish_packet(out, !is_full).is_ok()
+    }
+
+    /// Bytes of plaintext of a full packet.
+    fn plaintext(&self) -> usize {
+        usize::from(self.path.size()) - self.connection.header_len() - OVERHEAD
+    }
+
+    /// When [`Self::poll_transmit`] has a probe of the path to send on a carrier in use.
+    pub(crate) fn probe_due(&self, srtt: Option<Duration>) -> Option<Instant> {
+        self.path.poll_timeout(srtt).filter(|_| self.farewell.is_none())
     }
 
     /// Writes a TCP packet without payload (a delayed ACK, a FIN) if one is due.

@@ -15,6 +15,8 @@ pub struct SessionLoad {
     pub mux_receive: usize,
     /// Inner datagrams that wait; beside the bound, with one of their own.
     pub datagrams: usize,
+    /// Pieces of frames that wait for others; likewise.
+    pub fragments: usize,
 }
 
 /// What a client holds.
@@ -63,7 +65,8 @@ impl SessionLoad {
             kcp_receive: kcp.receive_buffered,
             mux_send: mux.send_buffered,
             mux_receive: mux.receive_buffered,
-            datagrams: engine.datagrams.stats().held,
+            datagrams: engine.datagrams().held,
+            fragments: engine.fragments().held,
         }
     }
 
@@ -80,5 +83,6 @@ impl std::ops::AddAssign for SessionLoad {
         self.mux_send += other.mux_send;
         self.mux_receive += other.mux_receive;
         self.datagrams += other.datagrams;
+        self.fragments += other.fragments;
     }
 }

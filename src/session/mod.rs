@@ -12,6 +12,8 @@
 //!    ├ peer, budget      server: sessions, pending and confirmed carriers; what strangers may cost
 //!    ├ splice            client: inner TCP flow ⟷ MUX stream
 //!    ├ engine            KCP + MUX + datagrams: what survives every carrier
+//!    ├ fragment          frames that fit no packet
+//!    ├ path_mtu          how large a packet may be, per carrier
 //!    ├ outbox            both: packets that wait for the shell
 //!    ├ status, load      what both know about themselves, and what they hold
 //!    ├ link, rekey       one carrier: fake TCP + keys, which are renewed
@@ -24,11 +26,13 @@ mod client;
 mod dial;
 mod dialing;
 mod engine;
+mod fragment;
 mod frame;
 mod link;
 mod liveness;
 mod load;
 mod outbox;
+mod path_mtu;
 mod peer;
 mod rekey;
 mod server;
@@ -38,6 +42,9 @@ mod status;
 
 pub use client::{Client, ClientDrops, ClientEvent, ClientSettings, Ending};
 pub use dial::Reach;
+pub use fragment::{
+    FragmentStats, HELD_MAX, PARTIALS_MAX, PIECE_OVERHEAD, Piece, Reassembler, Splitter, WAITS_AT_MOST,
+};
 pub use frame::CloseCode;
 pub use load::{ClientLoad, ServerLoad, SessionLoad};
 pub use peer::{PeerMemory, PeerSettings};

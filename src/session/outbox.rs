@@ -6,28 +6,33 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(crate) struct Outbox {
     packets: VecDeque<Vec<u8>>,
+    bytes: usize,
     bound: usize,
     dropped: u64,
 }
 
 impl Outbox {
-    /// An empty queue for at most `bound` packets.
+    /// An empty queue for at most `bound` packets of [`ORDINARY`] bytes, or fewer larger ones.
     pub(crate) fn new(bound: usize) -> Self {
-        Self { packets: VecDeque::new(), bound, dropped: 0 }
+        Self { packets: VecDeque::new(), bytes: 0, bound, dropped: 0 }
     }
 
     /// Appends a packet, if there is one.
     pub(crate) fn push(&mut self, packet: Option<Vec<u8>>) {
-        if self.packets.len() < self.bound {
-            self.packets.extend(packet);
+        let Some(packet) = packet else { return };
+        if self.packets.len() < self.bound && self.bytes + packet.len() <= self.bound * ORDINARY {
+            self.bytes += packet.len();
+            self.packets.push_back(packet);
         } else {
-            self.dropped += u64::from(packet.is_some());
+            self.dropped += 1;
         }
     }
 
     /// Takes the oldest.
     pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
-        self.packets.pop_front()
+        let packet = self.packets.pop_front()?;
+        self.bytes -= packet.len();
+        Some(packet)
     }
 
     /// How many wait.
@@ -41,9 +46,24 @@ impl Outbox {
     }
 }
 
+/// Bytes of an ordinary packet; our choice.
+const ORDINARY: usize = 1536;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_few_large_packets_fill_it_too() {
+        let mut outbox = Outbox::new(100);
+        for _ in 0..3 {
+            outbox.push(Some(vec![0; 65_520]));
+        }
+        assert_eq!((outbox.len(), outbox.dropped()), (2, 1));
+        outbox.pop();
+        outbox.push(Some(vec![0; 65_520]));
+        assert_eq!((outbox.len(), outbox.dropped()), (2, 1));
+    }
 
     #[test]
     fn drops_and_counts_what_does_not_fit() {

@@ -368,7 +368,10 @@ impl Peer {
     pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let session = self.session.as_ref()?;
         let acks = self.carriers.iter().filter(|carrier| carrier.confirmed);
-        let engine = session.engine.poll_timeout().filter(|_| session.engine.silence(now) < QUIET_AFTER);
+        let active = self.carriers.iter().find(|carrier| carrier.link.id() == session.active);
+        let probe = active.and_then(|carrier| carrier.link.probe_due(session.engine.srtt()));
+        let engine = [session.engine.poll_timeout(), probe].into_iter().flatten();
+        let engine = engine.filter(|_| session.engine.silence(now) < QUIET_AFTER);
         acks.filter_map(|carrier| carrier.link.poll_timeout()).chain(engine).min()
     }
 }

@@ -26,7 +26,7 @@ use rand::{RngExt as _, SeedableRng as _};
 pub use self::drops::ServerDrops;
 pub use self::event::{Abandoned, ServerEvent, StreamKey};
 use super::budget::{Budgets, Cost};
-use super::engine::{DATAGRAM_MAX, DATAGRAM_MTU, OUTER_HEADERS, Settings};
+use super::engine::{OUTER_HEADERS, Settings, TooBig};
 use super::frame::{self, CloseCode, Frame, Frames};
 use super::load::{ServerLoad, SessionLoad};
 use super::outbox::Outbox;
@@ -168,10 +168,9 @@ impl Server {
         if header.protocol == packet::TCP {
             // Connections towards a client are not offered yet.
             self.tun.push(flow::reset_for(inner));
-        } else if inner.len() > DATAGRAM_MAX {
-            self.tun.push(packet::too_big(inner, DATAGRAM_MTU, header.destination));
+        } else if let Err(TooBig(mtu)) = session.engine.push_datagram(inner, &header, now) {
+            self.tun.push(packet::too_big(inner, mtu, header.destination));
         } else {
-            session.engine.datagrams.push(inner.to_vec(), now);
             self.touch(id);
         }
     }
@@ -381,6 +380,8 @@ impl Server {
             }
         };
         carrier.last_opened = now;
+        // What the client may send and the path carries, may be sent to it.
+        carrier.link.path_mut().raise_limit(u16::try_from(segment.payload.end).unwrap_or(u16::MAX), now);
         let (after, confirmed) = (carrier.link.tuple(), carrier.confirmed);
         if !confirmed && self.peers[id].confirm(header.index, self.engine_settings, now) {
             self.abandon(id);
@@ -426,27 +427,28 @@ impl Server {
         session.traffic.on_received(packet_len);
         for frame in Frames::new(plaintext) {
             match frame {
-                Ok(frame) => self.handle_frame(id, index, frame, now),
+                Ok(frame) => self.handle_frame((id, index), frame, packet_len, now),
                 Err(_) => self.drops.frame += 1,
             }
         }
     }
 
-    fn handle_frame(&mut self, id: usize, index: u32, frame: Frame<'_>, now: Instant) {
+    fn handle_frame(&mut self, (id, index): (usize, u32), frame: Frame<'_>, packet_len: usize, now: Instant) {
         let peer = &mut self.peers[id];
         match frame {
-            Frame::Kcp(body) => {
-                let Some(session) = &mut peer.session else { return };
-                if session.engine.handle_kcp(body, now).is_err() {
-                    peer.close_carriers(CloseCode::Protocol);
-                    self.end_session(id);
+            Frame::Kcp(body) => self.handle_kcp(id, body, now),
+            Frame::Datagram(inner) => self.handle_datagram(id, inner),
+            Frame::Fragment(piece) => {
+                let whole =
+                    peer.session.as_mut().and_then(|session| session.engine.handle_fragment(piece, now));
+                if let Some(whole) = whole {
+                    self.handle_whole(id, &whole, now);
                 }
             }
-            Frame::Datagram(inner) => self.handle_datagram(id, inner),
-            Frame::Ping { token, size } => {
+            Frame::Ping { token, .. } => {
                 let epoch = peer.epoch();
                 if let Some(carrier) = peer.carrier(index) {
-                    carrier.link.queue_pong(token, size);
+                    carrier.link.queue_pong(token, packet_len);
                     carrier.link.queue(|out| frame::put_epoch(out, epoch));
                 }
             }
@@ -461,7 +463,29 @@ impl Server {
                 peer.carriers.iter_mut().for_each(|carrier| carrier.link.close());
                 self.end_session(id);
             }
-            Frame::Pong { .. } => self.drops.frame += 1,
+            Frame::Pong { token, .. } => {
+                if let Some(carrier) = peer.carrier(index) {
+                    carrier.link.path_mut().on_pong(token, now);
+                }
+            }
+        }
+    }
+
+    /// A frame that came in pieces.
+    fn handle_whole(&mut self, id: usize, frame: &[u8], now: Instant) {
+        match frame::whole(frame) {
+            Some(Frame::Kcp(body)) => self.handle_kcp(id, body, now),
+            Some(Frame::Datagram(inner)) => self.handle_datagram(id, inner),
+            _ => self.drops.frame += 1,
+        }
+    }
+
+    fn handle_kcp(&mut self, id: usize, body: &[u8], now: Instant) {
+        let peer = &mut self.peers[id];
+        let Some(session) = &mut peer.session else { return };
+        if session.engine.handle_kcp(body, now).is_err() {
+            peer.close_carriers(CloseCode::Protocol);
+            self.end_session(id);
         }
     }
 
@@ -589,5 +613,5 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Our choice: answers to strangers and handshakes that wait for the network.
 const OUTBOX: usize = 1024;
 
-/// Our choice: packets of at most [`DATAGRAM_MAX`] bytes that wait for the TUN.
+/// Our choice: packets that wait for the TUN.
 const TUN_QUEUE: usize = 4096;

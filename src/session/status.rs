@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 
 use super::client::ClientDrops;
 use super::engine::Engine;
+use super::fragment::FragmentStats;
 use super::link::Link;
 use super::server::ServerDrops;
 use crate::carrier::{self, Kind, Mode};
@@ -38,6 +39,10 @@ pub struct CarrierStatus {
     pub rtt: Option<Duration>,
     /// Share of the peer's packets that never came, of 1.
     pub loss_in: f64,
+    /// The largest outer packet to the peer that is known to pass, IP header included, in bytes.
+    pub path_mtu: u16,
+    /// How often the path was found to have become smaller.
+    pub path_shrunk: u64,
 }
 
 /// What survives every carrier.
@@ -53,6 +58,8 @@ pub struct SessionStatus {
     pub malformed: u64,
     /// Inner datagrams that waited for the carrier.
     pub datagrams: datagram::Stats,
+    /// Frames that came in pieces.
+    pub fragments: FragmentStats,
     /// Segments and windows.
     pub kcp: kcp::Stats,
     /// Streams and frames.
@@ -175,7 +182,8 @@ impl SessionStatus {
         Self {
             traffic,
             malformed: engine.malformed(),
-            datagrams: engine.datagrams.stats(),
+            datagrams: engine.datagrams(),
+            fragments: engine.fragments(),
             epoch: engine.epoch(),
             rtt: engine.srtt(),
             kcp: engine.kcp_stats(),
@@ -200,6 +208,8 @@ impl CarrierStatus {
             rekeying: link.is_rekeying(),
             rtt,
             loss_in: link.loss_in(),
+            path_mtu: link.path().size(),
+            path_shrunk: link.path().shrunk(),
         }
     }
 }

@@ -42,6 +42,7 @@ holds! {
     mux: 40_000,
     flow: 20_000,
     datagram_queue: 80_000,
+    fragment: 8000,
     server_strangers: 8000,
     server_peer: 2000,
     client: 1800,

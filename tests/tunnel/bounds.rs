@@ -1,7 +1,7 @@
 //! The bounds on what each end holds, checked after every packet and every timeout.
 
 use vpn::flow::FlowLimits;
-use vpn::session::{ClientLoad, ClientSettings, ServerLoad, ServerSettings};
+use vpn::session::{ClientLoad, ClientSettings, HELD_MAX, ServerLoad, ServerSettings};
 
 /// What the settings promise. Worlds have one peer: what the process may hold is what its one session may.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,7 @@ impl Bounds {
         let held = load.session.streams();
         assert!(held <= self.client_session, "a session above its bound: {load:?}");
         assert!(load.session.datagrams <= DATAGRAMS, "{load:?}");
+        assert!(load.session.fragments <= HELD_MAX, "{load:?}");
         assert!(load.flows <= self.flows, "more flows than the process may buffer for: {load:?}");
         assert!(load.carriers <= CLIENT_CARRIERS, "{load:?}");
         assert!(load.tun <= CLIENT_TUN, "{load:?}");
@@ -50,6 +51,7 @@ impl Bounds {
         assert!(load.sessions <= self.peers, "{load:?}");
         assert!(load.largest_session <= self.server_session, "a session above its bound: {load:?}");
         assert!(load.total.datagrams <= DATAGRAMS * self.peers, "{load:?}");
+        assert!(load.total.fragments <= HELD_MAX * self.peers, "{load:?}");
         assert!(load.most_carriers <= PEER_CARRIERS, "{load:?}");
         assert!(load.indexes <= self.peers * PEER_CARRIERS + HANDSHAKES, "{load:?}");
         assert!(load.tun <= SERVER_TUN && load.outbox <= SERVER_OUTBOX, "{load:?}");
@@ -59,8 +61,8 @@ impl Bounds {
     }
 }
 
-/// Inner datagrams of one session that wait, in bytes.
-const DATAGRAMS: usize = 256 * 1024;
+/// Inner datagrams of one session that wait, in bytes: small ones and those that need several packets.
+const DATAGRAMS: usize = 2 * 256 * 1024;
 
 /// One in use, four that end, one in the making.
 const CLIENT_CARRIERS: usize = 6;

@@ -13,8 +13,6 @@ pub(crate) struct Datagrams {
     on_the_way: BTreeMap<u64, Vec<u8>>,
     next: u64,
     pub(crate) arrived: u64,
-    /// Sent, but longer than the tunnel carries.
-    too_big: u64,
     /// How often a sender learned so.
     pub(crate) told: u64,
 }
@@ -87,36 +85,46 @@ impl Datagrams {
     fn number(&mut self, emit: impl FnOnce(u64) -> Vec<u8>) -> Vec<u8> {
         self.next += 1;
         let packet = emit(self.next);
-        if packet.len() > LARGEST {
-            self.too_big += 1;
-        } else {
-            self.on_the_way.insert(self.next, packet.clone());
-        }
+        self.on_the_way.insert(self.next, packet.clone());
         packet
     }
 
     fn note_error(&mut self, packet: &[u8]) {
-        let mtu = match packet[0] >> 4 {
-            4 if packet[21] == 4 => u32::from(u16::from_be_bytes([packet[26], packet[27]])),
-            6 if packet[40] == 2 => u32::from_be_bytes(*packet[44..].first_chunk().expect("a whole message")),
+        let (mtu, quote) = match packet[0] >> 4 {
+            4 if packet[21] == 4 => (u32::from(u16::from_be_bytes([packet[26], packet[27]])), &packet[28..]),
+            6 if packet[40] == 2 => {
+                (u32::from_be_bytes(*packet[44..].first_chunk().expect("a whole message")), &packet[48..])
+            }
             // About a connection.
             _ => return,
         };
-        assert_eq!(usize::try_from(mtu), Ok(LARGEST));
+        let sent = self.on_the_way.remove(&number_of(quote)).expect("told once, of what was sent");
+        let mtu = usize::try_from(mtu).expect("small");
+        assert!(SIZES.contains(&mtu), "told of packets of {mtu} bytes");
+        let is_v6 = sent[0] >> 4 == 6;
+        assert!(
+            sent.len() > mtu && (is_v6 || sent.len() <= 1500),
+            "told that {} bytes are too many",
+            sent.len()
+        );
         self.told += 1;
-        assert!(self.told <= self.too_big, "told of what was not too big, or twice: {packet:02x?}");
     }
 
     fn note(&mut self, packet: &[u8]) {
-        let header = if packet[0] >> 4 == 4 { 28 } else { 48 };
-        let number = packet.get(header..).and_then(|payload| payload.first_chunk()).copied();
-        let number = u64::from_be_bytes(number.expect("a datagram of ours"));
+        let number = number_of(packet);
         let sent = self.on_the_way.remove(&number);
         let sent =
             sent.unwrap_or_else(|| panic!("datagram {number} arrived twice, or was given up or never sent"));
         assert!(sent == packet, "datagram {number} was changed");
         self.arrived += 1;
     }
+}
+
+/// The number that a datagram, or what an ICMP error quotes of it, begins with.
+fn number_of(packet: &[u8]) -> u64 {
+    let header = if packet[0] >> 4 == 4 { 28 } else { 48 };
+    let number = packet.get(header..).and_then(|payload| payload.first_chunk()).copied();
+    u64::from_be_bytes(number.expect("a datagram of ours"))
 }
 
 /// Whether it is an ICMP error.
@@ -173,5 +181,5 @@ fn fill(mut packet: Vec<u8>, total: usize, number: u64) -> Vec<u8> {
     packet
 }
 
-/// What one packet of the tunnel carries, and what senders are told of it.
-const LARGEST: usize = 1333;
+/// What senders are told: what one packet of the tunnel carries over the smallest path and over Ethernet, in IPv4 or IPv6.
+const SIZES: std::ops::RangeInclusive<usize> = 1193..=1433;

@@ -16,6 +16,7 @@
 //! | `runner`, `random`, `tally` | runs from seeds: one, some, as many as there is time for |
 //! | `census` | what a payload looks like to who counts bytes |
 //! | `carriers`, `outage` | when carriers are opened; how soon a flow goes on |
+//! | `path_mtu` | paths that carry less than others, or less than before |
 //!
 //! Here are the tests of one thing each. Every failure names its seed, and the seed reproduces it.
 
@@ -29,6 +30,7 @@ mod heap;
 mod host;
 mod model;
 mod outage;
+mod path_mtu;
 mod random;
 mod rekey;
 mod runner;

@@ -75,7 +75,8 @@ fn keys_are_renewed_at_twenty_percent_loss_under_load() {
         let (client, server) = rekeys(&world);
         assert!(client > 0 || migrations(&world) > 0, "seed {seed}: {client} and {server}");
         assert!(client.abs_diff(server) <= 1, "seed {seed}: {client} and {server}");
-        let bound = (3 * usual).max(Duration::from_secs(1));
+        // A segment lost several times holds up all behind it: by chance, in two minutes, for longer than in ten seconds.
+        let bound = (3 * usual).max(Duration::from_millis(1500));
         assert!(stall <= bound, "seed {seed}: {stall:?}, before {usual:?}");
         assert!(!world.host().events.contains(&ClientEvent::Restarted), "seed {seed}");
     }

@@ -289,11 +289,13 @@ impl Run {
         let streams = self.world.server.status(self.world.now).peers[0].session.map(|it| it.flows_open);
         assert_eq!(streams, Some(0), "streams without an end\n{describe}");
         self.datagrams.give_up();
-        self.datagrams.send(&mut self.world, 100);
-        self.run_until(MINUTE, |run| run.datagrams.missing() == 0);
-        assert_eq!(self.datagrams.missing(), 0, "datagrams did not arrive\n{}", self.world.describe());
+        for length in [100, 5000] {
+            self.datagrams.send(&mut self.world, length);
+            self.run_until(MINUTE, |run| run.datagrams.missing() == 0);
+            assert_eq!(self.datagrams.missing(), 0, "datagrams did not arrive\n{}", self.world.describe());
+        }
         let told = self.datagrams.told;
-        self.datagrams.send(&mut self.world, 1500);
+        self.datagrams.send(&mut self.world, 1430);
         self.run_for(MINUTE);
         assert_eq!(self.datagrams.told - told, 5, "senders must be told that datagrams are too big");
         let before = (self.world.packets(), self.world.steps);

@@ -121,7 +121,7 @@ impl Transition {
             50..76 => Self::OnPath(PathChange::choose(hosts, rng)),
             76..85 => Self::OnEnd(EndChange::choose(rng)),
             85..90 => Self::Attack(Attack::choose(rng)),
-            90..95 => Self::Datagrams { count: rng.random_range(1..40), length: rng.random_range(9..1500) },
+            90..95 => Self::Datagrams { count: rng.random_range(1..40), length: datagram_length(rng) },
             _ => Self::Wait { time: millis(rng, 1, 120_000) },
         }
     }
@@ -221,6 +221,11 @@ impl EndChange {
             _ => Self::Sleep { time: millis(rng, 100, 400_000) },
         }
     }
+}
+
+/// Up to the largest that IPv6 can say.
+fn datagram_length(rng: &mut StdRng) -> usize {
+    if rng.random_bool(0.7) { rng.random_range(9..1500) } else { rng.random_range(1500..65_000) }
 }
 
 fn millis(rng: &mut StdRng, least: u64, most: u64) -> Duration {

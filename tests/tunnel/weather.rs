@@ -39,7 +39,7 @@ pub(crate) fn any(rng: &mut StdRng) -> Profile {
 pub(crate) fn boxes(rng: &mut StdRng) -> Vec<Middlebox> {
     let mut boxes = Vec::new();
     while rng.random() {
-        boxes.push(match rng.random_range(0..8) {
+        boxes.push(match rng.random_range(0..9) {
             0 => Middlebox::NAT,
             1 => Middlebox::Nat { every: Some(millis(rng, 5_000, 60_000)), addresses: Vec::new() },
             2 => Middlebox::Nat {
@@ -54,7 +54,8 @@ pub(crate) fn boxes(rng: &mut StdRng) -> Vec<Middlebox> {
                 after_bytes: Some(rng.random_range(200_000..4_000_000)),
                 after_time: Some(millis(rng, 5_000, 120_000)),
             },
-            6 => Middlebox::Police { rate: rng.random_range(2_000_000..40_000_000), burst: 50_000 },
+            6 => Middlebox::Mtu { size: rng.random_range(1280..1500), icmp: rng.random() },
+            7 => Middlebox::Police { rate: rng.random_range(2_000_000..40_000_000), burst: 50_000 },
             _ => Middlebox::Forge {
                 segment: if rng.random() { Segment::Reset } else { Segment::Fin },
                 towards: Towards::Both,

@@ -1,6 +1,7 @@
 //! The server lets clients in: message 1 of whoever showed a cookie → judged by the peer's history → a pending carrier and
 //! message 2.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
@@ -10,6 +11,7 @@ use crate::carrier::{Accepted, Connection, ListenerAction, Mode, Segment};
 use crate::crypto::{Message2, PresharedKey, PublicKey, Received, Refusal, Responder};
 use crate::session::budget::Cost;
 use crate::session::link::{Link, wrap};
+use crate::session::path_mtu::PathMtu;
 use crate::session::peer::Carrier;
 use crate::session::rekey::Offer;
 
@@ -58,7 +60,7 @@ impl Server {
         };
         let connection = Connection::accepted(accepted, mode, now);
         match peer {
-            Some(peer) => self.answer_peer(peer, received, connection, now),
+            Some(peer) => self.answer_peer(peer, received, (connection, segment.payload.clone()), now),
             None => self.refuse_stranger(segment, received, connection, now),
         }
     }
@@ -116,7 +118,13 @@ impl Server {
         self.outbox.push(packet);
     }
 
-    fn answer_peer(&mut self, id: usize, received: Received, mut connection: Connection, now: Instant) {
+    fn answer_peer(
+        &mut self,
+        id: usize,
+        received: Received,
+        (mut connection, message1): (Connection, Range<usize>),
+        now: Instant,
+    ) {
         let peer = &mut self.peers[id];
         if let Some(reply) = peer.pending_reply(&received.ephemeral) {
             // Message 2 was lost: the same again, to whoever asks now.
@@ -130,10 +138,16 @@ impl Server {
             self.drops.replayed += 1;
             return;
         }
-        self.accept(id, received, connection, now);
+        self.accept(id, received, (connection, message1), now);
     }
 
-    fn accept(&mut self, id: usize, received: Received, mut connection: Connection, now: Instant) {
+    fn accept(
+        &mut self,
+        id: usize,
+        received: Received,
+        (mut connection, message1): (Connection, Range<usize>),
+        now: Instant,
+    ) {
         let index = self.fresh_index();
         let peer = &mut self.peers[id];
         let message = received.payload;
@@ -146,16 +160,20 @@ impl Server {
             Message2::Fresh { index, suite, epoch, addresses, dns: self.settings.dns.clone() }
         };
         let ephemeral = received.ephemeral;
-        let Ok((reply, Some(keys))) = received.responder.write(&reply) else {
+        // As large as the question: what passes one way is proven, and if this is too much for the other, a smaller one comes.
+        let responder = received.responder.padded_to(message1.len());
+        let Ok((reply, Some(keys))) = responder.write(&reply) else {
             self.drops.handshake += 1;
             return;
         };
         peer.on_accepted(message.timestamp);
         let packet = wrap(&mut connection, &reply);
         let pair = keys.into_pair();
+        let size = u16::try_from(message1.end).unwrap_or(u16::MAX);
+        let path = PathMtu::new(size, size, now);
         peer.make_room();
         peer.carriers.push(Carrier {
-            link: Link::new(message.carrier, index, connection, pair, now),
+            link: Link::new(message.carrier, index, connection, pair, path, now),
             session: message.session,
             epoch,
             keep: HOUR * u32::from(message.keep.max(1)),

@@ -11,6 +11,7 @@ mod control;
 mod datagram;
 mod egress;
 mod flow;
+mod fragment;
 mod gso;
 mod handshake;
 mod input;
@@ -57,6 +58,7 @@ targets! {
     mux: mux::run, seeds;
     flow: flow::run, seeds;
     datagram_queue: datagram::run, seeds;
+    fragment: fragment::run, seeds;
     server_strangers: server::strangers, strangers_seeds;
     server_peer: server::peer, peer_seeds;
     client: client::run, seeds;
