@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Filled};
 use super::frame::{self, CloseCode};
+use super::noise::Noise;
 use super::path_mtu::{PathMtu, Probe};
 use super::rekey::{KeyRing, Renewal, Unsealed};
 use crate::carrier::{self, Connection, Segment};
@@ -21,6 +22,7 @@ pub(crate) struct Link {
     path: PathMtu,
     control: Vec<u8>,
     farewell: Option<Farewell>,
+    noise: Noise,
     created: Instant,
 }
 
@@ -43,6 +45,7 @@ impl Link {
             path,
             control: Vec::new(),
             farewell: None,
+            noise: Noise::new(index.into()),
             created: now,
         }
     }
@@ -215,6 +218,7 @@ impl Link {
         if out.len() == start {
             return false;
         }
+        self.noise.pad(out, out.len() - start);
         let is_full = out.len() + MAX_SLACK >= start + self.plaintext();
         self.finish(out, is_full)
     }

@@ -17,7 +17,7 @@
 //!    ├ outbox            both: packets that wait for the shell
 //!    ├ status, load      what both know about themselves, and what they hold
 //!    ├ link, rekey       one carrier: fake TCP + keys, which are renewed
-//!    └ frame             what a sealed packet says
+//!    └ frame, noise      what a sealed packet says, and how long it is
 //! ```
 
 mod budget;
@@ -31,6 +31,7 @@ mod frame;
 mod link;
 mod liveness;
 mod load;
+mod noise;
 mod outbox;
 mod path_mtu;
 mod peer;

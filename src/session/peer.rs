@@ -163,6 +163,20 @@ impl Peer {
         self.carriers.iter().any(|carrier| Some(carrier.link.id()) == active && carrier.link.is_from(segment))
     }
 
+    /// A SYN came on the 4-tuple of a carrier that was just heard: TCP would say where the connection stands, and so does this one.
+    /// `false` if none was: who begins there is somebody else.
+    pub(crate) fn challenge(&mut self, syn: &Segment, now: Instant) -> bool {
+        let is_heard = |carrier: &&mut Carrier| {
+            carrier.confirmed
+                && carrier.link.is_from(syn)
+                && now.saturating_duration_since(carrier.last_opened) < CHALLENGED_FOR
+        };
+        let Some(carrier) = self.carriers.iter_mut().find(is_heard) else { return false };
+        // It counts the SYN, and owes an ACK.
+        carrier.link.connection_mut().handle_segment(syn, now);
+        true
+    }
+
     /// Whether this ephemeral was answered before; remembers it if not.
     pub(crate) fn is_replay(&mut self, ephemeral: [u8; 32]) -> bool {
         let replay = self.seen.contains(&ephemeral);
@@ -393,6 +407,9 @@ const REPLACED_MAX: usize = 16;
 
 /// Our choice: several round trips of the worst path; the client dials for at most 10 s.
 const PENDING_FOR: Duration = Duration::from_secs(15);
+
+/// Our choice: longer than the pings of an idle client are apart.
+const CHALLENGED_FOR: Duration = Duration::from_secs(25);
 
 /// Our choice: a carrier that the client left may still bring late packets.
 const OLD_FOR: Duration = Duration::from_secs(60);

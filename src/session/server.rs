@@ -342,6 +342,11 @@ impl Server {
         if live.is_some_and(|id| self.peers[id].is_in_use(segment)) {
             self.injected.count(segment.kind());
         }
+        if let Some(id) = live.filter(|_| segment.kind() == Kind::Syn)
+            && self.peers[id].challenge(segment, now)
+        {
+            return self.touch(id);
+        }
         // 64 bits that only holders of our public key can make, before anything is spent.
         if segment.kind() == Kind::Data && !self.is_message1(segment, packet) {
             self.drops.stranger += 1;

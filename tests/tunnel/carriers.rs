@@ -1,9 +1,10 @@
 //! When a client opens carriers, and when it does not.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use link_emulator::Direction as Way;
-use vpn::carrier::{Kind, parse};
+use vpn::carrier::{Flags, Kind, Repr, Seq, SynOptions, parse};
 use vpn::session::ClientEvent;
 
 use super::MINUTE;
@@ -91,3 +92,48 @@ fn fins(world: &World) -> [usize; 2] {
 
 /// None of them is acknowledged.
 const GOODBYES: u64 = 3;
+
+#[test]
+fn a_syn_on_a_carrier_that_was_just_heard_gets_an_ack_and_much_later_a_syn_ack() {
+    let mut world = World::new(FAIR, 4);
+    world.run_for(Duration::from_secs(1));
+    let before = answers(&world);
+    assert_eq!(before[0], 1, "its own handshake's");
+    world.deliver_up(syn(&world));
+    world.run_for(Duration::from_millis(10));
+    assert_eq!(answers(&world), [before[0], before[1] + 1]);
+    assert_eq!(world.server.status(world.now).injected.syns, 1);
+    world.set_blackout([true, true]);
+    world.run_for(MINUTE / 2);
+    let before = answers(&world);
+    world.deliver_up(syn(&world));
+    world.run_for(Duration::from_millis(10));
+    assert_eq!(answers(&world), [before[0] + 1, before[1]], "who is silent may have begun anew");
+}
+
+/// A SYN from the current host's port, with other numbers.
+fn syn(world: &World) -> Vec<u8> {
+    let (source, destination) = (world.host().local(), world.server_address());
+    let repr = Repr {
+        source,
+        destination,
+        seq: Seq(77),
+        ack: Seq(0),
+        flags: Flags::SYN,
+        window: 64_240,
+        options: SynOptions::windows(1460, 8),
+        hop_limit: 128,
+        flow_label: 0,
+        ip_id: 0,
+    };
+    let mut packet = vec![0; repr.header_len()];
+    repr.emit(&mut packet).expect("a packet");
+    packet
+}
+
+/// How many SYN-ACKs and how many ACKs without payload the server has sent, as far as they are remembered.
+fn answers(world: &World) -> [usize; 2] {
+    let packets: BTreeSet<_> = world.captured.all(Way::In).collect();
+    let kinds: Vec<_> = packets.into_iter().map(|packet| parse(packet).expect("ours").kind()).collect();
+    [Kind::SynAck, Kind::Acknowledgement].map(|kind| kinds.iter().filter(|it| **it == kind).count())
+}
