@@ -18,6 +18,7 @@
 //! - *Up is repeated while it pays*, which takes the place of the draft's faster and faster probing (`bw_probe_up_acks`).
 //! - *Cycles* are six to nine round trips, as in the first draft, and not two to three seconds: on a short path a change is
 //!   found sooner. So is the queue that Up makes, so it lasts two thirds of a round trip and not a whole one.
+//! - *Cruise gives way to a queue*, and the sooner the more of the path it has, which brings those who share it to equal parts.
 //! - *Nothing bounds what is in flight* but twice the bandwidth-delay product and room for a batch of acks: there is no
 //!   `inflight_hi`, `bw_lo` or `extra_acked`, because loss and late acks are ordinary here. A timeout changes no estimate.
 //! - *ProbeRtt* goes down to a quarter of the bandwidth-delay product (the draft: half), so that a queue that is shared
@@ -296,10 +297,18 @@ impl Bbr {
 
     /// The full rate on an empty queue, falling to [`QUEUED_GAIN`] as one builds up.
     fn cruise_gain(&self) -> u64 {
-        let (short, long) = (self.short_queue(), self.long_queue());
+        let (short, long) = (self.short_queue(), self.own_queue());
         let excess = self.queue_delay().saturating_sub(short).min(long - short);
         let share = excess.as_nanos() * u128::from(1000 - QUEUED_GAIN) / (long - short).as_nanos().max(1);
         1000 - u64::try_from(share).unwrap_or(0)
+    }
+
+    /// How long packets may wait before all is given way: [`OWN_PACKETS`] of our own in the queue take so long. Who has more of
+    /// the path has as many there sooner, so those who share it come to equal parts.
+    fn own_queue(&self) -> Duration {
+        let long = self.long_queue();
+        let own = self.bandwidth.best().map_or(long, |rate| rate.time_for(OWN_PACKETS * self.packet));
+        own.clamp(long * 3 / 8, long)
     }
 }
 
@@ -436,6 +445,9 @@ const UP_LASTS: (u32, u32) = (2, 3);
 const DOWN_GAIN: u64 = 750;
 /// While a queue stands.
 const QUEUED_GAIN: u64 = 850;
+/// Our choice: of 100 Mbit/s at 200 ms a flow that comes second has 0.45 in the mean over its first minute, with a bound on the delay
+/// alone 0.42.
+const OWN_PACKETS: u64 = 64;
 /// With its copies a flow is thin while it takes no more than a quarter of the bandwidth; our choice.
 const SPARE: (u64, u64) = (1, 4);
 /// RFC 6928: the first window of a TCP.
@@ -494,11 +506,12 @@ mod tests {
     /// 100 Mbit/s.
     const RATE: u64 = 12_500_000;
 
-    /// A path that carries [`RATE`] and a sender that does as it is told, or less.
+    /// A path that carries [`RATE`], unless told else, and a sender that does as it is told, or less.
     struct Path {
         bbr: Bbr,
         now: Instant,
         delivered: u64,
+        capacity: u64,
         /// What the application has, in bytes a second.
         application: u64,
         /// Time in the queue, seen by every ack.
@@ -510,13 +523,21 @@ mod tests {
         fn new() -> Self {
             let now = start();
             let bbr = Bbr::new(PACKET, 1, now);
-            Self { bbr, now, delivered: 0, application: u64::MAX, queue: Duration::ZERO, in_flight: None }
+            Self {
+                bbr,
+                now,
+                delivered: 0,
+                capacity: RATE,
+                application: u64::MAX,
+                queue: Duration::ZERO,
+                in_flight: None,
+            }
         }
 
         /// A twentieth of a round trip and its acks.
         fn step(&mut self) {
             let wanted = self.bbr.pacing_rate().unwrap().bytes_per_second();
-            let rate = wanted.min(RATE).min(self.application);
+            let rate = wanted.min(self.capacity).min(self.application);
             let bytes = Rate::per_second(rate).bytes_in(RTT / 20);
             self.now += RTT / 20;
             self.delivered += bytes;
@@ -555,6 +576,20 @@ mod tests {
             }
             phases
         }
+    }
+
+    #[test]
+    fn who_has_more_of_the_path_gives_way_sooner() {
+        let share_of_its_rate = |capacity| {
+            let mut path = Path { capacity, ..Path::new() };
+            path.reach(Phase::Cruise);
+            // In mid-queue: above a queue that is none, below one in which everyone gives way.
+            path.queue = path.bbr.long_queue() / 2;
+            (0..30).for_each(|_| path.step());
+            path.bbr.cruise_gain()
+        };
+        let (much, little) = (share_of_its_rate(RATE), share_of_its_rate(RATE / 4));
+        assert!(QUEUED_GAIN <= much && much < little && little < 1000, "{much} {little}");
     }
 
     #[test]
