@@ -55,6 +55,7 @@ fn keys(suite: Suite) -> (Sealer, Opener) {
     let message = Message1 {
         version: VERSION,
         mode: 0,
+        is_probe: false,
         timestamp: Timestamp::from_unix(std::time::Duration::from_secs(1_700_000_000)),
         index: 5,
         session: SessionId([3; 16]),

@@ -73,18 +73,6 @@ fn a_server_listens_on_a_range_of_ports() {
 }
 
 #[test]
-fn probe_says_what_the_network_lets_through() {
-    configured("probe_says_what_the_network_lets_through", "", |topology, vpn| {
-        let probe = vpn.program(topology.client())?.arg("probe").arg(vpn.client_path(0)).run(LIMIT)?;
-        let probe = probe.expect_code(0)?;
-        for mode in ["handshake+advance", "handshake+fixed", "bare+advance", "bare+fixed"] {
-            ensure!(probe.stdout.contains(mode), "nothing about {mode}: {}", probe.stdout);
-        }
-        Ok(())
-    });
-}
-
-#[test]
 fn a_fast_connect_does_not_wait_for_the_target() {
     let config = "connect = \"fast\"";
     configured("a_fast_connect_does_not_wait_for_the_target", config, |topology, vpn| {

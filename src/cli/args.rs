@@ -36,6 +36,8 @@ pub(super) enum Command {
     },
     /// Show a tunnel, or all of them
     Status(Status),
+    /// Try what the network lets through, beside a tunnel that is up or without one
+    Probe(Probe),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -69,6 +71,15 @@ pub(super) struct Status {
     /// List the flows
     #[arg(long, hide = true)]
     pub(super) flows: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Probe {
+    #[arg(value_name = "NAME|FILE", default_value = DEFAULT_CLIENT, help = TARGET_HELP)]
+    pub(super) target: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 const DEFAULT_CLIENT: &str = "client";

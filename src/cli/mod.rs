@@ -2,6 +2,7 @@
 
 mod args;
 mod keys;
+mod probe;
 mod status;
 mod target;
 
@@ -42,6 +43,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             client::down(DownOptions { name: target.name })
         }
         Command::Status(status_args) => status::status(&status_args),
+        Command::Probe(probe_args) => probe::probe(&probe_args),
     }
 }
 

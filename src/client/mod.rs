@@ -4,10 +4,14 @@
 //! packets make the round trip → only then change the host. Whatever fails, everything before it is undone.
 
 mod background;
+mod dns;
 mod host;
+mod memory;
+mod probe;
 mod resolve;
 mod runner;
 mod status;
+mod surroundings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,8 +21,13 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 
 use self::background::Voice;
+use self::dns::Resolver;
 use self::host::Host;
+use self::memory::Memory;
+pub use self::probe::{ProbeOptions, ProbeOutcome, probe};
+use self::resolve::Names;
 use self::runner::Runner;
+use self::surroundings::Surroundings;
 use crate::carrier::Mode;
 use crate::config::{self, ClientConfig, ClientDns, Congestion};
 use crate::control::{InstanceName, Paths, State, Tunnel};
@@ -80,13 +89,18 @@ pub fn down(options: DownOptions) -> Result<(), Failure> {
 
 async fn run(options: &UpOptions, paths: &Paths, voice: &mut Voice) -> Result<(), Failure> {
     let mut instance = Instance::start(&options.name, paths).await?;
-    let result = tunnel(options, &mut instance, voice).await;
+    let result = tunnel(options, paths, &mut instance, voice).await;
     let undone = instance.stop().await;
     result.and(undone)
 }
 
 /// From nothing to the end of the tunnel; what was changed on the host is in the instance's journal.
-async fn tunnel(options: &UpOptions, instance: &mut Instance, voice: &mut Voice) -> Result<(), Failure> {
+async fn tunnel(
+    options: &UpOptions,
+    paths: &Paths,
+    instance: &mut Instance,
+    voice: &mut Voice,
+) -> Result<(), Failure> {
     let config = &options.config;
     let number = netcfg::free_number(config.tunnel.interface.as_str()).await;
     let number = number.map_err(|error| instance::host_failure(&error))?;
@@ -94,24 +108,30 @@ async fn tunnel(options: &UpOptions, instance: &mut Instance, voice: &mut Voice)
     voice
         .say(&format!("connecting to {}", config.server))
         .map_err(|error| Failure::of_system("cannot go on in the background", &error))?;
-    let Some(servers) = resolve(&client, config, instance).await? else { return stopped(options) };
+    let mut memory = Memory::load(paths);
+    // Whom this host asks before the tunnel may change that.
+    let resolver = Resolver::new(netcfg::host_resolvers(), number);
+    let names = resolve(&client, config, resolver, &mut memory, instance).await?;
+    let Some(names) = names else { return stopped(options) };
     let tun = instance.create_tun(config.tunnel.interface.as_str()).await?;
-    let addresses = resolve::distinct(&servers);
-    let mut runner = Runner::open(client, tun, &addresses, number)
+    let mut runner = Runner::open(client, tun, &names.distinct(), number)
         .map_err(|error| Failure::of_system("cannot open raw sockets", &error))?;
-    runner.client.set_servers(servers, io::now());
+    runner.set_servers(names.servers());
     let host = Host::watch(runner.tun.index(), number).await;
-    let mut host = host.map_err(|error| instance::host_failure(&error))?;
-    let connected = connect(&mut runner, &mut host, &addresses, config, instance).await?;
+    let host = host.map_err(|error| instance::host_failure(&error))?;
+    let mut surroundings = Surroundings { host, names, memory };
+    let connected = connect(&mut runner, &mut surroundings, config, instance).await?;
     let Some(addresses) = connected else { return stopped(options) };
+    surroundings.names.on_recovered();
     let plan = plan(config, &runner.tun, addresses, number);
-    let notes = host.apply(&plan, instance.journal()).await;
-    let notes = notes.map_err(|error| instance::host_failure(&error))?;
+    let notes = surroundings.host.apply(&plan, instance.journal()).await;
+    let mut notes = notes.map_err(|error| instance::host_failure(&error))?;
+    notes.extend_from_slice(surroundings.names.notes());
     introduce(options, &plan, &runner, voice)
         .and_then(|()| notes.iter().try_for_each(|note| voice.say(note)))
         .and_then(|()| voice.up())
         .map_err(|error| Failure::of_system("cannot go on in the background", &error))?;
-    let result = carry(&mut runner, &mut host, instance, options).await;
+    let result = carry(&mut runner, &mut surroundings, instance, options).await;
     leave(&mut runner);
     result
 }
@@ -124,19 +144,22 @@ fn stopped(options: &UpOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each server's addresses; `None` if told to end before they were known.
+/// The servers' addresses; `None` if told to end before they were known.
 async fn resolve(
     client: &Client,
     config: &ClientConfig,
+    resolver: Resolver,
+    memory: &mut Memory,
     instance: &mut Instance,
-) -> Result<Option<Vec<Vec<SocketAddr>>>, Failure> {
-    let mut found = pin!(resolve::resolve(&config.server));
+) -> Result<Option<Names>, Failure> {
+    let mut found = pin!(Names::resolve(&config.server, resolver, memory));
     loop {
         tokio::select! {
             found = &mut found => return found.map(Some),
             order = instance.order() => {
                 let status = |instance: &Instance| {
-                    status::tunnel(client, &SendStats::default(), config.tunnel.interface.as_str(), config, instance)
+                    let interface = config.tunnel.interface.as_str();
+                    status::tunnel(client, &SendStats::default(), interface, None, config, instance)
                 };
                 if instance.obey(order, status).is_break() {
                     return Ok(None);
@@ -180,12 +203,13 @@ fn congestion(choice: Congestion) -> CongestionKind {
 /// Waits until packets make the round trip; returns our addresses, or `None` if told to end before.
 async fn connect(
     runner: &mut Runner,
-    host: &mut Host,
-    servers: &[SocketAddr],
+    surroundings: &mut Surroundings,
     config: &ClientConfig,
     instance: &mut Instance,
 ) -> Result<Option<Vec<IpNetwork>>, Failure> {
     let deadline = io::now() + FIRST_UP;
+    // What a name was last may be no more.
+    surroundings.names.on_outage();
     loop {
         tokio::task::consume_budget().await;
         let mut up = None;
@@ -204,12 +228,12 @@ async fn connect(
         }
         let left = deadline.saturating_duration_since(io::now());
         if left.is_zero() {
-            return Err(unreachable(runner, servers));
+            return Err(unreachable(runner, &surroundings.names.distinct()));
         }
         tokio::select! {
             result = runner.step() => result.map_err(|error| lost_sockets(&error))?,
             () = tokio::time::sleep(left) => {}
-            () = host.changed() => {}
+            news = surroundings.next() => runner.on_news(news, &surroundings.names),
             order = instance.order() => {
                 if instance.obey(order, |instance| describe(runner, config, instance)).is_break() {
                     return Ok(None);
@@ -223,7 +247,7 @@ async fn connect(
 /// background keeps its routes, so that nothing leaves outside it unnoticed, and `status` says why.
 async fn carry(
     runner: &mut Runner,
-    host: &mut Host,
+    surroundings: &mut Surroundings,
     instance: &mut Instance,
     options: &UpOptions,
 ) -> Result<(), Failure> {
@@ -233,6 +257,7 @@ async fn carry(
         tokio::task::consume_budget().await;
         for event in flush(runner)? {
             report(&event);
+            surroundings.on_event(&event);
             if let ClientEvent::Ended(ending) = event {
                 if !options.relayed {
                     return Err(ended(ending));
@@ -242,7 +267,7 @@ async fn carry(
         }
         tokio::select! {
             result = runner.step() => result.map_err(|error| lost_sockets(&error))?,
-            () = host.changed() => {}
+            news = surroundings.next() => runner.on_news(news, &surroundings.names),
             order = instance.order() => {
                 if instance.obey(order, |instance| describe(runner, config, instance)).is_break() {
                     return Ok(());
@@ -253,7 +278,7 @@ async fn carry(
 }
 
 fn describe(runner: &Runner, config: &ClientConfig, instance: &Instance) -> Tunnel {
-    status::tunnel(&runner.client, &runner.sent(), runner.tun.name(), config, instance)
+    status::tunnel(&runner.client, &runner.sent(), runner.tun.name(), Some(runner.mark()), config, instance)
 }
 
 /// Tells the server that we leave.

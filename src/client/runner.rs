@@ -6,6 +6,8 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::resolve::Names;
+use super::surroundings::News;
 use crate::crypto::Timestamp;
 use crate::io::{
     self as shell, Family, Poller, PortFilter, PortGuard, Readiness, SendStats, TUN_MTU, Timer, TunDevice,
@@ -62,6 +64,32 @@ impl Runner {
             ready: Vec::new(),
             buffer: vec![0; usize::from(TUN_MTU)],
         })
+    }
+
+    /// What is on every packet that leaves here.
+    pub(crate) fn mark(&self) -> u32 {
+        self.mark
+    }
+
+    /// From now on these are the addresses of each server.
+    pub(crate) fn set_servers(&mut self, servers: Vec<Vec<SocketAddr>>) {
+        let addresses: Vec<_> = servers.iter().flatten().copied().collect();
+        let ports = PortFilter::ports(self.guards.iter().map(|guard| guard.port.port()));
+        for family in Family::all_of(&addresses) {
+            // The other addresses are as good as before.
+            if let Err(error) = self.wire.add_family(family, &ports, Some(self.mark), &self.poller, WIRE) {
+                tracing::debug!(?family, %error, "no sockets for these addresses");
+            }
+        }
+        self.client.set_servers(servers, shell::now());
+    }
+
+    /// Tells the client what is new around it.
+    pub(crate) fn on_news(&mut self, news: News, names: &Names) {
+        match news {
+            News::Servers => self.set_servers(names.servers()),
+            News::Network => {}
+        }
     }
 
     /// What became of the packets that were sent.

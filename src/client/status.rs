@@ -6,11 +6,12 @@ use crate::instance::{Instance, carrier_report, session_drops, session_report, s
 use crate::io::{self, SendStats};
 use crate::session::{Client, ClientDrops, ClientState};
 
-/// `sent` tells of the raw sockets, once there are any.
+/// `sent` tells of the raw sockets, once there are any, and `mark` is on what they send.
 pub(super) fn tunnel(
     client: &Client,
     sent: &SendStats,
     interface: &str,
+    mark: Option<u32>,
     config: &ClientConfig,
     instance: &Instance,
 ) -> Tunnel {
@@ -31,6 +32,7 @@ pub(super) fn tunnel(
         state,
         reason,
         interface: interface.to_owned(),
+        mark,
         public_key: config.private_key.public_key().to_string(),
         server: config.server.to_string(),
         addresses: status.addresses,

@@ -29,6 +29,8 @@ pub struct Tunnel {
     pub reason: Option<String>,
     /// The device.
     pub interface: String,
+    /// The mark by which a client's own packets pass the tunnel; `None` of a server.
+    pub mark: Option<u32>,
     /// Its public key.
     pub public_key: String,
     /// Where the client's server is; of a server where it listens, separated by commas.
@@ -370,6 +372,7 @@ pub(super) mod tests {
             state: State::Up,
             reason: None,
             interface: "vpn0".to_owned(),
+            mark: Some(51_820),
             public_key: "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=".to_owned(),
             server: "203.0.113.9:443".to_owned(),
             addresses: vec!["10.77.0.2/24".parse().unwrap(), "fd77::2/64".parse().unwrap()],

@@ -7,7 +7,7 @@
 //!      | version | mode | suites | 0 | index | epoch | carrier | session id | timestamp | padding
 //! ```
 //!
-//! `suites`: bit 0 AES-256-GCM, bit 1 ChaCha20-Poly1305, which must be set; `index`: the one that
+//! `mode`: bit 7 is set in a probe's, which wants no session; `suites`: bit 0 AES-256-GCM, bit 1 ChaCha20-Poly1305, which must be set; `index`: the one that
 //! packets to the client shall name, never 0; `timestamp`: TAI64N. These 44 bytes mean the same in
 //! every version; what a later version adds stands where this one pads. The padding is zero and
 //! not looked at.
@@ -45,8 +45,11 @@ use super::timestamp::{TIMESTAMP_LEN, Timestamp};
 pub struct Message1 {
     /// The protocol that the client speaks; ours is [`VERSION`].
     pub version: u8,
-    /// How the carrier began and how its sequence numbers advance; the carrier numbers its modes.
+    /// How the carrier began and how its sequence numbers advance; the carrier numbers its modes, below 128.
     pub mode: u8,
+    /// The client only asks what passes: its pings are answered, and there is no session. A server that knows nothing of probes
+    /// takes it for an unknown mode and is silent.
+    pub is_probe: bool,
     /// The client's clock, later in each message 1.
     pub timestamp: Timestamp,
     /// The index that packets to the client shall name; not 0.
@@ -68,7 +71,7 @@ impl Message1 {
     pub fn encode(&self) -> [u8; MESSAGE1_LEN] {
         let mut bytes = [0; MESSAGE1_LEN];
         bytes[0] = self.version;
-        bytes[1] = self.mode;
+        bytes[1] = self.mode & !PROBE | if self.is_probe { PROBE } else { 0 };
         bytes[2] = self.suites.bits();
         bytes[3] = self.keep;
         bytes[4..8].copy_from_slice(&self.index.to_le_bytes());
@@ -91,7 +94,8 @@ impl Message1 {
         let keep = reader.u8()?;
         Ok(Self {
             version,
-            mode,
+            mode: mode & !PROBE,
+            is_probe: mode & PROBE != 0,
             suites,
             index: reader.index()?,
             epoch: reader.u32()?,
@@ -438,6 +442,9 @@ pub(crate) const MESSAGE2_MAX: usize = 5 + 9 + (1 + MAX_LIST * 18) + (1 + MAX_LI
 /// Bytes of a session id.
 pub const SESSION_ID_LEN: usize = 16;
 
+/// Bit 7 of message 1's mode.
+const PROBE: u8 = 0x80;
+
 const CONV_LABEL: &[u8] = b"vpn kcp conv";
 
 const RESUMED: u8 = 1;
@@ -460,6 +467,7 @@ pub(crate) mod tests {
         Message1 {
             version: VERSION,
             mode: 2,
+            is_probe: false,
             timestamp: Timestamp::from_unix(Duration::new(1_700_000_000, 77)),
             index: 0x0403_0201,
             session: SessionId([0xa5; SESSION_ID_LEN]),
@@ -520,6 +528,15 @@ pub(crate) mod tests {
             "0000004d",
         );
         assert_eq!(hex(&message1().encode()), expected);
+    }
+
+    #[test]
+    fn marks_a_probe_in_the_highest_bit_of_the_mode() {
+        let probe = Message1 { is_probe: true, ..message1() };
+        let bytes = probe.encode();
+        assert_eq!(hex(&bytes[..4]), "01820300");
+        assert_eq!(bytes[2..], message1().encode()[2..]);
+        assert_eq!(Message1::decode(&bytes), Ok(probe));
     }
 
     #[test]

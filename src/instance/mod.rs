@@ -1,6 +1,7 @@
 //! What a running client and a running server have in common: one process that owns the run-time folder, the undo
 //! journal, the control socket and the signals.
 
+mod remembered;
 mod report;
 mod signals;
 
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
+pub(crate) use self::remembered::Remembered;
 pub(crate) use self::report::{carrier_report, session_drops, session_report, sum_drops, wire_drops};
 pub(crate) use self::signals::EndSignals;
 use crate::control::{

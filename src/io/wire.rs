@@ -45,6 +45,29 @@ impl Wire {
         Ok(())
     }
 
+    /// Opens the sockets of another family for the ports that `filter` names, watched as by [`Self::watch`]; no more than once.
+    ///
+    /// # Errors
+    /// As [`Self::open`] and [`Self::watch`].
+    pub fn add_family(
+        &mut self,
+        family: Family,
+        filter: &PortFilter,
+        mark: Option<u32>,
+        poller: &Poller,
+        token: u64,
+    ) -> io::Result<()> {
+        if self.raw.iter().any(|(known, _)| *known == family) {
+            return Ok(());
+        }
+        let (tap, raw) = (PacketSocket::open(family, filter)?, RawSocket::open(family, mark)?);
+        poller.watch_readable(tap.as_fd(), token)?;
+        poller.watch_on_demand(raw.as_fd(), token)?;
+        self.taps.push(tap);
+        self.raw.push((family, raw));
+        Ok(())
+    }
+
     /// While packets wait that the kernel did not take, wakes `poller` with `token` when it takes packets again.
     ///
     /// # Errors

@@ -58,8 +58,6 @@ pub(super) enum Target {
     Device(u32),
     /// `throw`: this table has no answer, the next rule decides.
     Throw,
-    /// Wherever: of a question.
-    Any,
 }
 
 /// Where packets leave this host.
@@ -123,10 +121,11 @@ impl Netlink {
 
     /// The way that a packet with `mark` would take to `destination`: the device and the gateway, if there is one.
     pub(super) async fn way_to(&self, destination: IpAddr, mark: u32) -> Result<Option<Way>> {
-        let length = if destination.is_ipv4() { 32 } else { 128 };
-        let mut question = route(0, IpNetwork::new(destination, length)?, Target::Any);
-        question.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Table(_)));
-        question.attributes.push(RouteAttribute::Mark(mark));
+        let mut question = RouteMessage::default();
+        question.header.address_family = address_family(Family::of(destination));
+        question.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
+        question.attributes =
+            vec![RouteAttribute::Destination(destination.into()), RouteAttribute::Mark(mark)];
         let answers: Result<Vec<RouteMessage>, _> =
             self.handle.route().get(question).execute().try_collect().await;
         // No route is an answer, too.
@@ -290,7 +289,6 @@ fn route(table: u32, network: IpNetwork, target: Target) -> RouteMessage {
             message.attributes.push(RouteAttribute::Oif(index));
         }
         Target::Throw => message.header.kind = RouteType::Throw,
-        Target::Any => {}
     }
     message
 }

@@ -131,10 +131,8 @@ fn resolvers(config: &ServerConfig) -> Vec<IpAddr> {
     if let Some(dns) = &config.tunnel.dns {
         return dns.clone();
     }
-    let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-    let words = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    let found = words.filter_map(|word| word.trim().parse::<IpAddr>().ok());
-    let found: Vec<_> = found.filter(|address| !address.is_loopback()).take(RESOLVERS_MAX).collect();
+    let mut found = netcfg::host_resolvers();
+    found.retain(|address| !address.is_loopback());
     if found.is_empty() {
         tracing::info!("this host has no resolver but itself: clients are told of none, set tunnel.dns");
     }
@@ -173,8 +171,3 @@ fn raise_descriptor_limit() {
         tracing::debug!(%error, "the limit on open files stays");
     }
 }
-
-const RESOLV_CONF: &str = "/etc/resolv.conf";
-
-/// As the C library's resolver (`MAXNS` of resolv.h).
-const RESOLVERS_MAX: usize = 3;

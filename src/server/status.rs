@@ -23,6 +23,7 @@ pub(super) fn tunnel(runner: &Runner, config: &ServerConfig, instance: &Instance
         state: State::Up,
         reason: None,
         interface: runner.tun.name().to_owned(),
+        mark: None,
         public_key: config.private_key.public_key().to_string(),
         server: listen.join(", "),
         addresses: config.tunnel.addresses.clone(),

@@ -175,6 +175,7 @@ impl Client {
             preshared_key: settings.preshared_key,
             suites: settings.suites,
             session,
+            is_probe: false,
             keep: hours(settings.dead_after),
         };
         Self {

@@ -33,6 +33,8 @@ pub(crate) struct Caller {
     pub(crate) preshared_key: PresharedKey,
     pub(crate) suites: SuiteSet,
     pub(crate) session: SessionId,
+    /// Only to ask what passes, without a session.
+    pub(crate) is_probe: bool,
     /// For how many hours the server is to keep the session.
     pub(crate) keep: u8,
 }
@@ -50,6 +52,7 @@ impl Caller {
         let message = Message1 {
             version: VERSION,
             mode: mode.to_wire(),
+            is_probe: self.is_probe,
             timestamp: offer.timestamp,
             index: offer.index,
             session: self.session,
@@ -303,6 +306,11 @@ impl Dial {
         let headers = u16::try_from(self.connection.header_len()).unwrap_or(0);
         let mss = self.connection.peer_mss().map(|mss| mss.saturating_add(headers));
         mss.unwrap_or(ETHERNET).min(self.room.mtu)
+    }
+
+    /// The connection, and the index that packets to us name.
+    pub(crate) fn into_connection(self) -> (Connection, u32) {
+        (self.connection, self.index)
     }
 
     /// The dial has become a carrier.

@@ -47,6 +47,8 @@ pub struct ServerLoad {
     pub carriers: usize,
     /// Carriers of the peer that has the most.
     pub most_carriers: usize,
+    /// Links that answer the pings of probes.
+    pub probes: usize,
     /// Indexes by which packets find their carrier.
     pub indexes: usize,
     /// Packets that wait for the TUN.

@@ -10,6 +10,7 @@
 //!    ├ servers, dialing, dial   client: where to, when and how a carrier is opened
 //!    ├ liveness          client: noticing that it died
 //!    ├ peer, budget      server: sessions, pending and confirmed carriers; what strangers may cost
+//!    ├ probe, probed, probe_link   what passes, asked and answered beside all sessions
 //!    ├ splice            client: inner TCP flow ⟷ MUX stream
 //!    ├ engine            KCP + MUX + datagrams: what survives every carrier
 //!    ├ fragment          frames that fit no packet
@@ -35,6 +36,9 @@ mod noise;
 mod outbox;
 mod path_mtu;
 mod peer;
+mod probe;
+mod probe_link;
+mod probed;
 mod rekey;
 mod server;
 mod servers;
@@ -49,6 +53,7 @@ pub use fragment::{
 pub use frame::CloseCode;
 pub use load::{ClientLoad, ServerLoad, SessionLoad};
 pub use peer::{PeerMemory, PeerSettings};
+pub use probe::{Probe, ProbePort, ProbeReport, ProbeSettings, REMOTES_MAX};
 pub use server::{Abandoned, Server, ServerDrops, ServerEvent, ServerSettings, StreamKey};
 pub use status::{
     CarrierStatus, ClientState, ClientStatus, Injected, PeerStatus, ServerStatus, SessionStatus, Traffic,

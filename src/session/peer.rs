@@ -13,6 +13,7 @@ use ipnetwork::IpNetwork;
 use super::engine::{Engine, Settings};
 use super::frame::{self, CloseCode};
 use super::link::Link;
+use super::probed::Probes;
 use super::status::{CarrierStatus, PeerStatus, SessionStatus, Traffic};
 use crate::carrier::Segment;
 use crate::crypto::{Message1, Message2, PresharedKey, PublicKey, Refusal, SessionId, Timestamp, VERSION};
@@ -50,6 +51,8 @@ pub(crate) struct Peer {
     /// Counts sessions and epochs, so that a stream's key is never used twice.
     pub(crate) incarnation: u64,
     pub(crate) migrations: u64,
+    /// Who of this peer only asks what passes.
+    pub(crate) probes: Probes,
     newest: Option<Timestamp>,
     seen: VecDeque<[u8; 32]>,
     /// The last handshake that was answered without keys, which may be answered again.
@@ -96,6 +99,7 @@ impl Peer {
             carriers: Vec::new(),
             incarnation: 0,
             migrations: 0,
+            probes: Probes::default(),
             newest: None,
             seen: VecDeque::new(),
             denied: None,
@@ -125,10 +129,11 @@ impl Peer {
         self.carriers.iter().any(|carrier| carrier.confirmed && carrier.link.tuple() == tuple)
     }
 
-    /// Message 2 of a carrier that is still pending, if this is its message 1 again.
+    /// Message 2 of a carrier that is still pending, or of a probe, if this is its message 1 again.
     pub(crate) fn pending_reply(&self, ephemeral: &[u8; 32]) -> Option<&[u8]> {
         let same = |carrier: &&Carrier| !carrier.confirmed && carrier.ephemeral == *ephemeral;
-        self.carriers.iter().find(same).map(|carrier| carrier.reply.as_slice())
+        let pending = self.carriers.iter().find(same).map(|carrier| carrier.reply.as_slice());
+        pending.or_else(|| self.probes.reply(ephemeral))
     }
 
     /// The answer without keys that message 1 gets, if it gets one; the same each time it comes.

@@ -301,6 +301,7 @@ impl Server {
         };
         for peer in &self.peers {
             load.carriers += peer.carriers.len();
+            load.probes += peer.probes.len();
             load.most_carriers = load.most_carriers.max(peer.carriers.len());
             if let Some(session) = &peer.session {
                 let held = SessionLoad::of(&session.engine);
@@ -368,6 +369,13 @@ impl Server {
         let Some(&id) = self.by_index.get(&header.index) else {
             return self.handle_stranger(segment, packet, now);
         };
+        if self.peers[id].probes.has(header.index) {
+            match self.peers[id].probes.handle(segment, (header.index, &self.mask), packet, now) {
+                Some(pong) => self.outbox.push(Some(pong)),
+                None => self.drops.sealed += 1,
+            }
+            return;
+        }
         let Some(payload) = packet.get_mut(segment.payload.clone()) else { return };
         let Some(carrier) = self.peers[id].carrier(header.index) else {
             self.drops.stranger += 1;
@@ -571,12 +579,16 @@ impl Server {
         for id in 0..self.peers.len() {
             let peer = &mut self.peers[id];
             peer.expire_carriers(now);
+            peer.probes.expire(now);
             let silent = |session: &Session| session.engine.silence(now) >= session.keep;
             if peer.session.as_ref().is_some_and(silent) {
                 self.end_session(id);
             }
         }
-        self.by_index.retain(|&index, &mut id| self.peers[id].carrier(index).is_some());
+        self.by_index.retain(|&index, &mut id| {
+            let peer = &mut self.peers[id];
+            peer.probes.has(index) || peer.carrier(index).is_some()
+        });
         self.by_tuple.retain(|&tuple, &mut id| self.peers[id].has_live(tuple));
     }
 

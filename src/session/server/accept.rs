@@ -13,6 +13,7 @@ use crate::session::budget::Cost;
 use crate::session::link::{Link, wrap};
 use crate::session::path_mtu::PathMtu;
 use crate::session::peer::Carrier;
+use crate::session::probe_link::ProbeLink;
 use crate::session::rekey::Offer;
 
 impl Server {
@@ -138,7 +139,25 @@ impl Server {
             self.drops.replayed += 1;
             return;
         }
+        if received.payload.is_probe {
+            return self.accept_probe(id, received, connection, now);
+        }
         self.accept(id, received, (connection, message1), now);
+    }
+
+    /// Answers who only asks what passes; the peer's session, its carriers and its clock stay as they are.
+    fn accept_probe(&mut self, id: usize, received: Received, mut connection: Connection, now: Instant) {
+        let index = self.fresh_index();
+        let suite = self.settings.suites.agree(received.payload.suites);
+        let ephemeral = received.ephemeral;
+        let Ok((reply, Some(keys))) = received.responder.write(&Message2::Resumed { index, suite }) else {
+            self.drops.handshake += 1;
+            return;
+        };
+        let packet = wrap(&mut connection, &reply);
+        self.peers[id].probes.add(ProbeLink::new(connection, index, keys), ephemeral, reply, now);
+        self.by_index.insert(index, id);
+        self.outbox.push(packet);
     }
 
     fn accept(

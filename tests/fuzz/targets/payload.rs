@@ -46,6 +46,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let message1 = Message1 {
         version: 1,
         mode: 0,
+        is_probe: false,
         timestamp,
         index: 0x0403_0201,
         session: SessionId([7; 16]),

@@ -282,6 +282,7 @@ fn connect(server: &mut Server, number: u32, session: SessionId, now: Instant) -
     let message = Message1 {
         version: VERSION,
         mode: Mode::default().to_wire(),
+        is_probe: false,
         timestamp: Timestamp::from_unix(Duration::from_secs(1_700_000_000 + u64::from(number))),
         index,
         session,

@@ -1,0 +1,96 @@
+//! What a client remembers from one start to the next: the addresses of its servers' names.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::dns::ADDRESSES_MAX;
+use crate::control::Paths;
+use crate::instance::Remembered;
+
+/// What is remembered, and where.
+#[derive(Debug)]
+pub(super) struct Memory {
+    file: Remembered,
+    content: Content,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Content {
+    /// The newest last.
+    names: VecDeque<Name>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Name {
+    name: String,
+    addresses: Vec<IpAddr>,
+}
+
+impl Memory {
+    /// What was remembered under these paths.
+    pub(super) fn load(paths: &Paths) -> Self {
+        Self::at(paths.remembered(TITLE))
+    }
+
+    /// What was remembered in the file at `path`.
+    pub(super) fn at(path: PathBuf) -> Self {
+        let file = Remembered::new(path, TITLE);
+        let mut content: Content = file.load();
+        // Who wrote into the file has not kept our bounds.
+        content.names.truncate(NAMES_MAX);
+        content.names.iter_mut().for_each(|name| name.addresses.truncate(ADDRESSES_MAX));
+        Self { file, content }
+    }
+
+    /// The addresses that `name` had last; none if it is unknown.
+    pub(super) fn addresses(&self, name: &str) -> &[IpAddr] {
+        let known = self.content.names.iter().find(|known| known.name == name);
+        known.map_or(&[], |known| &known.addresses)
+    }
+
+    /// Remembers what `name` is now. The oldest of too many names is forgotten.
+    pub(super) fn learn(&mut self, name: &str, addresses: &[IpAddr]) {
+        if self.addresses(name) == addresses {
+            return;
+        }
+        let names = &mut self.content.names;
+        names.retain(|known| known.name != name);
+        if names.len() == NAMES_MAX {
+            names.pop_front();
+        }
+        names.push_back(Name { name: name.to_owned(), addresses: addresses.to_vec() });
+        self.file.save(&self.content);
+    }
+}
+
+const TITLE: &str = "client";
+
+/// Our choice: more than a list of servers has.
+const NAMES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembers_names_and_forgets_the_oldest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("home.client.json");
+        let addresses: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        let mut memory = Memory::at(path.clone());
+        assert!(memory.addresses("a.example").is_empty());
+        memory.learn("a.example", &addresses[..1]);
+        memory.learn("a.example", &addresses);
+        let mut memory = Memory::at(path);
+        assert_eq!(memory.addresses("a.example"), addresses);
+        for n in 0..NAMES_MAX {
+            memory.learn(&format!("{n}.example"), &addresses);
+        }
+        assert_eq!(memory.content.names.len(), NAMES_MAX);
+        assert!(memory.addresses("a.example").is_empty());
+    }
+}
