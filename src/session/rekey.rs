@@ -383,6 +383,7 @@ mod tests {
         let message = Message1 {
             version: VERSION,
             mode: 0,
+            is_probe: false,
             timestamp: Timestamp::from_unix(Duration::from_secs(u64::from(number))),
             index: 1000 + number,
             session: SessionId([7; 16]),
