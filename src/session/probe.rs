@@ -193,8 +193,7 @@ impl Probe {
         let offer = Offer { timestamp, index, epoch: 0 };
         // The sizes of paths are for the pings to find.
         let room = Room { mtu: SMALLEST, known: None };
-        let dial =
-            Dial::begin(&self.caller, request, (offer, room), local, DIAL_FOR, &mut self.rng, now);
+        let dial = Dial::begin(&self.caller, request, (offer, room), local, DIAL_FOR, &mut self.rng, now);
         wanted.stage = match dial {
             Some(dial) => Stage::Dialing { dial: Box::new(dial), begun: now },
             None => Stage::Done,
