@@ -2,51 +2,77 @@
 //!
 //! ```text
 //!  dialing ──message 2──> live ──another answers──> retired ──10 s──> FIN
+//!                          │
+//!                          └ used: packets leave on it, and the server is told to do the same (`USE`)
 //! ```
+//!
+//! Through an outage all live carriers are pinged, old and new alike, and whichever answers first is used; then the others
+//! retire. What was accepted last is used before it has answered, if nothing better is known: its handshake made the round trip.
 //!
 //! Which carriers there are, which is used and which answers is decided here; what they carry is not known here.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use ipnetwork::IpNetwork;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::dial::{Caller, Dial, Offer, Progress, Reach, Room};
-use super::dialing::{Dialing, Request};
+use super::dialing::{Dialing, Purpose, Request};
 use super::engine::Engine;
 use super::frame::{self, CloseCode};
 use super::link::{Link, RekeyAnswer};
 use super::liveness::Liveness;
+use super::loss::{Counts, LossHistory, LossMeter};
 use super::path_mtu::ETHERNET;
 use super::rekey::Renewal;
-use super::status::{CarrierStatus, Traffic};
-use crate::carrier::{self, DropReason, Mode, Segment};
+use super::status::{CarrierStatus, Migrations, Traffic, Why};
+use crate::carrier::{self, Connection, DropReason, Mode, Segment};
 use crate::crypto::{Header, Keys, MESSAGE1_MIN_LEN, Mask, Message2, Timestamp};
 
 /// All carriers of a client.
 #[derive(Debug)]
 pub(crate) struct Carriers {
     caller: Caller,
-    mode: Mode,
+    /// Those worth trying, the best first.
+    modes: Vec<Mode>,
     mask: Mask,
     rng: StdRng,
     dialing: Dialing,
-    /// Those that may carry the session, the newest last; packets leave on the last.
+    /// Those that may carry the session, the newest last.
     live: Vec<Carrier>,
+    /// The number of the live carrier that packets leave on.
+    used: u32,
+    /// Counts what the server is told of that; above the number of any live carrier.
+    use_number: u32,
+    /// The last that answered: the number of what is used when none is sought.
+    settled: u32,
     retired: VecDeque<Retired>,
+    /// Connections that have a FIN to send yet, and nothing else.
+    ending: VecDeque<Connection>,
     /// Of the interface towards the server, in bytes.
     mtu: u16,
-    /// Since when nothing makes the round trip, once that was noticed.
-    outage: Option<Instant>,
-    migrations: u64,
+    outage: Option<Outage>,
+    loss: LossHistory,
+    caution: Caution,
+    /// When another carrier may next be tried only because the one in use loses so much.
+    better_at: Instant,
+    migrations: Migrations,
     /// Of the last message 1.
     timestamp: Option<Timestamp>,
     traffic: Traffic,
     /// What connections saw that are no more.
     outside: carrier::Stats,
     events: VecDeque<CarrierEvent>,
+}
+
+/// No carrier answers.
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    since: Instant,
+    why: Why,
 }
 
 /// What the session is like now.
@@ -79,12 +105,23 @@ pub(crate) enum Arrival<'a> {
     Nothing,
     /// Frames, that the carrier of this number brought.
     Frames(u32, &'a [u8]),
-    /// The server accepts the carrier that is in use from now on.
-    Accepted(Message2),
+    /// The server accepts the carrier of this number.
+    Accepted(u32, Message2),
     /// The server answers, but with no keys.
     Answered(Message2),
     /// Nothing of ours.
     Dropped(Dropped),
+}
+
+/// What an answer of a carrier changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Nothing: it is the one in use.
+    AsBefore,
+    /// It is used from now on; the server is to be told.
+    Anew,
+    /// The same, and none answered before.
+    Recovered,
 }
 
 /// Why an outer packet was not acted on.
@@ -100,11 +137,24 @@ pub(crate) enum Dropped {
     Sealed,
 }
 
+/// What a server gives a client that it did not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) addresses: Vec<IpNetwork>,
+    pub(crate) dns: Vec<IpAddr>,
+}
+
 /// A carrier that may carry the session.
 #[derive(Debug)]
 struct Carrier {
     link: Link,
     liveness: Liveness,
+    /// It has answered a ping.
+    proven: bool,
+    grant: Option<Grant>,
+    /// Of what the server sends, and of what we send.
+    loss_in: LossMeter,
+    loss_out: LossMeter,
 }
 
 /// A carrier that was in use: while the session lasts it opens what is still on its way; then it ends with a FIN.
@@ -119,14 +169,21 @@ impl Carriers {
         Self {
             mask: Mask::new(&caller.server_key),
             caller,
-            mode,
+            modes: vec![mode],
             rng,
             dialing: Dialing::new(now),
             live: Vec::new(),
+            used: 0,
+            use_number: 0,
+            settled: 0,
             retired: VecDeque::new(),
+            ending: VecDeque::new(),
             mtu: ETHERNET,
             outage: None,
-            migrations: 0,
+            loss: LossHistory::default(),
+            caution: Caution { level: 0, at: now },
+            better_at: now + BETTER_EVERY,
+            migrations: Migrations::default(),
             timestamp: None,
             traffic: Traffic::default(),
             outside: carrier::Stats::default(),
@@ -153,7 +210,9 @@ impl Carriers {
         epoch: u32,
         now: Instant,
     ) {
-        let Some(request) = self.dialing.take_request(attempt) else {
+        let request =
+            self.dialing.take_request(attempt).filter(|request| self.is_wanted(request, local, now));
+        let Some(request) = request else {
             return self.events.push_back(CarrierEvent::Retired(local));
         };
         let timestamp = Timestamp::after(self.timestamp, self.dialing.timestamp(wall));
@@ -168,7 +227,7 @@ impl Carriers {
             }
             None => {
                 self.events.push_back(CarrierEvent::Retired(local));
-                self.dialing.on_failure(now);
+                self.dialing.on_not_begun(now);
             }
         }
     }
@@ -182,11 +241,34 @@ impl Carriers {
         self.links().filter(is_same).max_by_key(|link| link.number()).map(|link| link.path().size())
     }
 
+    /// Whether the dial is worth its port. Where packets leave from another address now, the carrier in use has none.
+    fn is_wanted(&mut self, request: &Request, local: SocketAddr, now: Instant) -> bool {
+        if request.purpose != Purpose::IfMoved || self.needs_carrier() {
+            return true;
+        }
+        let is_gone = |used: &Carrier| used.link.connection().local().ip() != local.ip();
+        if self.used().is_some_and(is_gone) {
+            self.on_outage(now, Why::Moved);
+            return true;
+        }
+        self.dialing.on_not_begun(now);
+        false
+    }
+
     /// The shell has no port, route or address for a dial.
     pub(crate) fn dial_failed(&mut self, attempt: u32, now: Instant) {
         if self.dialing.take_request(attempt).is_some() {
-            self.dialing.on_failure(now);
+            self.dialing.on_not_begun(now);
         }
+    }
+
+    /// The host's network is not what it was: whatever waits is tried at once.
+    pub(crate) fn handle_network_change(&mut self, now: Instant) {
+        self.dialing.begin_race(now);
+        self.live.iter_mut().for_each(|carrier| carrier.liveness.ask_now());
+        let Some(used) = self.used().filter(|_| !self.needs_carrier()) else { return };
+        let (remote, mode) = (used.link.connection().remote(), used.link.connection().mode());
+        self.ask_beside(remote, mode, Purpose::IfMoved, now);
     }
 
     /// Takes one outer packet, and opens it in place.
@@ -210,7 +292,6 @@ impl Carriers {
         self.check_live(demand, now);
         while let Some(number) = self.dialing.expired(now) {
             self.drop_dial(number);
-            self.dialing.on_failure(now);
         }
         self.check_requests(now);
     }
@@ -221,18 +302,32 @@ impl Carriers {
         if self.dialing.dials.iter_mut().any(|dial| dial.poll_transmit(out, now)) {
             return true;
         }
-        let Some(used) = self.live.last_mut() else { return false };
-        if used.link.poll_transmit(Some(engine), out, now) || used.link.poll_ack(out, now) {
-            self.traffic.on_sent(out);
-            self.begin_rekey(engine.epoch(), now);
-            return true;
+        for carrier in &mut self.live {
+            let is_used = carrier.link.number() == self.used;
+            let engine = is_used.then_some(&mut *engine);
+            let epoch = engine.as_ref().map(|engine| engine.epoch());
+            if carrier.link.poll_transmit(engine, out, now) || carrier.link.poll_ack(out, now) {
+                self.traffic.on_sent(out);
+                if let Some(epoch) = epoch {
+                    self.begin_rekey(epoch, now);
+                }
+                return true;
+            }
         }
-        used.liveness.on_unacked(engine.has_unacked(), now);
+        if let Some(used) = self.used_mut() {
+            used.liveness.on_unacked(engine.has_unacked(), now);
+        }
         false
     }
 
     /// The same for what old carriers have left to say.
     pub(crate) fn poll_last_words(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
+        while let Some(mut connection) = self.ending.pop_front() {
+            if let Some(packet) = connection.poll_transmit(now) {
+                *out = packet;
+                return true;
+            }
+        }
         self.retired.iter_mut().any(|retired| retired.link.poll_ack(out, now))
     }
 
@@ -243,10 +338,10 @@ impl Carriers {
     /// When a dial, a ping or the end of patience is due.
     pub(crate) fn poll_timeout(&self, urgent: bool) -> Option<Instant> {
         let dialing = self.dialing.poll_timeout(self.needs_carrier());
-        let used = self.live.last();
-        let ping = used.map(|used| used.liveness.ping_due(urgent));
-        let suspect = used.filter(|_| self.outage.is_none()).and_then(|used| used.liveness.suspect_at());
-        [dialing, ping, suspect].into_iter().flatten().min()
+        let pings = self.live.iter().map(|carrier| carrier.liveness.ping_due(urgent));
+        let suspect = self.used().filter(|used| used.proven && self.outage.is_none());
+        let suspect = suspect.and_then(|used| used.liveness.suspect_at());
+        pings.chain(dialing).chain(suspect).min()
     }
 
     /// When a TCP packet without payload is due, or the end of an old carrier; also once no other is opened.
@@ -261,88 +356,152 @@ impl Carriers {
         !self.live.is_empty()
     }
 
-    /// Whether no carrier answers.
+    /// Whether no carrier answers, or none has answered yet.
     pub(crate) fn needs_carrier(&self) -> bool {
-        self.live.is_empty() || self.outage.is_some()
+        self.outage.is_some() || !self.used().is_some_and(|used| used.proven)
+    }
+
+    /// Whether packets leave on this carrier.
+    pub(crate) fn is_used(&self, number: u32) -> bool {
+        self.used == number
     }
 
     /// Since when nothing makes the round trip.
     pub(crate) fn outage(&self) -> Option<Instant> {
-        self.outage
+        self.outage.map(|outage| outage.since)
     }
 
     /// Every flow was given up: the outage is counted anew, and whichever server answers is as good.
     pub(crate) fn on_given_up(&mut self, now: Instant) {
-        self.outage = Some(now);
+        if let Some(outage) = &mut self.outage {
+            outage.since = now;
+        }
         self.dialing.servers.on_given_up();
+        self.dialing.begin_race(now);
     }
 
-    /// Something was sent or received: the path is in use.
+    /// We stood still for a while: what waited for an answer is asked anew, and at once.
+    pub(crate) fn on_woken(&mut self, now: Instant) {
+        self.dialing.begin_race(now);
+        self.live.iter_mut().for_each(|carrier| carrier.liveness.ask_now());
+    }
+
+    /// Something was sent: the path is in use.
     pub(crate) fn on_traffic(&mut self) {
-        if let Some(used) = self.live.last_mut() {
+        if let Some(used) = self.used_mut() {
             used.liveness.on_traffic();
         }
     }
 
-    /// A KCP packet came on carrier `number`; says whether packets make the round trip.
+    /// Data came on carrier `number`, so many bytes in its packet.
+    pub(crate) fn on_inflow(&mut self, number: u32, length: usize, now: Instant) {
+        if let Some(carrier) = self.live_mut(number) {
+            carrier.liveness.on_inflow(length, now);
+        }
+    }
+
+    /// A KCP packet came on carrier `number`; says whether packets make the round trip on the one in use.
     pub(crate) fn on_kcp(&mut self, number: u32, acknowledged: bool, unacked: bool, now: Instant) -> bool {
-        let Some(used) = self.live.last_mut() else { return false };
-        used.liveness.on_traffic();
+        let is_used = number == self.used;
+        let Some(used) = self.used_mut() else { return false };
         // On an old carrier an answer proves nothing of the one in use.
-        if acknowledged && used.link.number() == number {
+        if acknowledged && is_used {
             used.liveness.on_acknowledged(now);
         }
         used.liveness.on_unacked(unacked, now);
-        used.liveness.waiting_since().is_none()
+        acknowledged && is_used && used.liveness.waiting_since().is_none()
     }
 
-    /// A ping was answered; says whether it was one of the carrier in use.
-    pub(crate) fn on_pong(&mut self, token: u64, now: Instant) -> bool {
-        self.live.last_mut().is_some_and(|used| {
-            !used.link.path_mut().on_pong(token, now) && used.liveness.on_pong(token, now)
+    /// A ping was answered on carrier `number`; says whether it was one that waited, of its liveness.
+    pub(crate) fn on_pong(&mut self, number: u32, token: u64, now: Instant) -> bool {
+        self.live_mut(number).is_some_and(|carrier| {
+            !carrier.link.path_mut().on_pong(token, now) && carrier.liveness.on_pong(token, now)
         })
     }
 
     /// The server asks, on carrier `number`, in an outer packet of `size` bytes; only where packets may leave is it answered.
     pub(crate) fn on_ping(&mut self, number: u32, token: u64, size: usize) {
-        if let Some(used) = self.live.iter_mut().find(|carrier| carrier.link.number() == number) {
-            used.link.queue_pong(token, size);
+        if let Some(carrier) = self.live_mut(number) {
+            carrier.link.queue_pong(token, size);
         }
     }
 
     /// When the carrier in use asks how large packets may be.
     pub(crate) fn probe_due(&self, srtt: Option<Duration>) -> Option<Instant> {
-        self.live.last().and_then(|used| used.link.probe_due(srtt))
+        self.used().and_then(|used| used.link.probe_due(srtt))
     }
 
-    /// The carrier in use answers, no other is needed; returns whether none did before.
-    pub(crate) fn settle(&mut self, now: Instant) -> bool {
-        if self.outage.is_none() && self.dialing.is_settled() {
-            return false;
+    /// The server says what of carrier `number` arrived there.
+    pub(crate) fn on_seen(&mut self, number: u32, counts: Counts, now: Instant) {
+        let is_used = number == self.used && self.outage.is_none();
+        let caution = self.caution.level(now);
+        let Some(carrier) = self.live_mut(number) else { return };
+        let arrived = carrier.link.counts();
+        let windows = [carrier.loss_out.on_counts(counts, now), carrier.loss_in.on_counts(arrived, now)];
+        let passes = |meter: &LossMeter| 1.0 - meter.measured().unwrap_or(UNKNOWN_LOSS);
+        let loss = 1.0 - passes(&carrier.loss_in) * passes(&carrier.loss_out);
+        carrier.liveness.set_loss(loss, caution);
+        let worst = windows
+            .into_iter()
+            .flatten()
+            .fold(None, |worst: Option<f64>, lost| Some(worst.map_or(lost, |worst| worst.max(lost))));
+        if let Some(worst) = worst.filter(|_| is_used)
+            && self.loss.on_window(worst)
+        {
+            self.seek_better(now);
         }
+    }
+
+    /// The carrier answers: it is used, and no other is needed.
+    pub(crate) fn settle(&mut self, number: u32, now: Instant) -> Settled {
+        if self.settled == number && self.used == number && self.outage.is_none() {
+            return Settled::AsBefore;
+        }
+        let Some(carrier) = self.live_mut(number) else { return Settled::AsBefore };
+        carrier.proven = true;
+        let remote = carrier.link.connection().remote();
+        self.use_carrier(number);
+        self.retire_others(number, now);
         self.drop_dials();
         self.dialing.on_settled(now);
-        if let Some(used) = self.live.last() {
-            self.dialing.servers.on_carried_by(used.link.connection().remote());
+        self.dialing.servers.on_carried_by(remote);
+        let outage = self.outage.take();
+        if self.settled != 0 && self.settled != number {
+            let why = outage.map_or(Why::Lossy, |outage| outage.why);
+            self.migrations.note(why);
+            tracing::debug!(carrier = number, why = why.name(), "another carrier is used");
         }
-        let was_out = self.outage.take().is_some();
-        if was_out {
-            self.events.push_back(CarrierEvent::Recovered);
+        if self.settled == number
+            && let Some(outage) = outage
+            && now.saturating_duration_since(outage.since) < FALSE_WITHIN
+        {
+            self.caution.on_false_alarm(now);
         }
-        was_out
+        self.settled = number;
+        if outage.is_none() {
+            return Settled::Anew;
+        }
+        self.events.push_back(CarrierEvent::Recovered);
+        Settled::Recovered
     }
 
-    /// The carrier in use was taken over from another.
-    pub(crate) fn on_migration(&mut self) {
-        self.migrations += 1;
+    /// Asks on a carrier at once.
+    pub(crate) fn ping(&mut self, number: u32, demand: Demand, now: Instant) {
+        let Some(carrier) = self.live_mut(number) else { return };
+        carrier.liveness.ask_now();
+        self.poll_ping(number, demand, now);
     }
 
-    /// Asks on the carrier in use at once.
-    pub(crate) fn ping(&mut self, demand: Demand, now: Instant) {
-        if let Some(used) = self.live.last_mut() {
-            used.liveness.ask_now(now);
+    /// What the server gave with this carrier, if it did not know us.
+    pub(crate) fn take_grant(&mut self, number: u32) -> Option<Grant> {
+        self.live_mut(number)?.grant.take()
+    }
+
+    /// The server did not know us, and gives us this.
+    pub(crate) fn on_fresh(&mut self, number: u32, grant: Grant) {
+        if let Some(carrier) = self.live_mut(number) {
+            carrier.grant = Some(grant);
         }
-        self.poll_ping(demand, now);
     }
 
     /// The server knows a later timestamp of ours.
@@ -354,16 +513,17 @@ impl Carriers {
     /// The server said goodbye on its carriers: others are to be opened.
     pub(crate) fn on_goodbye(&mut self, now: Instant) {
         if self.has_live() {
-            self.retire_live(now);
-            self.on_outage(now);
+            self.retire_others(0, now);
+            self.on_outage(now, Why::Closed);
         }
     }
 
     /// Ends: `code` is said on the carrier in use.
-    pub(crate) fn close(&mut self, code: CloseCode) {
+    pub(crate) fn close(&mut self, code: CloseCode, now: Instant) {
         self.give_up();
-        for carrier in &mut self.live {
-            carrier.link.say_goodbye(code);
+        self.retire_others(self.used, now);
+        if let Some(used) = self.used_mut() {
+            used.link.say_goodbye(code);
         }
         self.retired.iter_mut().for_each(|retired| retired.link.close());
     }
@@ -371,7 +531,7 @@ impl Carriers {
     /// Ends without a word; what is on its way is still opened.
     pub(crate) fn abandon(&mut self, now: Instant) {
         self.give_up();
-        self.retire_live(now);
+        self.retire_others(0, now);
     }
 
     /// Old carriers whose time is over end, and their ports are let go.
@@ -382,7 +542,7 @@ impl Carriers {
         let is_done = |retired: &Retired| retired.link.is_closed();
         while self.retired.front().is_some_and(is_done) || self.retired.len() > RETIRED_MAX {
             if let Some(retired) = self.retired.pop_front() {
-                self.forget(retired.link.connection());
+                self.end(retired.link.into_connection());
             }
         }
     }
@@ -397,7 +557,8 @@ impl Carriers {
         self.dialing.past_reach()
     }
 
-    pub(crate) fn migrations(&self) -> u64 {
+    /// How often another carrier took over, and why.
+    pub(crate) fn migrations(&self) -> Migrations {
         self.migrations
     }
 
@@ -407,8 +568,8 @@ impl Carriers {
 
     /// Those that may carry the session, the one in use first.
     pub(crate) fn status(&self, now: Instant) -> Vec<CarrierStatus> {
-        let live = self.live.iter().rev();
-        live.map(|carrier| CarrierStatus::of(&carrier.link, carrier.liveness.srtt(), now)).collect()
+        let others = self.live.iter().rev().filter(|carrier| carrier.link.number() != self.used);
+        self.used().into_iter().chain(others).map(|carrier| carrier.status(now)).collect()
     }
 
     /// How many there are, old ones and those in the making included.
@@ -437,17 +598,70 @@ impl Carriers {
             Progress::Answered(message) => Arrival::Answered(message),
             Progress::Accepted { message, keys, rtt } => {
                 self.on_accepted(number, *keys, rtt, now);
-                Arrival::Accepted(message)
+                Arrival::Accepted(number, message)
             }
         }
     }
 
-    /// The dial has become the carrier in use. Only what is sealed with the new keys proves that data passes.
+    /// The dial has become a carrier. Only what is sealed with the new keys proves that data passes; but a carrier that
+    /// answers no more is worth less.
     fn on_accepted(&mut self, number: u32, keys: Keys, rtt: Duration, now: Instant) {
         let Some(dial) = self.dialing.take(number) else { return };
         self.dialing.on_accepted(now);
-        self.retire_live(now);
-        self.live.push(Carrier { link: dial.into_link(keys, now), liveness: Liveness::new(rtt, now) });
+        self.live.push(Carrier::new(dial.into_link(keys, now), rtt, now));
+        // The server takes a carrier to be in use that is newer than the last `USE`; from here on it is told.
+        self.use_number = self.use_number.max(number) + 1;
+        let is_hopeful = |used: &Carrier| match self.outage {
+            Some(_) => !used.proven && !used.liveness.is_suspect(now),
+            None => !used.liveness.is_suspect(now),
+        };
+        if !self.used().is_some_and(is_hopeful) {
+            self.use_carrier(number);
+        }
+        self.make_room(now);
+    }
+
+    /// Of the live the one goes that is the least likely to answer: neither the newest, nor used, nor the last that did.
+    fn make_room(&mut self, now: Instant) {
+        while self.live.len() > LIVE_MAX {
+            let last = self.live.len() - 1;
+            let others = self.live.iter().enumerate().filter(|(at, carrier)| {
+                let number = carrier.link.number();
+                *at != last && number != self.used && number != self.settled
+            });
+            let Some((at, _)) = others.min_by_key(|(_, carrier)| carrier.liveness.last_round_trip()) else {
+                return;
+            };
+            self.retire_at(at, now);
+        }
+    }
+
+    fn use_carrier(&mut self, number: u32) {
+        if self.used != number {
+            self.used = number;
+            self.use_number += 1;
+        }
+    }
+
+    /// Another carrier may lose less than the one in use.
+    fn seek_better(&mut self, now: Instant) {
+        if self.needs_carrier() || self.better_at > now {
+            return;
+        }
+        let Some(used) = self.used() else { return };
+        let (remote, mode) = (used.link.connection().remote(), used.link.connection().mode());
+        if self.ask_beside(remote, mode, Purpose::Better, now) {
+            self.better_at = now + BETTER_EVERY;
+            self.loss.on_replaced();
+        }
+    }
+
+    fn ask_beside(&mut self, remote: SocketAddr, mode: Mode, purpose: Purpose, now: Instant) -> bool {
+        let request = self.dialing.request_beside(remote, mode, purpose, now);
+        if let Some(Request { attempt, remote, .. }) = request {
+            self.events.push_back(CarrierEvent::Dial { attempt, remote });
+        }
+        request.is_some()
     }
 
     fn handle_data<'a>(&mut self, segment: &Segment, packet: &'a mut [u8], now: Instant) -> Arrival<'a> {
@@ -483,42 +697,70 @@ impl Carriers {
     }
 
     fn check_live(&mut self, demand: Demand, now: Instant) {
-        if let Some(used) = self.live.last_mut() {
+        if let Some(used) = self.used_mut() {
             used.liveness.on_unacked(demand.unacked, now);
         }
-        self.poll_ping(demand, now);
-        let Some(used) = self.live.last() else { return };
-        let suspect = used.liveness.waiting_since().filter(|_| used.liveness.is_suspect(now));
-        if let Some(since) = suspect {
-            self.on_outage(since);
+        for at in 0..self.live.len() {
+            self.poll_ping(self.live[at].link.number(), demand, now);
+        }
+        self.check_suspect(now);
+        self.check_better(now);
+    }
+
+    fn check_suspect(&mut self, now: Instant) {
+        if self.outage.is_some() {
+            return;
+        }
+        let Some(used) = self.used_mut().filter(|used| used.proven) else { return };
+        if used.liveness.check_suspect(now)
+            && let Some(since) = used.liveness.waiting_since()
+        {
+            self.on_outage(since, Why::Silent);
         }
     }
 
-    /// Asks if it is time to. A rekey that is due is as good a question, unless the answer is waited for.
-    fn poll_ping(&mut self, demand: Demand, now: Instant) {
-        let token = self.rng.random();
-        let Some(used) = self.live.last_mut() else { return };
-        let Some(token) = used.liveness.poll_ping(demand.urgent, token, now) else { return };
-        if self.outage.is_none() && self.begin_rekey(demand.epoch, now) {
+    /// A carrier that was to be better and does not answer either is none.
+    fn check_better(&mut self, now: Instant) {
+        if self.needs_carrier() {
             return;
         }
-        if let Some(used) = self.live.last_mut() {
-            used.queue_ping(token, demand.epoch);
+        let (used, is_late) = (self.used, |carrier: &Carrier| {
+            now.saturating_duration_since(carrier.link.created()) >= BETTER_WITHIN
+        });
+        while let Some(at) =
+            self.live.iter().position(|carrier| carrier.link.number() != used && is_late(carrier))
+        {
+            self.retire_at(at, now);
+        }
+    }
+
+    /// Asks on carrier `number` if it is time to. A rekey that is due is as good a question, unless the answer is waited for.
+    fn poll_ping(&mut self, number: u32, demand: Demand, now: Instant) {
+        let (token, use_frame) = (self.rng.random(), (self.use_number, self.used));
+        let Some(carrier) = self.live_mut(number) else { return };
+        let Some(token) = carrier.liveness.poll_ping(demand.urgent, token, now) else { return };
+        let is_calm = !carrier.liveness.is_doubted();
+        let is_calm = is_calm && number == self.used && !self.needs_carrier();
+        if is_calm && self.begin_rekey(demand.epoch, now) {
+            return;
+        }
+        if let Some(carrier) = self.live_mut(number) {
+            carrier.queue_ping(token, use_frame, demand.epoch);
         }
     }
 
     /// Asks for new keys if it is time to and nobody has; says whether it does.
     fn begin_rekey(&mut self, epoch: u32, now: Instant) -> bool {
-        let Some(used) = self.live.last().filter(|used| used.link.needs_rekey(now)) else { return false };
+        let Some(used) = self.used().filter(|used| used.link.needs_rekey(now)) else { return false };
         let (mode, number) = (used.link.connection().mode(), used.link.number());
         let Some(timestamp) = self.timestamp.map(Timestamp::next) else { return false };
         let index = self.fresh_index();
         let size = MESSAGE1_MIN_LEN + self.rng.random_range(0..REKEY_PADDING);
         let offer = Offer { timestamp, index, epoch };
         let initiation = self.caller.initiate(mode, number, offer, size, &mut self.rng);
-        let Some((initiation, used)) = initiation.zip(self.live.last_mut()) else { return false };
-        self.timestamp = Some(timestamp);
+        let Some((initiation, used)) = initiation.zip(self.used_mut()) else { return false };
         used.link.begin_rekey(Renewal::new(index, initiation, now));
+        self.timestamp = Some(timestamp);
         true
     }
 
@@ -526,8 +768,8 @@ impl Carriers {
     fn on_rekey(&mut self, number: u32, answer: RekeyAnswer, now: Instant) -> Arrival<'static> {
         match answer {
             RekeyAnswer::NewKeys { asked } => {
-                if let Some(used) = self.live.last_mut().filter(|used| used.link.number() == number) {
-                    used.liveness.on_answered(asked, now);
+                if let Some(carrier) = self.live_mut(number) {
+                    carrier.liveness.on_answered(asked, now);
                 }
                 Arrival::Nothing
             }
@@ -541,22 +783,40 @@ impl Carriers {
         if !self.needs_carrier() {
             return;
         }
-        while let Some(Request { attempt, remote, .. }) = self.dialing.poll_request(self.mode, now) {
+        while let Some(Request { attempt, remote, .. }) = self.dialing.poll_request(&self.modes, now) {
             self.events.push_back(CarrierEvent::Dial { attempt, remote });
         }
     }
 
-    fn on_outage(&mut self, since: Instant) {
+    fn on_outage(&mut self, since: Instant, why: Why) {
         if self.outage.is_none() {
-            self.outage = Some(since);
+            self.outage = Some(Outage { since, why });
             self.events.push_back(CarrierEvent::Suspect);
         }
     }
 
-    fn retire_live(&mut self, now: Instant) {
-        for carrier in self.live.drain(..) {
-            self.retired.push_back(Retired { link: carrier.link, until: now + RETIRED_FOR });
+    fn used(&self) -> Option<&Carrier> {
+        self.live.iter().find(|carrier| carrier.link.number() == self.used)
+    }
+
+    fn used_mut(&mut self) -> Option<&mut Carrier> {
+        self.live_mut(self.used)
+    }
+
+    fn live_mut(&mut self, number: u32) -> Option<&mut Carrier> {
+        self.live.iter_mut().find(|carrier| carrier.link.number() == number)
+    }
+
+    /// All live carriers but one retire.
+    fn retire_others(&mut self, number: u32, now: Instant) {
+        while let Some(at) = self.live.iter().position(|carrier| carrier.link.number() != number) {
+            self.retire_at(at, now);
         }
+    }
+
+    fn retire_at(&mut self, at: usize, now: Instant) {
+        let link = self.live.remove(at).link;
+        self.retired.push_back(Retired { link, until: now + RETIRED_FOR });
         self.check_retired(now);
     }
 
@@ -573,11 +833,21 @@ impl Carriers {
 
     fn drop_dial(&mut self, number: u32) {
         if let Some(dial) = self.dialing.give_up(number) {
-            self.forget(dial.connection());
+            self.end(dial.into_connection().0);
         }
     }
 
-    fn forget(&mut self, connection: &carrier::Connection) {
+    /// Ends a connection with a FIN, if it was ever established, and lets its port go.
+    fn end(&mut self, mut connection: Connection) {
+        self.forget(&connection);
+        connection.close();
+        self.ending.push_back(connection);
+        if self.ending.len() > ENDING_MAX {
+            self.ending.pop_front();
+        }
+    }
+
+    fn forget(&mut self, connection: &Connection) {
         self.outside += connection.stats();
         self.events.push_back(CarrierEvent::Retired(connection.local()));
     }
@@ -600,16 +870,65 @@ impl Carriers {
 }
 
 impl Carrier {
-    /// A ping says at once which carrier is in use and in which epoch we are, so neither needs an answer of its own.
-    fn queue_ping(&mut self, token: u64, epoch: u32) {
-        let number = self.link.number();
+    fn new(link: Link, rtt: Duration, now: Instant) -> Self {
+        Self {
+            link,
+            liveness: Liveness::new(rtt, now),
+            proven: false,
+            grant: None,
+            loss_in: LossMeter::new(now),
+            loss_out: LossMeter::new(now),
+        }
+    }
+
+    /// A ping says at once which carrier is in use, in which epoch we are and what of this carrier arrived, so none of that
+    /// needs a packet of its own.
+    fn queue_ping(&mut self, token: u64, (number, used): (u32, u32), epoch: u32) {
+        let seen = self.link.counts();
         self.link.queue(|out| {
-            frame::put_use(out, number, number);
+            frame::put_use(out, number, used);
             frame::put_epoch(out, epoch);
             frame::put_ping(out, token, 0);
+            frame::put_seen(out, seen);
         });
     }
+
+    fn status(&self, now: Instant) -> CarrierStatus {
+        let losses = (self.loss_in.share(), self.loss_out.share());
+        CarrierStatus::of(&self.link, Some(self.liveness.srtt()), losses, now)
+    }
 }
+
+/// Lessons of false alarms: losses come in bursts that no average tells of.
+#[derive(Clone, Copy, Debug)]
+struct Caution {
+    level: u32,
+    at: Instant,
+}
+
+impl Caution {
+    /// How many pings more are waited for.
+    fn level(&self, now: Instant) -> u32 {
+        let forgotten = now.saturating_duration_since(self.at).as_secs() / FORGET_EVERY.as_secs();
+        self.level.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX))
+    }
+
+    fn on_false_alarm(&mut self, now: Instant) {
+        *self = Self { level: (self.level(now) + LESSON).min(MOST_CAUTION), at: now };
+    }
+}
+
+/// Our choice: pings more after a false alarm …
+const LESSON: u32 = 3;
+
+/// … up to so many, which is a quarter of a second at 100 ms …
+const MOST_CAUTION: u32 = 9;
+
+/// … and fewer again after this long without one, each.
+const FORGET_EVERY: Duration = Duration::from_secs(300);
+
+/// Our choice: a carrier that answers again so soon had not died.
+const FALSE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Packets of an old carrier may still be on their way.
 const RETIRED_FOR: Duration = Duration::from_secs(10);
@@ -619,3 +938,18 @@ const RETIRED_MAX: usize = 4;
 
 /// Our choice: a rekey is as long as any small packet, and not always of one length.
 const REKEY_PADDING: usize = 256;
+
+/// Our choice: carriers that are pinged through an outage: the last that answered, and the newest.
+const LIVE_MAX: usize = 3;
+
+/// Our choice: FINs that wait for the network.
+const ENDING_MAX: usize = 16;
+
+/// Our choice: how often a carrier that answers may be replaced because it loses too much.
+const BETTER_EVERY: Duration = Duration::from_secs(60);
+
+/// Our choice: several round trips of a bad path.
+const BETTER_WITHIN: Duration = Duration::from_secs(3);
+
+/// Our choice: what a direction is thought to lose before it was measured.
+const UNKNOWN_LOSS: f64 = 0.05;

@@ -18,7 +18,7 @@ use ipnetwork::IpNetwork;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::carriers::{Arrival, CarrierEvent, Carriers, Demand, Dropped};
+use super::carriers::{Arrival, CarrierEvent, Carriers, Demand, Dropped, Grant, Settled};
 use super::dial::{Caller, Reach};
 use super::engine::{Engine, OUTER_HEADERS, Settings, TooBig};
 use super::frame::{self, CloseCode, Frame, Frames};
@@ -110,6 +110,10 @@ pub struct Client {
     dns: Vec<IpAddr>,
     phase: Phase,
     dead_after: Duration,
+    /// When we last looked at anything.
+    looked: Instant,
+    /// When we last found that we had stood still.
+    woken: Option<Instant>,
     tun: Outbox,
     events: VecDeque<ClientEvent>,
     drops: ClientDrops,
@@ -186,6 +190,8 @@ impl Client {
             dns: Vec::new(),
             phase: Phase::Connecting,
             dead_after: settings.dead_after,
+            looked: now,
+            woken: None,
             tun: Outbox::new(TUN_QUEUE),
             events: VecDeque::new(),
             drops: ClientDrops::default(),
@@ -219,8 +225,17 @@ impl Client {
         self.carriers.dial_failed(attempt, now);
     }
 
+    /// The host's network changed (a link, an address, a route): whatever waits is tried at once.
+    pub fn handle_network_change(&mut self, now: Instant) {
+        if self.is_running() {
+            self.carriers.handle_network_change(now);
+            self.handle_timeout(now);
+        }
+    }
+
     /// Takes one outer IP packet.
     pub fn handle_packet(&mut self, packet: &mut [u8], now: Instant) {
+        self.check_woken(now);
         let Ok(segment) = carrier::parse(packet) else {
             self.drops.outer += 1;
             return;
@@ -235,7 +250,7 @@ impl Client {
                 let origin = Origin { carrier, packet_len: segment.payload.end };
                 self.handle_frames(plaintext, origin, now);
             }
-            Arrival::Accepted(message) => self.on_accepted(message, now),
+            Arrival::Accepted(carrier, message) => self.on_accepted(carrier, message, now),
             Arrival::Answered(message) => self.on_answered(&message, now),
             Arrival::Dropped(reason) => self.on_dropped(reason),
         }
@@ -269,6 +284,7 @@ impl Client {
 
     /// Runs what is due; call it when [`Self::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.check_woken(now);
         self.splice.flows.handle_timeout(now);
         self.splice.pump(&mut self.engine.mux, now);
         self.carriers.check_retired(now);
@@ -283,7 +299,7 @@ impl Client {
     /// Ends the session: tells the server, closes the carriers, opens no other. Drain [`Self::poll_transmit`] once more
     /// afterwards.
     pub fn close(&mut self, now: Instant) {
-        self.carriers.close(CloseCode::Done);
+        self.carriers.close(CloseCode::Done, now);
         self.splice.reset_all(now);
         self.take_carrier_events();
         if self.phase != Phase::Ended {
@@ -335,7 +351,7 @@ impl Client {
     fn poll_own_timeout(&self) -> Option<Instant> {
         let carriers = self.carriers.poll_timeout(self.is_urgent());
         let engine = self.carriers.has_live().then(|| self.engine.poll_timeout()).flatten();
-        let dead = self.carriers.outage().map(|since| since + self.dead_after);
+        let dead = self.dead_at();
         let probe = self.carriers.probe_due(self.engine.srtt());
         [carriers, probe, engine, dead].into_iter().flatten().min()
     }
@@ -352,7 +368,8 @@ impl Client {
             state: self.state(),
             addresses: self.addresses.clone(),
             carriers: self.carriers.status(now),
-            migrations: self.carriers.migrations(),
+            migrations: self.carriers.migrations().total(),
+            why: self.carriers.migrations(),
             outside: self.carriers.outside(),
             session: SessionStatus::of(&self.engine, traffic, self.splice.open(), self.splice.total()),
             drops: ClientDrops { tun_full: self.tun.dropped(), ..self.drops },
@@ -404,20 +421,15 @@ impl Client {
         *counter += 1;
     }
 
-    fn on_accepted(&mut self, message: Message2, now: Instant) {
+    fn on_accepted(&mut self, carrier: u32, message: Message2, now: Instant) {
         if let Message2::Fresh { epoch, addresses, dns, .. } = message {
             self.adopt_epoch(epoch, now);
-            let changed = self.addresses != addresses;
-            (self.addresses, self.dns) = (addresses, dns);
-            if changed && self.phase == Phase::Up {
-                return self.end(Ending::Readdressed, now);
-            }
+            self.carriers.on_fresh(carrier, Grant { addresses, dns });
         }
-        if self.phase == Phase::Up {
-            self.carriers.on_migration();
+        if self.carriers.is_used(carrier) {
+            self.engine.on_path_restored(now);
         }
-        self.engine.on_path_restored(now);
-        self.carriers.ping(self.demand(), now);
+        self.carriers.ping(carrier, self.demand(), now);
     }
 
     /// A message 2 without keys: there will be no session, or only with another timestamp.
@@ -443,14 +455,15 @@ impl Client {
     fn handle_frame(&mut self, frame: Frame<'_>, origin: Origin, now: Instant) {
         match frame {
             Frame::Kcp(body) => self.handle_kcp(body, origin.carrier, now),
-            Frame::Datagram(inner) => self.handle_datagram(inner),
+            Frame::Datagram(inner) => self.handle_datagram(inner, origin.carrier, now),
             Frame::Fragment(piece) => {
                 if let Some(whole) = self.engine.handle_fragment(piece, now) {
                     self.handle_whole(&whole, origin, now);
                 }
             }
             Frame::Ping { token, .. } => self.carriers.on_ping(origin.carrier, token, origin.packet_len),
-            Frame::Pong { token, .. } => self.on_pong(token, now),
+            Frame::Pong { token, .. } => self.on_pong(origin.carrier, token, now),
+            Frame::Seen(counts) => self.carriers.on_seen(origin.carrier, counts, now),
             Frame::Epoch(epoch) => self.adopt_epoch(epoch, now),
             Frame::Close(code) => self.on_close(code, now),
             // Only the client chooses.
@@ -462,7 +475,7 @@ impl Client {
     fn handle_whole(&mut self, frame: &[u8], origin: Origin, now: Instant) {
         match frame::whole(frame) {
             Some(Frame::Kcp(body)) => self.handle_kcp(body, origin.carrier, now),
-            Some(Frame::Datagram(inner)) => self.handle_datagram(inner),
+            Some(Frame::Datagram(inner)) => self.handle_datagram(inner, origin.carrier, now),
             _ => self.drops.frame += 1,
         }
     }
@@ -473,24 +486,32 @@ impl Client {
             self.restart(self.engine.epoch().saturating_add(1), now);
         }
         let acknowledged = self.engine.acknowledged() != before;
+        self.carriers.on_inflow(carrier, body.len(), now);
         if self.carriers.on_kcp(carrier, acknowledged, self.engine.has_unacked(), now) {
-            self.settle(now);
+            self.settle(carrier, now);
         }
     }
 
-    fn handle_datagram(&mut self, inner: &[u8]) {
-        self.carriers.on_traffic();
+    fn handle_datagram(&mut self, inner: &[u8], carrier: u32, now: Instant) {
+        self.carriers.on_inflow(carrier, inner.len(), now);
         match packet::parse(inner) {
             Ok(header) if self.is_ours(header.destination) => self.tun.push(Some(inner.to_vec())),
             _ => self.drops.inner += 1,
         }
     }
 
-    fn on_pong(&mut self, token: u64, now: Instant) {
-        if !self.carriers.on_pong(token, now) {
+    fn on_pong(&mut self, carrier: u32, token: u64, now: Instant) {
+        if !self.carriers.on_pong(carrier, token, now) {
             return;
         }
-        self.settle(now);
+        if let Some(grant) = self.carriers.take_grant(carrier) {
+            let is_changed = self.addresses != grant.addresses;
+            (self.addresses, self.dns) = (grant.addresses, grant.dns);
+            if is_changed && self.phase == Phase::Up {
+                return self.end(Ending::Readdressed, now);
+            }
+        }
+        self.settle(carrier, now);
         if self.phase == Phase::Connecting {
             self.phase = Phase::Up;
             let (addresses, dns) = (self.addresses.clone(), self.dns.clone());
@@ -498,10 +519,14 @@ impl Client {
         }
     }
 
-    /// The carrier in use answers: no other is needed.
-    fn settle(&mut self, now: Instant) {
-        if self.carriers.settle(now) {
+    /// The carrier answers: no other is needed.
+    fn settle(&mut self, carrier: u32, now: Instant) {
+        let settled = self.carriers.settle(carrier, now);
+        if settled == Settled::Recovered {
             self.engine.on_path_restored(now);
+        }
+        if settled != Settled::AsBefore {
+            self.carriers.ping(carrier, self.demand(), now);
         }
     }
 
@@ -538,11 +563,26 @@ impl Client {
 
     /// The second layer of keepalive: an outage this long is not waited for.
     fn check_dead(&mut self, now: Instant) {
-        let Some(since) = self.carriers.outage() else { return };
-        if now.saturating_duration_since(since) >= self.dead_after {
+        if self.dead_at().is_some_and(|at| at <= now) {
+            self.woken = None;
             self.carriers.on_given_up(now);
             self.restart(self.engine.epoch().saturating_add(1), now);
         }
+    }
+
+    /// When an outage is not waited for any more. Who stood still meanwhile asks first: the server may know us yet.
+    fn dead_at(&self) -> Option<Instant> {
+        let at = self.carriers.outage()? + self.dead_after;
+        Some(self.woken.map_or(at, |woken| at.max(woken + ASK_AGAIN)))
+    }
+
+    /// An awake client looks at something more often than it stood still now.
+    fn check_woken(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.looked) >= STOOD_STILL {
+            self.woken = Some(now);
+            self.carriers.on_woken(now);
+        }
+        self.looked = now;
     }
 
     fn is_running(&self) -> bool {
@@ -560,6 +600,8 @@ impl Client {
         if self.phase == Phase::Ended {
             return;
         }
+        // What was asked for before comes before.
+        self.take_carrier_events();
         self.carriers.abandon(now);
         self.splice.reset_all(now);
         self.phase = Phase::Ended;
@@ -582,6 +624,12 @@ fn flow_limits(buffer: usize) -> FlowLimits {
     let flows = buffer / (limits.receive_buffer + limits.send_buffer);
     FlowLimits { flows: flows.clamp(1, limits.flows), ..limits }
 }
+
+/// Our choice: longer than the longest time between two pings.
+const STOOD_STILL: Duration = Duration::from_secs(30);
+
+/// Our choice: several dials' time.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Our choice: packets that wait for the TUN.
 const TUN_QUEUE: usize = 1024;

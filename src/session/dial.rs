@@ -103,6 +103,10 @@ pub(crate) struct Dial {
     turn: usize,
     room: Room,
     next_message1: Option<Instant>,
+    /// The server has accepted us before.
+    is_known: bool,
+    /// How long the answer to the first message 1 may take.
+    patience: Duration,
     repeats: u32,
     /// The last answer that opens under no key of ours, and how often we had asked by then.
     unopened: Option<(Vec<u8>, u32)>,
@@ -175,6 +179,8 @@ impl Dial {
             initiations,
             turn: 0,
             room,
+            is_known: offer.epoch > 0,
+            patience: FIRST_REPEAT,
             repeats: 0,
             unopened: None,
             differs: false,
@@ -229,6 +235,11 @@ impl Dial {
             Input::Established => {
                 self.next_message1 = Some(now);
                 self.skip_too_large();
+                // The SYN's round trip is known, but for one that was repeated.
+                let rtt = now.saturating_duration_since(self.started);
+                if self.is_known {
+                    self.patience = (2 * rtt).clamp(SHORTEST_REPEAT, FIRST_REPEAT);
+                }
                 Progress::Pending
             }
             Input::Payload => match packet.get(segment.payload.clone()) {
@@ -328,7 +339,7 @@ impl Dial {
         if self.next_message1.is_none_or(|due| due > now) {
             return false;
         }
-        self.next_message1 = Some(now + FIRST_REPEAT * (1 << self.repeats.min(4)));
+        self.next_message1 = Some(now + self.patience * (1 << self.repeats.min(4)));
         if self.repeats > 0 {
             self.turn = (self.turn + 1).min(self.initiations.len() - 1);
         }
@@ -356,6 +367,9 @@ impl Room {
         if first > BASE { vec![first, BASE] } else { vec![BASE] }
     }
 }
+
+/// Our choice: above what the server takes to answer when it is busy.
+const SHORTEST_REPEAT: Duration = Duration::from_millis(150);
 
 /// Our choice: above the round trip of any path worth using.
 const FIRST_REPEAT: Duration = Duration::from_millis(500);

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!  poll_request ──> the shell reserves a port ──> take_request ──> dials ──> accepted, or given up
-//!                                           └──> on_failure
 //! ```
+//!
+//! A race goes once through all addresses that may be asked, 250 ms apart (RFC 8305 §5), in each mode that is to be tried; who
+//! answers sealed packets first carries on. After that single dials go on, slower and slower. Old ones stay open beside the
+//! new, and above all of it stands a budget of source ports, so that no provider's table of flows is flooded.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -22,12 +25,16 @@ pub(crate) struct Dialing {
     /// The shell was asked for a port for each.
     requests: Vec<Request>,
     next: Instant,
+    /// Dials asked for since packets last made the round trip.
+    steps: usize,
+    /// Of those, after the race.
+    back_offs: u32,
+    ports: PortBudget,
     /// How far earlier dials came.
     reach: Reach,
     /// The server knows a later timestamp of ours.
     above: Option<Timestamp>,
     attempts: u32,
-    failures: u32,
 }
 
 /// A dial that waits for its port.
@@ -37,6 +44,18 @@ pub(crate) struct Request {
     pub(crate) attempt: u32,
     pub(crate) remote: SocketAddr,
     pub(crate) mode: Mode,
+    pub(crate) purpose: Purpose,
+}
+
+/// What a dial is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// No carrier answers.
+    Needed,
+    /// The one in use answers, but another may be better.
+    Better,
+    /// The host's network changed: only if packets to the server have another source address now.
+    IfMoved,
 }
 
 impl Dialing {
@@ -46,29 +65,80 @@ impl Dialing {
             dials: Vec::new(),
             requests: Vec::new(),
             next: now,
+            steps: 0,
+            back_offs: 0,
+            ports: PortBudget::new(now),
             reach: Reach::None,
             above: None,
             attempts: 0,
-            failures: 0,
         }
     }
 
-    /// The next dial that a port is wanted for, if one may begin. Ask only if a carrier is needed.
-    pub(crate) fn poll_request(&mut self, mode: Mode, now: Instant) -> Option<Request> {
-        if self.is_busy() || self.next > now {
+    /// The next dial that a port is wanted for, if one may begin; `modes` are those worth trying, the best first. Ask only if
+    /// a carrier is needed.
+    pub(crate) fn poll_request(&mut self, modes: &[Mode], now: Instant) -> Option<Request> {
+        if !self.may_begin() || self.next > now {
             return None;
         }
+        if let Some(later) = self.ports.ready_at().filter(|ready| *ready > now) {
+            self.next = later;
+            return None;
+        }
+        let width = self.servers.count().min(RACERS);
+        let mode = modes.get(self.steps.checked_div(width)?.checked_rem(modes.len())?).copied()?;
         let remote = self.servers.next_address()?;
+        self.steps += 1;
+        self.next = now + self.pause(width, modes.len());
+        Some(self.request(remote, mode, Purpose::Needed, now))
+    }
+
+    /// A dial beside a carrier that answers, if the budget allows.
+    pub(crate) fn request_beside(
+        &mut self,
+        remote: SocketAddr,
+        mode: Mode,
+        purpose: Purpose,
+        now: Instant,
+    ) -> Option<Request> {
+        if self.is_busy() || self.ports.ready_at().is_some_and(|ready| ready > now) {
+            return None;
+        }
+        Some(self.request(remote, mode, purpose, now))
+    }
+
+    fn request(&mut self, remote: SocketAddr, mode: Mode, purpose: Purpose, now: Instant) -> Request {
         self.attempts += 1;
-        let request = Request { attempt: self.attempts, remote, mode };
+        self.ports.take(now);
+        let request = Request { attempt: self.attempts, remote, mode, purpose };
         self.requests.push(request);
-        Some(request)
+        request
+    }
+
+    /// How long after the dial just asked for the next may follow: to the next address, in the next mode, or again.
+    fn pause(&mut self, width: usize, modes: usize) -> Duration {
+        if !self.steps.is_multiple_of(width) && self.steps < width * modes {
+            return NEXT_ADDRESS;
+        }
+        if self.steps < width * modes {
+            return NEXT_MODE
+                .saturating_sub(NEXT_ADDRESS * u32::try_from(width - 1).unwrap_or(0))
+                .max(NEXT_ADDRESS);
+        }
+        let pause = FIRST_BACK_OFF * (1 << self.back_offs.min(8));
+        self.back_offs += 1;
+        pause.min(MAX_BACK_OFF)
     }
 
     /// The dial that the shell has a port for now; `None` if it is not wanted any more.
     pub(crate) fn take_request(&mut self, attempt: u32) -> Option<Request> {
         let at = self.requests.iter().position(|request| request.attempt == attempt)?;
         Some(self.requests.swap_remove(at))
+    }
+
+    /// The dial could not begin, so no port was spent: it is not waited long.
+    pub(crate) fn on_not_begun(&mut self, now: Instant) {
+        self.ports.give_back();
+        self.next = self.next.min(now + NOT_BEGUN);
     }
 
     /// Takes the dial of this attempt out: it has become a carrier.
@@ -89,15 +159,15 @@ impl Dialing {
         self.dials.iter().find(|dial| dial.deadline() <= now).map(Dial::number)
     }
 
-    /// Packets make the round trip: nothing is wanted, and the next time begins afresh.
+    /// Packets make the round trip: nothing is wanted, and the next race begins afresh.
     pub(crate) fn on_settled(&mut self, now: Instant) {
         self.requests.clear();
-        (self.next, self.failures) = (now, 0);
+        self.begin_race(now);
     }
 
-    /// Whether nothing is in the making, nor went wrong lately.
-    pub(crate) fn is_settled(&self) -> bool {
-        !self.is_busy() && self.failures == 0
+    /// Everything is tried at once again.
+    pub(crate) fn begin_race(&mut self, now: Instant) {
+        (self.next, self.steps, self.back_offs) = (now, 0, 0);
     }
 
     /// Nothing is wanted any more.
@@ -105,36 +175,25 @@ impl Dialing {
         self.requests.clear();
     }
 
-    /// The dial became a carrier. Where handshakes pass and data does not, the next one still waits its time.
+    /// A dial became a carrier, which has some time to prove itself.
     pub(crate) fn on_accepted(&mut self, now: Instant) {
-        self.back_off(now);
+        self.next = self.next.max(now + FIRST_BACK_OFF);
     }
 
     /// The server knows a later timestamp of ours: above it another dial may begin at once. One that is stale again, too,
     /// waits: the server would have us open port after port.
     pub(crate) fn on_stale(&mut self, above: Timestamp, now: Instant) {
-        self.next = now;
-        if self.above.replace(above).is_some() {
-            self.back_off(now);
+        if self.above.replace(above).is_none() {
+            self.next = now;
+        } else {
+            self.next = now + (FIRST_BACK_OFF * (1 << self.back_offs.min(8))).min(MAX_BACK_OFF);
+            self.back_offs += 1;
         }
     }
 
-    /// The dial was answered long before its lifetime ended, and another must not follow at that pace.
-    fn back_off(&mut self, now: Instant) {
-        self.next = now + self.lifetime();
-        self.failures += 1;
-    }
-
-    /// The dial came to nothing, or could not begin.
-    pub(crate) fn on_failure(&mut self, now: Instant) {
-        self.failures += 1;
-        // A dial that ran its lifetime has waited long enough; one that could not start has not.
-        self.next = now + FIRST_DIAL / 4;
-    }
-
-    /// How long the next dial may take: only new source ports back off.
+    /// How long a dial may take.
     pub(crate) fn lifetime(&self) -> Duration {
-        (FIRST_DIAL * (1 << self.failures.min(4))).min(MAX_DIAL)
+        if self.back_offs < 2 { FIRST_LIFETIME } else { MAX_BACK_OFF }
     }
 
     /// The timestamp of the next message 1.
@@ -154,27 +213,115 @@ impl Dialing {
 
     /// When something is due, if a carrier is `needed`.
     pub(crate) fn poll_timeout(&self, needed: bool) -> Option<Instant> {
-        let may_begin = needed && !self.is_busy() && !self.servers.is_empty();
         let dials = self.dials.iter().map(Dial::poll_timeout);
-        dials.chain(may_begin.then_some(self.next)).min()
+        dials.chain((needed && self.may_begin()).then_some(self.next)).min()
     }
 
-    /// One at a time.
+    fn may_begin(&self) -> bool {
+        self.dials.len() + self.requests.len() < DIALS_MAX && self.servers.count() > 0
+    }
+
     fn is_busy(&self) -> bool {
         !self.dials.is_empty() || !self.requests.is_empty()
     }
 }
 
-/// Our choice: long enough for a SYN, its first repeat and two round trips of a bad path.
-const FIRST_DIAL: Duration = Duration::from_secs(2);
+/// Source ports that may be spent now: some at once, then one after the other.
+#[derive(Clone, Copy, Debug)]
+struct PortBudget {
+    left: u32,
+    refilled: Instant,
+}
 
-/// Our choice: at most six new source ports a minute, so that no NAT's table is flooded.
-const MAX_DIAL: Duration = Duration::from_secs(10);
+impl PortBudget {
+    fn new(now: Instant) -> Self {
+        Self { left: PORTS_AT_ONCE, refilled: now }
+    }
+
+    /// When there is one, if there is none now or was none before the last refill.
+    fn ready_at(&self) -> Option<Instant> {
+        (self.left == 0).then_some(self.refilled + PORT_EVERY)
+    }
+
+    fn take(&mut self, now: Instant) {
+        let missing = PORTS_AT_ONCE - self.left;
+        let refills = now.saturating_duration_since(self.refilled).as_millis() / PORT_EVERY.as_millis();
+        let refills = u32::try_from(refills).unwrap_or(u32::MAX);
+        self.left += refills.min(missing);
+        self.refilled = if self.left == PORTS_AT_ONCE { now } else { self.refilled + PORT_EVERY * refills };
+        self.left = self.left.saturating_sub(1);
+    }
+
+    fn give_back(&mut self) {
+        self.left = (self.left + 1).min(PORTS_AT_ONCE);
+    }
+}
+
+/// RFC 8305 §5: the next address is tried this long after the last.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+
+/// Our choice: a network that passes a mode answers in it within several round trips.
+const NEXT_MODE: Duration = Duration::from_millis(1500);
+
+/// Our choice: addresses of one race; more are tried when it is over.
+const RACERS: usize = 4;
+
+/// Our choice: dials at a time, those that wait for a port included.
+const DIALS_MAX: usize = 8;
+
+/// Our choice: the first repeat of a SYN is due by then, and may be the one that passes.
+const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
+
+/// Our choice: at most six new source ports a minute.
+const MAX_BACK_OFF: Duration = Duration::from_secs(10);
+
+/// Our choice: a SYN, two repeats, and a round trip of a bad path.
+const FIRST_LIFETIME: Duration = Duration::from_secs(4);
+
+/// Our choice: how soon a port is asked for again when there was no route.
+const NOT_BEGUN: Duration = Duration::from_millis(500);
+
+/// Our choice: two races in all modes.
+const PORTS_AT_ONCE: u32 = 32;
+
+/// Our choice: a provider that kills flow after flow gets 20 new ones a minute.
+const PORT_EVERY: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "some instant must be the first")]
 mod tests {
     use super::*;
+
+    const MODE: [Mode; 1] = [Mode::HandshakeAdvance];
+
+    fn addresses(count: u8) -> Vec<SocketAddr> {
+        (1..=count).map(|n| SocketAddr::from(([192, 0, 2, n], 443))).collect()
+    }
+
+    fn dialing(count: u8, now: Instant) -> Dialing {
+        let mut dialing = Dialing::new(now);
+        dialing.servers.set(vec![addresses(count)]);
+        dialing
+    }
+
+    /// When each dial is asked for in this time, and what it is, if each port comes at once and each dial comes to nothing.
+    fn requests(
+        dialing: &mut Dialing,
+        modes: &[Mode],
+        start: Instant,
+        time: Duration,
+    ) -> Vec<(u64, Request)> {
+        let mut requests = Vec::new();
+        let mut now = start;
+        while now <= start + time {
+            while let Some(request) = dialing.poll_request(modes, now) {
+                dialing.take_request(request.attempt);
+                requests.push(((now - start).as_millis().try_into().unwrap(), request));
+            }
+            now = dialing.poll_timeout(true).unwrap().max(now + Duration::from_millis(1));
+        }
+        requests
+    }
 
     #[test]
     fn asks_again_at_once_when_stale_but_not_on_and_on() {
@@ -182,23 +329,82 @@ mod tests {
         let mut dialing = Dialing::new(now);
         let mut above = Timestamp::from_unix(Duration::from_secs(1));
         let mut waits = Vec::new();
-        for _ in 0..5 {
+        for _ in 0..6 {
             dialing.on_stale(above, now);
             above = dialing.timestamp(above);
             waits.push((dialing.next - now).as_secs());
         }
-        assert_eq!(waits, [0, 2, 4, 8, 10]);
+        assert_eq!(waits, [0, 1, 2, 4, 8, 10]);
         assert!(above > Timestamp::from_unix(Duration::from_secs(1)));
     }
 
     #[test]
     fn a_port_that_comes_when_none_is_wanted_any_more_is_not_used() {
         let now = Instant::now();
-        let mut dialing = Dialing::new(now);
-        dialing.servers.set(vec![vec!["192.0.2.1:443".parse().unwrap()]]);
-        let request = dialing.poll_request(Mode::default(), now).unwrap();
-        assert_eq!(dialing.poll_request(Mode::default(), now), None, "one at a time");
+        let mut dialing = dialing(1, now);
+        let request = dialing.poll_request(&MODE, now).unwrap();
         dialing.on_settled(now);
         assert_eq!(dialing.take_request(request.attempt), None);
+    }
+
+    #[test]
+    fn addresses_race_and_then_single_dials_back_off() {
+        let now = Instant::now();
+        let mut dialing = dialing(3, now);
+        let asked = requests(&mut dialing, &MODE, now, Duration::from_secs(40));
+        let times: Vec<_> = asked.iter().map(|(at, _)| *at).collect();
+        assert_eq!(times, [0, 250, 500, 1500, 3500, 7500, 15_500, 25_500, 35_500]);
+        let hosts: Vec<_> = asked.iter().map(|(_, request)| request.remote).collect();
+        assert_eq!(hosts[..6], [addresses(3), addresses(3)].concat());
+    }
+
+    #[test]
+    fn the_next_mode_follows_beside_the_last() {
+        let now = Instant::now();
+        let mut dialing = dialing(2, now);
+        let modes = [Mode::HandshakeAdvance, Mode::BareFixed];
+        let asked = requests(&mut dialing, &modes, now, Duration::from_secs(4));
+        let asked: Vec<_> = asked.iter().map(|(at, request)| (*at, request.mode)).collect();
+        let [first, second] = modes;
+        assert_eq!(asked, [(0, first), (250, first), (1500, second), (1750, second), (2750, first)]);
+    }
+
+    #[test]
+    fn a_new_race_begins_when_the_network_changes() {
+        let now = Instant::now();
+        let mut dialing = dialing(1, now);
+        assert_eq!(requests(&mut dialing, &MODE, now, Duration::from_secs(20)).len(), 5);
+        let later = now + Duration::from_secs(21);
+        assert_eq!(dialing.poll_request(&MODE, later), None);
+        dialing.begin_race(later);
+        assert!(dialing.poll_request(&MODE, later).is_some());
+    }
+
+    #[test]
+    fn ports_are_not_spent_without_end_whatever_happens() {
+        let start = Instant::now();
+        let mut dialing = dialing(4, start);
+        let mut spent = 0;
+        for second in 0..600 {
+            let now = start + Duration::from_secs(second);
+            dialing.begin_race(now);
+            while let Some(request) = dialing.poll_request(&MODE, now) {
+                dialing.take_request(request.attempt);
+                dialing.next = now;
+                spent += 1;
+            }
+        }
+        assert!((200..=240).contains(&spent), "{spent} ports in ten minutes");
+    }
+
+    #[test]
+    fn a_dial_that_cannot_begin_costs_no_port_and_little_time() {
+        let now = Instant::now();
+        let mut dialing = dialing(1, now);
+        let request = dialing.poll_request(&MODE, now).unwrap();
+        dialing.take_request(request.attempt);
+        dialing.on_not_begun(now);
+        assert_eq!(dialing.poll_timeout(true), Some(now + NOT_BEGUN));
+        assert_eq!(dialing.ports.left, PORTS_AT_ONCE);
     }
 }

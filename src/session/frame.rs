@@ -20,10 +20,12 @@
 //! | 7 | `EPOCH` | `epoch u32` |
 //! | 8 | `CLOSE` | `code u8`, reason in UTF-8 |
 //! | 9 | `PARITY` | reserved: forward error correction |
+//! | 10 | `SEEN` | `sent u64, arrived u64`: of this carrier's packets to the sender, up to the last that arrived |
 
 use std::fmt;
 
 use super::fragment::{PIECE_HEADER, Piece};
+use super::loss::Counts;
 
 /// One decoded frame; bodies borrow from the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub(crate) enum Frame<'a> {
     Epoch(u32),
     /// The sender ends the session.
     Close(CloseCode),
+    /// What arrived at the sender on this carrier.
+    Seen(Counts),
 }
 
 /// The carrier numbers of a `USE` frame.
@@ -171,6 +175,12 @@ fn decode_body(kind: u8, body: &[u8]) -> Result<Frame<'_>, MalformedFrame> {
             let (&code, _reason) = body.split_first().ok_or(MalformedFrame)?;
             Ok(Frame::Close(CloseCode::from_wire(code)))
         }
+        SEEN => {
+            let (sent, arrived) = body.split_first_chunk().ok_or(MalformedFrame)?;
+            let arrived = arrived.try_into().map_err(|_| MalformedFrame)?;
+            let (sent, arrived) = (u64::from_le_bytes(*sent), u64::from_le_bytes(arrived));
+            Ok(Frame::Seen(Counts { sent, arrived }))
+        }
         _ => Err(MalformedFrame),
     }
 }
@@ -223,6 +233,14 @@ pub(crate) fn put_close(out: &mut Vec<u8>, code: CloseCode) {
     put(out, CLOSE, &[code.to_wire()]);
 }
 
+/// Appends a `SEEN`.
+pub(crate) fn put_seen(out: &mut Vec<u8>, counts: Counts) {
+    let mut body = [0; 16];
+    body[..8].copy_from_slice(&counts.sent.to_le_bytes());
+    body[8..].copy_from_slice(&counts.arrived.to_le_bytes());
+    put(out, SEEN, &body);
+}
+
 /// Appends a `KCP` frame whose body `write` appends; takes it all back if `write` says there was nothing.
 pub(crate) fn put_kcp(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
     let start = out.len();
@@ -254,6 +272,7 @@ const FRAGMENT: u8 = 5;
 const USE: u8 = 6;
 const EPOCH: u8 = 7;
 const CLOSE: u8 = 8;
+const SEEN: u8 = 10;
 
 #[cfg(test)]
 mod tests {
@@ -311,6 +330,16 @@ mod tests {
                 Frame::Fragment(PIECE)
             ]
         );
+    }
+
+    #[test]
+    fn says_what_arrived() {
+        let mut bytes = Vec::new();
+        put_seen(&mut bytes, Counts { sent: 7, arrived: 0x0102 });
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "0a100007000000000000000201000000000000");
+        let frames: Vec<_> = Frames::new(&bytes).collect();
+        assert_eq!(frames, [Ok(Frame::Seen(Counts { sent: 7, arrived: 0x0102 }))]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Filled};
 use super::frame::{self, CloseCode};
+use super::loss::Counts;
 use super::noise::Noise;
 use super::path_mtu::{PathMtu, Probe};
 use super::rekey::{KeyRing, Renewal, Unsealed};
@@ -104,6 +105,10 @@ impl Link {
         &self.connection
     }
 
+    pub(crate) fn into_connection(self) -> Connection {
+        self.connection
+    }
+
     pub(crate) fn connection_mut(&mut self) -> &mut Connection {
         &mut self.connection
     }
@@ -147,9 +152,9 @@ impl Link {
         Ok(unsealed)
     }
 
-    /// The share of the peer's packets that never came, of 1.
-    pub(crate) fn loss_in(&self) -> f64 {
-        self.keys.loss_in()
+    /// What arrived of the peer's packets.
+    pub(crate) fn counts(&self) -> Counts {
+        self.keys.counts()
     }
 
     /// One packet that is sealed already, a handshake message, as an outer packet of this carrier.
@@ -322,8 +327,8 @@ impl Farewell {
 /// Our choice: at 20 % loss all are lost once in 125 times.
 const GOODBYES: u8 = 3;
 
-/// Our choice: room for the answers to 16 pings.
-const CONTROL_MAX: usize = 256;
+/// Our choice: room for the answers to a dozen pings.
+const CONTROL_MAX: usize = 512;
 
 /// A packet this close to full is one of a burst, not its end: no PSH, so that receivers may merge it.
 const MAX_SLACK: usize = 64;

@@ -8,7 +8,7 @@
 //!  client, server        one end: who is connected, on which carriers
 //!    ├ carriers          client: which carriers there are, and which is used
 //!    ├ servers, dialing, dial   client: where to, when and how a carrier is opened
-//!    ├ liveness          client: noticing that it died
+//!    ├ liveness, loss    client: noticing that it died, or is about to
 //!    ├ peer, budget      server: sessions, pending and confirmed carriers; what strangers may cost
 //!    ├ probe, probed, probe_link   what passes, asked and answered beside all sessions
 //!    ├ splice            client: inner TCP flow ⟷ MUX stream
@@ -32,6 +32,7 @@ mod frame;
 mod link;
 mod liveness;
 mod load;
+mod loss;
 mod noise;
 mod outbox;
 mod path_mtu;
@@ -56,5 +57,6 @@ pub use peer::{PeerMemory, PeerSettings};
 pub use probe::{Probe, ProbePort, ProbeReport, ProbeSettings, REMOTES_MAX};
 pub use server::{Abandoned, Server, ServerDrops, ServerEvent, ServerSettings, StreamKey};
 pub use status::{
-    CarrierStatus, ClientState, ClientStatus, Injected, PeerStatus, ServerStatus, SessionStatus, Traffic,
+    CarrierStatus, ClientState, ClientStatus, Injected, Migrations, PeerStatus, ServerStatus, SessionStatus,
+    Traffic, Why,
 };

@@ -13,6 +13,7 @@ use ipnetwork::IpNetwork;
 use super::engine::{Engine, Settings};
 use super::frame::{self, CloseCode};
 use super::link::Link;
+use super::loss::LossMeter;
 use super::probed::Probes;
 use super::status::{CarrierStatus, PeerStatus, SessionStatus, Traffic};
 use crate::carrier::Segment;
@@ -89,6 +90,9 @@ pub(crate) struct Carrier {
     /// Message 2, to be said again if message 1 comes again.
     pub(crate) reply: Vec<u8>,
     pub(crate) last_opened: Instant,
+    /// Of what the client sends, and of what we send.
+    pub(crate) loss_in: LossMeter,
+    pub(crate) loss_out: LossMeter,
 }
 
 impl Peer {
@@ -237,8 +241,12 @@ impl Peer {
         let (id, epoch, keep, number) = (carrier.session, carrier.epoch, carrier.keep, carrier.link.number());
         match &mut self.session {
             Some(session) if session.id == id => {
-                session.active = index;
-                session.use_number = session.use_number.max(number);
+                // What the client said last holds, unless it said so before there was this carrier.
+                if number >= session.use_number {
+                    session.use_number = number;
+                    session.active = index;
+                    session.engine.on_path_restored(now);
+                }
                 session.keep = keep;
                 self.migrations += 1;
                 self.advance_epoch(epoch, now)
@@ -288,7 +296,7 @@ impl Peer {
     }
 
     /// The peer's `USE`: packets leave on the carrier it names.
-    pub(crate) fn use_carrier(&mut self, number: u32, carrier_number: u32) {
+    pub(crate) fn use_carrier(&mut self, number: u32, carrier_number: u32, now: Instant) {
         let Some(session) = &mut self.session else { return };
         if number < session.use_number {
             return;
@@ -297,8 +305,9 @@ impl Peer {
         let named = self.carriers.iter().find(|carrier| {
             carrier.confirmed && carrier.session == session.id && carrier.link.number() == carrier_number
         });
-        if let Some(carrier) = named {
+        if let Some(carrier) = named.filter(|carrier| carrier.link.id() != session.active) {
             session.active = carrier.link.id();
+            session.engine.on_path_restored(now);
         }
     }
 
@@ -372,7 +381,10 @@ impl Peer {
             addresses: self.settings.addresses.iter().map(IpNetwork::ip).collect(),
             carriers: carriers
                 .into_iter()
-                .map(|carrier| CarrierStatus::of(&carrier.link, rtt, now))
+                .map(|carrier| {
+                    let losses = (carrier.loss_in.share(), carrier.loss_out.share());
+                    CarrierStatus::of(&carrier.link, rtt, losses, now)
+                })
                 .collect(),
             migrations: self.migrations,
             session: session.map(|session| {

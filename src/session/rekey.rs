@@ -12,6 +12,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::loss::Counts;
 use crate::crypto::{
     HandshakeError, Header, Initiator, Keys, Message2, OpenError, Opened, Opener, REKEY_AFTER_PACKETS,
     SealError, Sealer, Timestamp,
@@ -30,7 +31,7 @@ pub(crate) struct KeyRing {
     /// Of the last handshake that was answered: later ones only are.
     timestamp: Option<Timestamp>,
     /// Packets that opened, and that must have been sent, under generations that are forgotten.
-    past: Count,
+    past: Counts,
 }
 
 /// The keys of one handshake.
@@ -49,12 +50,6 @@ struct Next {
     ephemeral: [u8; 32],
     /// Message 2, to be said again if message 1 comes again.
     reply: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Count {
-    opened: u64,
-    sent: u64,
 }
 
 /// What a server answers to the message 1 of a rekey.
@@ -88,7 +83,7 @@ impl KeyRing {
             since: now,
             renewed: 0,
             timestamp: None,
-            past: Count::default(),
+            past: Counts::default(),
         }
     }
 
@@ -175,13 +170,10 @@ impl KeyRing {
         self.renewed
     }
 
-    /// The share of the peer's packets that never came, of 1.
-    pub(crate) fn loss_in(&self) -> f64 {
+    /// What arrived of the peer's packets, under whichever keys.
+    pub(crate) fn counts(&self) -> Counts {
         let old = self.old.iter().map(|(generation, _)| generation.count());
-        let total = old.chain([self.current.count()]).fold(self.past, Count::plus);
-        #[expect(clippy::cast_precision_loss, reason = "a share for display")]
-        let share = total.opened as f64 / total.sent.max(1) as f64;
-        (1.0 - share).max(0.0)
+        old.chain([self.current.count()]).fold(self.past, Counts::plus)
     }
 
     /// The client uses the new keys: so do we.
@@ -219,14 +211,8 @@ impl Generation {
         Ok(opened)
     }
 
-    fn count(&self) -> Count {
-        Count { opened: self.opened, sent: self.opener.highest().map_or(0, |highest| highest + 1) }
-    }
-}
-
-impl Count {
-    fn plus(self, other: Self) -> Self {
-        Self { opened: self.opened + other.opened, sent: self.sent + other.sent }
+    fn count(&self) -> Counts {
+        Counts { arrived: self.opened, sent: self.opener.highest().map_or(0, |highest| highest + 1) }
     }
 }
 
@@ -551,8 +537,8 @@ mod tests {
                     opened(&mut ends.server, packet, ends.now).unwrap();
                 }
             }
-            let loss = ends.server.loss_in();
-            assert!((loss - 0.25).abs() < 0.001, "{loss}");
+            let counts = ends.server.counts();
+            assert_eq!(counts.arrived * 4, counts.sent * 3, "{counts:?}");
             ends.rekey();
             ends.now += 2 * OLD_KEYS_FOR;
         }

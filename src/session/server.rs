@@ -461,13 +461,15 @@ impl Server {
             Frame::Ping { token, .. } => {
                 let epoch = peer.epoch();
                 if let Some(carrier) = peer.carrier(index) {
+                    let seen = carrier.link.counts();
                     carrier.link.queue_pong(token, packet_len);
                     carrier.link.queue(|out| frame::put_epoch(out, epoch));
+                    carrier.link.queue(|out| frame::put_seen(out, seen));
                 }
             }
             Frame::Use { number, carriers } => {
                 if let Some(carrier) = carriers.last() {
-                    peer.use_carrier(number, carrier);
+                    peer.use_carrier(number, carrier, now);
                 }
             }
             Frame::Epoch(epoch) => self.advance_epoch(id, epoch, now),
@@ -475,6 +477,12 @@ impl Server {
                 // As TCP would: a FIN of ours, too.
                 peer.carriers.iter_mut().for_each(|carrier| carrier.link.close());
                 self.end_session(id);
+            }
+            Frame::Seen(counts) => {
+                if let Some(carrier) = peer.carrier(index) {
+                    carrier.loss_out.on_counts(counts, now);
+                    carrier.loss_in.on_counts(carrier.link.counts(), now);
+                }
             }
             Frame::Pong { token, .. } => {
                 if let Some(carrier) = peer.carrier(index) {

@@ -6,12 +6,12 @@
 
 use std::net::SocketAddr;
 
-/// All addresses in the order of the configuration, and the server in use.
+/// All addresses in the order in which they are asked, and the server in use.
 #[derive(Debug, Default)]
 pub(crate) struct Servers {
     addresses: Vec<Address>,
-    /// How many were handed out.
-    turns: usize,
+    /// The address whose turn it is, among those that may be asked.
+    turn: usize,
     /// The server that carries the session, by its place in the list.
     in_use: Option<usize>,
 }
@@ -23,43 +23,61 @@ struct Address {
 }
 
 impl Servers {
-    /// From now on these are the addresses of each server; one that is named twice counts where it comes first.
+    /// From now on these are the addresses of each server; one that is named twice counts where it comes first. The server in
+    /// use keeps its place in the list, whatever addresses it has now.
     pub(crate) fn set(&mut self, servers: Vec<Vec<SocketAddr>>) {
-        let mut addresses: Vec<Address> = Vec::new();
+        self.addresses.clear();
         for (server, found) in servers.into_iter().enumerate() {
-            for address in found {
-                if addresses.iter().all(|known| known.address != address) {
-                    addresses.push(Address { server, address });
+            for address in interleaved(found) {
+                if self.addresses.iter().all(|known| known.address != address) {
+                    self.addresses.push(Address { server, address });
                 }
             }
         }
-        // The server in use keeps its place in the list, whatever addresses it has now.
-        self.addresses = addresses;
     }
 
-    /// Whether there is nowhere to go.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.addresses.is_empty()
+    /// How many addresses may be asked.
+    pub(crate) fn count(&self) -> usize {
+        self.candidates().count()
     }
 
     /// Where the next carrier goes, in turn; `None` if no address is known at all.
     pub(crate) fn next_address(&mut self) -> Option<SocketAddr> {
-        let may_be_asked = |known: &&Address| self.in_use.is_none_or(|server| server == known.server);
-        let candidates: Vec<&Address> = self.addresses.iter().filter(may_be_asked).collect();
-        let address = candidates.get(self.turns.checked_rem(candidates.len())?)?.address;
-        self.turns += 1;
-        Some(address)
+        let turn = self.turn.checked_rem(self.count())?;
+        self.turn = turn + 1;
+        self.candidates().nth(turn)
     }
 
-    /// The session is carried by the server with this address: no other is asked.
+    /// The session is carried by the server with this address: no other is asked, and it is asked first.
     pub(crate) fn on_carried_by(&mut self, address: SocketAddr) {
         self.in_use = self.addresses.iter().find(|known| known.address == address).map(|known| known.server);
+        let turn = self.candidates().position(|known| known == address);
+        self.turn = turn.unwrap_or(0);
     }
 
     /// Every flow was given up: whichever server answers is as good.
     pub(crate) fn on_given_up(&mut self) {
         self.in_use = None;
     }
+
+    fn candidates(&self) -> impl Iterator<Item = SocketAddr> {
+        // A server that the list does not name any more is no reason to ask nobody.
+        let in_use = self.in_use.filter(|server| self.addresses.iter().any(|known| known.server == *server));
+        let known = self.addresses.iter().filter(move |known| in_use.is_none_or(|it| it == known.server));
+        known.map(|known| known.address)
+    }
+}
+
+/// The families in turn, the first address first (RFC 8305 §4).
+fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let mut second = second.into_iter();
+    let mut interleaved: Vec<_> =
+        first.into_iter().flat_map(|address| [Some(address), second.next()]).flatten().collect();
+    interleaved.extend(second);
+    interleaved
 }
 
 #[cfg(test)]
@@ -110,10 +128,25 @@ mod tests {
     }
 
     #[test]
+    fn asks_first_what_answered_last() {
+        let mut servers = two();
+        servers.on_carried_by(address("[2001:db8::1]:442"));
+        assert_eq!(turns(&mut servers, 3), [2, 1, 2]);
+    }
+
+    #[test]
+    fn asks_the_families_in_turn() {
+        let mut servers = Servers::default();
+        let name = ["[2001:db8::1]:1", "[2001:db8::1]:2", "[2001:db8::1]:3", "192.0.2.1:4", "192.0.2.1:5"];
+        servers.set(vec![name.map(address).to_vec(), vec![address("192.0.2.9:6")]]);
+        assert_eq!(turns(&mut servers, 6), [1, 4, 2, 5, 3, 6]);
+    }
+
+    #[test]
     fn has_nowhere_to_go_without_addresses() {
         let mut servers = Servers::default();
         servers.set(vec![vec![]]);
-        assert!(servers.is_empty());
+        assert_eq!(servers.count(), 0);
         assert_eq!(servers.next_address(), None);
     }
 }

@@ -37,12 +37,74 @@ pub struct CarrierStatus {
     pub rekeying: bool,
     /// Smoothed round trip.
     pub rtt: Option<Duration>,
-    /// Share of the peer's packets that never came, of 1.
+    /// Share of the peer's packets that never came lately, of 1.
     pub loss_in: f64,
     /// The largest outer packet to the peer that is known to pass, IP header included, in bytes.
     pub path_mtu: u16,
     /// How often the path was found to have become smaller.
     pub path_shrunk: u64,
+    /// Share of our packets that never came lately, as the peer says, of 1.
+    pub loss_out: f64,
+}
+
+/// Why a client opened another carrier beside the one in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It did not answer.
+    Silent,
+    /// It lost far more than the session was used to.
+    Lossy,
+    /// The host's packets to the server have another source address.
+    Moved,
+    /// The server closed it.
+    Closed,
+}
+
+impl Why {
+    /// For `status` and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Lossy => "lossy",
+            Self::Moved => "moved",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// How often another carrier took over, by the reason for which it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Migrations {
+    /// [`Why::Silent`].
+    pub silent: u64,
+    /// [`Why::Lossy`].
+    pub lossy: u64,
+    /// [`Why::Moved`].
+    pub moved: u64,
+    /// [`Why::Closed`].
+    pub closed: u64,
+    /// Of the last.
+    pub last: Option<Why>,
+}
+
+impl Migrations {
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.silent + self.lossy + self.moved + self.closed
+    }
+
+    pub(crate) fn note(&mut self, why: Why) {
+        let counter = match why {
+            Why::Silent => &mut self.silent,
+            Why::Lossy => &mut self.lossy,
+            Why::Moved => &mut self.moved,
+            Why::Closed => &mut self.closed,
+        };
+        *counter += 1;
+        self.last = Some(why);
+    }
 }
 
 /// What survives every carrier.
@@ -113,6 +175,8 @@ pub struct ClientStatus {
     pub carriers: Vec<CarrierStatus>,
     /// How often another carrier took over.
     pub migrations: u64,
+    /// The same by reason.
+    pub why: Migrations,
     /// RSTs, FINs and other things of the outside that all carriers saw and did not believe.
     pub outside: carrier::Stats,
     /// The session.
@@ -195,7 +259,12 @@ impl SessionStatus {
 }
 
 impl CarrierStatus {
-    pub(crate) fn of(link: &Link, rtt: Option<Duration>, now: Instant) -> Self {
+    pub(crate) fn of(
+        link: &Link,
+        rtt: Option<Duration>,
+        (loss_in, loss_out): (f64, f64),
+        now: Instant,
+    ) -> Self {
         let connection = link.connection();
         Self {
             number: link.number(),
@@ -207,7 +276,8 @@ impl CarrierStatus {
             rekeys: link.keys().renewed(),
             rekeying: link.is_rekeying(),
             rtt,
-            loss_in: link.loss_in(),
+            loss_in,
+            loss_out,
             path_mtu: link.path().size(),
             path_shrunk: link.path().shrunk(),
         }

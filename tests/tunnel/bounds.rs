@@ -64,8 +64,8 @@ impl Bounds {
 /// Inner datagrams of one session that wait, in bytes: small ones and those that need several packets.
 const DATAGRAMS: usize = 2 * 256 * 1024;
 
-/// One in use, four that end, one in the making.
-const CLIENT_CARRIERS: usize = 6;
+/// Three that are live, four that end, eight in the making.
+const CLIENT_CARRIERS: usize = 15;
 
 /// Of one peer at the server.
 const PEER_CARRIERS: usize = 8;

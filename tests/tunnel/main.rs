@@ -15,7 +15,7 @@
 //! | `model` | what each flow may have seen, and what it must have seen in the end |
 //! | `runner`, `random`, `tally` | runs from seeds: one, some, as many as there is time for |
 //! | `census` | what a payload looks like to who counts bytes |
-//! | `carriers`, `outage` | when carriers are opened; how soon a flow goes on |
+//! | `carriers`, `outage`, `migration` | when carriers are opened; how soon a flow goes on |
 //! | `path_mtu` | paths that carry less than others, or less than before |
 //!
 //! Here are the tests of one thing each. Every failure names its seed, and the seed reproduces it.
@@ -28,6 +28,7 @@ mod census;
 mod datagram;
 mod heap;
 mod host;
+mod migration;
 mod model;
 mod outage;
 mod path_mtu;
@@ -151,7 +152,7 @@ fn an_unreachable_host_is_answered_with_an_icmp_error() {
 fn a_restarted_server_resets_the_old_flows_and_serves_new_ones() {
     for seed in 0..10 {
         let mut world = World::new(lossy(0.01), seed);
-        world.open(false, 0, 50_000_000);
+        world.open(false, 0, 500_000_000);
         world.run_for(Duration::from_secs(2));
         world.restart_server();
         assert_eq!(outcomes(&mut world, MINUTE), [Some(Outcome::Reset)], "seed {seed}");
@@ -167,7 +168,7 @@ fn a_restarted_client_replaces_its_session() {
     for seed in 0..10 {
         let mut world = World::new(lossy(0.01), seed);
         // An app that only waits would learn nothing; one that sends is told.
-        world.open(false, 50_000_000, 0);
+        world.open(false, 500_000_000, 0);
         world.run_for(Duration::from_secs(2));
         world.restart_client();
         world.come_up();

@@ -1,6 +1,5 @@
 //! One run: random transitions from a seed, the model looking on after each step, and then calm.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use link_emulator::Direction as Way;
@@ -220,11 +219,7 @@ impl Run {
     }
 
     fn new_address(&mut self) {
-        let host = self.world.host_mut();
-        host.address = match host.address {
-            IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() + (1 << 8)).into(),
-            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() + (1 << 64)).into(),
-        };
+        self.world.change_address();
     }
 
     fn restart_server(&mut self) {

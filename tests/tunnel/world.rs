@@ -199,6 +199,27 @@ impl World {
         self.line.kill_flow(flow);
     }
 
+    /// The newest 4-tuple of the current host passes nothing in one direction any more.
+    pub(crate) fn kill_tuple_one_way(&mut self, way: Way) {
+        let flow = Flow::new(TCP, self.host().local(), self.server_address);
+        self.line.kill_flow_one_way(flow, way);
+    }
+
+    /// The current host's network gives it another address.
+    pub(crate) fn change_address(&mut self) {
+        let host = self.host_mut();
+        host.address = match host.address {
+            IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() + (1 << 8)).into(),
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() + (1 << 64)).into(),
+        };
+    }
+
+    /// The first host begins anew, with these addresses of its server.
+    pub(crate) fn set_servers(&mut self, servers: Vec<Vec<SocketAddr>>) {
+        let seed = self.rng.random();
+        self.hosts[0] = Host::new(0, servers, self.client_settings.clone(), seed, self.start, self.now);
+    }
+
     /// The newest 4-tuple takes this much longer than others.
     pub(crate) fn slow_tuple(&mut self, by: Duration) {
         let flow = Flow::new(TCP, self.host().local(), self.server_address);

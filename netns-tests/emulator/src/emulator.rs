@@ -114,7 +114,14 @@ impl Emulator {
 
     /// Drops every packet of `flow`, both ways and until it is revived, in front of the boxes: the flow is the client's.
     pub fn kill_flow(&mut self, flow: Flow) {
-        self.chain.kill(flow);
+        self.chain.kill(flow, [true; 2]);
+    }
+
+    /// Drops every packet of `flow` in one direction only, otherwise as [`Emulator::kill_flow`].
+    pub fn kill_flow_one_way(&mut self, flow: Flow, direction: Direction) {
+        let mut directions = [false; 2];
+        directions[direction.index()] = true;
+        self.chain.kill(flow, directions);
     }
 
     /// Lets a flow live again that [`Emulator::kill_flow`] has killed.

@@ -11,6 +11,7 @@ use crate::carrier::{Accepted, Connection, ListenerAction, Mode, Segment};
 use crate::crypto::{Message2, PresharedKey, PublicKey, Received, Refusal, Responder};
 use crate::session::budget::Cost;
 use crate::session::link::{Link, wrap};
+use crate::session::loss::LossMeter;
 use crate::session::path_mtu::PathMtu;
 use crate::session::peer::Carrier;
 use crate::session::probe_link::ProbeLink;
@@ -200,6 +201,8 @@ impl Server {
             ephemeral,
             reply,
             last_opened: now,
+            loss_in: LossMeter::new(now),
+            loss_out: LossMeter::new(now),
         });
         self.by_index.insert(index, id);
         self.outbox.push(packet);

@@ -301,7 +301,7 @@ impl World {
         let status = self.client.status(self.now);
         let mux = status.session.mux;
         assert!(mux.send_buffered <= BUFFER / 4 && mux.receive_buffered <= BUFFER / 4, "{mux:?}");
-        assert!(status.carriers.len() <= 1 && status.session.flows_open <= 2);
+        assert!(status.carriers.len() <= 3 && status.session.flows_open <= 2);
         for _ in 0..10 {
             if self.client.poll_timeout().is_none_or(|at| at > self.now) {
                 return;

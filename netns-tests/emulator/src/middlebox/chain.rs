@@ -20,7 +20,8 @@ pub(crate) struct Chain {
     layer: Layer,
     seeds: StdRng,
     stations: Vec<Box<dyn Station>>,
-    killed: Table<Flow, ()>,
+    /// The directions in which each passes nothing.
+    killed: Table<Flow, [bool; 2]>,
     newest_tcp: Option<Flow>,
     forged: VecDeque<Forged>,
 }
@@ -60,8 +61,8 @@ impl Chain {
         self.stations.iter_mut().for_each(|station| station.rebind_flow(flow));
     }
 
-    pub(crate) fn kill(&mut self, flow: Flow) {
-        self.killed.insert(flow, ());
+    pub(crate) fn kill(&mut self, flow: Flow, directions: [bool; 2]) {
+        self.killed.insert(flow, directions);
         self.newest_tcp = self.newest_tcp.filter(|newest| *newest != flow);
     }
 
@@ -109,7 +110,7 @@ impl Chain {
             Direction::Out => {
                 let flow = packet.flow();
                 if next == 0 {
-                    self.pass_client_side(flow)?;
+                    self.pass_client_side(direction, flow)?;
                 }
                 (next..self.stations.len()).try_for_each(|n| self.visit(n, &mut packet))?;
                 flow
@@ -117,7 +118,7 @@ impl Chain {
             Direction::In => {
                 (0..next).rev().try_for_each(|n| self.visit(n, &mut packet))?;
                 let flow = packet.flow();
-                self.pass_client_side(flow)?;
+                self.pass_client_side(direction, flow)?;
                 flow
             }
         };
@@ -135,8 +136,9 @@ impl Chain {
     }
 
     /// Passes the place where flows are what the client sees, and where they are killed.
-    fn pass_client_side(&mut self, flow: Option<Flow>) -> Result<(), Cause> {
-        if flow.is_some_and(|flow| self.killed.get(&flow).is_some()) { Err(Cause::Killed) } else { Ok(()) }
+    fn pass_client_side(&mut self, direction: Direction, flow: Option<Flow>) -> Result<(), Cause> {
+        let killed = flow.and_then(|flow| self.killed.get(&flow)).is_some_and(|it| it[direction.index()]);
+        if killed { Err(Cause::Killed) } else { Ok(()) }
     }
 }
 
