@@ -167,7 +167,7 @@ fn settings(suites: SuiteSet) -> (ClientSettings, ServerSettings) {
         private_key: client_key,
         server_key: server_key.public_key(),
         preshared_key: PresharedKey::default(),
-        mode: Mode::default(),
+        mode: Some(Mode::default()),
         suites,
         congestion: CongestionKind::None,
         session_buffer: 64 << 20,

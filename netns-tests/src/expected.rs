@@ -25,7 +25,6 @@ const fn entry(scenario: &'static str, failure: &'static str, issue: &'static st
 }
 
 const LIST: &[ExpectedFailure] = &[
-    entry("a_network_without_syns_is_passed_by_the_mode_that_needs_none", "no answer to SYN", CARRIER),
     entry(
         "a_preface_is_the_first_thing_on_the_wire",
         "carrier.preface: this value is not built yet",

@@ -7,14 +7,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use netns_tests::addresses::{SERVER_BACK, TARGET};
 use netns_tests::emulator::Profile;
 use netns_tests::firewall;
 use netns_tests::scenario::scenario;
 use netns_tests::services::{self, Services};
 use netns_tests::topology::{Setup, Topology};
-use netns_tests::vpn::Vpn;
+use netns_tests::vpn::{PORT, Vpn};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const SIZE: usize = 2 << 20;
@@ -41,6 +41,26 @@ fn a_bare_carrier_does_not_pass_a_router_that_wants_to_see_a_handshake() {
         let up = vpn.try_up(topology.client(), &vpn.client_path(0), "")?.expect_code(4)?;
         up.expect_text("asked without a SYN")?;
         ensure!(firewall::invalid(&topology.router)? > 0, "the router has not seen it");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_network_without_syns_is_passed_by_the_mode_that_needs_none() {
+    let name = "a_network_without_syns_is_passed_by_the_mode_that_needs_none";
+    configured(name, "auto", true, |topology, vpn| {
+        let _services = Services::start(topology, SIZE)?;
+        vpn.up(topology, 0, "").context("while SYNs pass")?;
+        vpn.down(topology, 0)?.expect_code(0)?;
+        let rule =
+            format!("insert rule inet strict forward tcp dport {PORT} tcp flags & (syn | ack) == syn drop");
+        topology.router.program("nft")?.arg(rule).output()?;
+        // The third that is tried, each 1.5 s after the one before; and what a busy machine takes.
+        vpn.up(topology, 0, "")?.expect_within(Duration::from_secs(6))?;
+        let status = vpn.tunnel(topology.client())?;
+        ensure!(status["carriers"][0]["mode"] == "bare+advance", "{status}");
+        ensure!(services::seen_from(topology.client(), TARGET, LIMIT)? == SERVER_BACK);
+        vpn.down(topology, 0)?.expect_code(0)?;
         Ok(())
     });
 }

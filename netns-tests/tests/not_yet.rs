@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   client ──[ 40 ms ]── router ── server ── target
-//!     other modes, prefaces, several carriers, fast connects, connections from the server's side
+//!     prefaces, several carriers, fast connects, connections from the server's side
 //! ```
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use netns_tests::addresses::{SERVER, SERVER_BACK, TARGET, tunnel_client};
 use netns_tests::emulator::Profile;
 use netns_tests::services::{self, Services};
@@ -18,19 +18,6 @@ use netns_tests::{firewall, scenario::scenario};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const SIZE: usize = 1 << 20;
-
-#[test]
-fn a_network_without_syns_is_passed_by_the_mode_that_needs_none() {
-    let name = "a_network_without_syns_is_passed_by_the_mode_that_needs_none";
-    configured(name, "", |topology, vpn| {
-        vpn.up(topology, 0, "").context("while SYNs pass")?;
-        vpn.down(topology, 0)?.expect_code(0)?;
-        let rule =
-            format!("insert rule inet strict forward tcp dport {PORT} tcp flags & (syn | ack) == syn drop");
-        topology.router.program("nft")?.arg(rule).output()?;
-        carries(topology, vpn, "bare+advance")
-    });
-}
 
 #[test]
 fn a_preface_is_the_first_thing_on_the_wire() {
@@ -131,17 +118,6 @@ fn prepared(name: &str, client: &str, body: impl FnOnce(&Topology, &Vpn) -> Resu
         vpn.write("client0/client.toml", &vpn.client_config(0, client))?;
         body(topology, &vpn)
     });
-}
-
-/// Files both ways through a carrier that looks as was asked for.
-fn carries(topology: &Topology, vpn: &Vpn, mode: &str) -> Result<()> {
-    vpn.up(topology, 0, "")?;
-    let status = vpn.tunnel(topology.client())?;
-    ensure!(status["carriers"][0]["mode"] == mode, "{status}");
-    ensure!(services::seen_from(topology.client(), TARGET, LIMIT)? == SERVER_BACK);
-    let words = format!("-sS --fail --max-time 10 -o /dev/null http://{TARGET}/file");
-    topology.client().program("curl")?.words(&words).run(LIMIT)?.expect_code(0)?;
-    Ok(())
 }
 
 fn line() -> Setup {

@@ -183,12 +183,13 @@ fn settings(config: &ClientConfig) -> ClientSettings {
     }
 }
 
-fn mode(choice: config::Mode) -> Mode {
+fn mode(choice: config::Mode) -> Option<Mode> {
     match choice {
-        config::Mode::Auto | config::Mode::HandshakeAdvance => Mode::HandshakeAdvance,
-        config::Mode::HandshakeFixed => Mode::HandshakeFixed,
-        config::Mode::BareAdvance => Mode::BareAdvance,
-        config::Mode::BareFixed => Mode::BareFixed,
+        config::Mode::Auto => None,
+        config::Mode::HandshakeAdvance => Some(Mode::HandshakeAdvance),
+        config::Mode::HandshakeFixed => Some(Mode::HandshakeFixed),
+        config::Mode::BareAdvance => Some(Mode::BareAdvance),
+        config::Mode::BareFixed => Some(Mode::BareFixed),
     }
 }
 

@@ -192,7 +192,7 @@ impl Runner {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        let port = PortGuard::reserve(SocketAddr::new(any, 0))?;
+        let port = PortGuard::reserve_source(any)?;
         let local = SocketAddr::new(source, port.port());
         let ports = self.guards.iter().map(|guard| &guard.port).chain([&port]);
         self.wire.set_filter(&PortFilter::ports(ports.map(PortGuard::port)))?;

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
 };
 
@@ -43,6 +43,24 @@ impl PortGuard {
         Ok(Self { socket, address })
     }
 
+    /// Reserves a random port of the range from which Windows, which our packets resemble, takes its source ports; if many of
+    /// those are taken, any free one.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub fn reserve_source(address: IpAddr) -> io::Result<Self> {
+        for _ in 0..SOURCE_TRIES {
+            let mut random = [0; 2];
+            getrandom::fill(&mut random)?;
+            let port = DYNAMIC_PORTS | u16::from_ne_bytes(random) >> 2;
+            match Self::reserve(SocketAddr::new(address, port)) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                result => return result,
+            }
+        }
+        Self::reserve(SocketAddr::new(address, 0))
+    }
+
     /// The reserved port.
     pub fn port(&self) -> u16 {
         self.address.port()
@@ -59,6 +77,12 @@ impl AsFd for PortGuard {
         self.socket.as_fd()
     }
 }
+
+/// The first of IANA's dynamic ports (RFC 6335, section 6): the upper quarter of all, as Windows uses them.
+const DYNAMIC_PORTS: u16 = 0xc000;
+
+/// Our choice: fails only where nearly all of them are taken.
+const SOURCE_TRIES: u32 = 64;
 
 /// Nothing ever gets as far as the queue.
 const SMALLEST_BACKLOG: i32 = 1;

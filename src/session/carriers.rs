@@ -26,6 +26,7 @@ use super::frame::{self, CloseCode};
 use super::link::{Link, RekeyAnswer};
 use super::liveness::Liveness;
 use super::loss::{Counts, LossHistory, LossMeter};
+use super::modes::{Memory, ModeRecord, Modes};
 use super::path_mtu::ETHERNET;
 use super::rekey::Renewal;
 use super::status::{CarrierStatus, Migrations, Traffic, Why};
@@ -36,8 +37,7 @@ use crate::crypto::{Header, Keys, MESSAGE1_MIN_LEN, Mask, Message2, Timestamp};
 #[derive(Debug)]
 pub(crate) struct Carriers {
     caller: Caller,
-    /// Those worth trying, the best first.
-    modes: Vec<Mode>,
+    modes: Modes,
     mask: Mask,
     rng: StdRng,
     dialing: Dialing,
@@ -165,11 +165,11 @@ struct Retired {
 }
 
 impl Carriers {
-    pub(crate) fn new(caller: Caller, mode: Mode, rng: StdRng, now: Instant) -> Self {
+    pub(crate) fn new(caller: Caller, mode: Option<Mode>, rng: StdRng, now: Instant) -> Self {
         Self {
             mask: Mask::new(&caller.server_key),
             caller,
-            modes: vec![mode],
+            modes: Modes::new(mode, Memory::default()),
             rng,
             dialing: Dialing::new(now),
             live: Vec::new(),
@@ -189,6 +189,26 @@ impl Carriers {
             outside: carrier::Stats::default(),
             events: VecDeque::new(),
         }
+    }
+
+    /// Goes on from what earlier sessions learned of the modes.
+    pub(crate) fn recall(&mut self, memory: Memory) {
+        self.modes.recall(memory);
+    }
+
+    /// We are in this network now.
+    pub(crate) fn set_network(&mut self, network: &str) {
+        self.modes.set_network(network);
+    }
+
+    /// What is worth keeping of the modes.
+    pub(crate) fn memory(&self) -> &Memory {
+        self.modes.memory()
+    }
+
+    /// The modes in the order in which the next dials would take them.
+    pub(crate) fn ranking(&self) -> Vec<ModeRecord> {
+        self.dialing.servers.peek().map_or_else(Vec::new, |server| self.modes.ranking(server.ip()))
     }
 
     /// From now on these are the addresses of each server.
@@ -223,6 +243,7 @@ impl Carriers {
         match Dial::begin(&self.caller, request, (offer, room), local, lifetime, &mut self.rng, now) {
             Some(dial) => {
                 self.timestamp = self.timestamp.max(dial.timestamp());
+                self.modes.on_dial(request.mode, now);
                 self.dialing.dials.push(dial);
             }
             None => {
@@ -459,12 +480,14 @@ impl Carriers {
         }
         let Some(carrier) = self.live_mut(number) else { return Settled::AsBefore };
         carrier.proven = true;
-        let remote = carrier.link.connection().remote();
+        let (remote, mode) = (carrier.link.connection().remote(), carrier.link.connection().mode());
+        self.judge_last(number);
         self.use_carrier(number);
         self.retire_others(number, now);
         self.drop_dials();
         self.dialing.on_settled(now);
         self.dialing.servers.on_carried_by(remote);
+        self.modes.on_carried(remote.ip(), mode, now);
         let outage = self.outage.take();
         if self.settled != 0 && self.settled != number {
             let why = outage.map_or(Why::Lossy, |outage| outage.why);
@@ -636,6 +659,17 @@ impl Carriers {
         }
     }
 
+    /// Another carrier takes over: if the last one was given up because it was silent, its mode has something to answer for.
+    fn judge_last(&mut self, next: u32) {
+        let silent_since = self.outage.filter(|outage| outage.why == Why::Silent).map(|outage| outage.since);
+        let last =
+            self.live.iter().find(|carrier| carrier.link.number() == self.settled && self.settled != next);
+        if let Some((since, last)) = silent_since.zip(last) {
+            let lived = since.saturating_duration_since(last.link.created());
+            self.modes.on_died(last.link.connection().mode(), lived);
+        }
+    }
+
     fn use_carrier(&mut self, number: u32) {
         if self.used != number {
             self.used = number;
@@ -783,9 +817,15 @@ impl Carriers {
         if !self.needs_carrier() {
             return;
         }
-        while let Some(Request { attempt, remote, .. }) = self.dialing.poll_request(&self.modes, now) {
+        while let Some(Request { attempt, remote, .. }) = self.dialing.poll_request(&self.candidates(), now) {
             self.events.push_back(CarrierEvent::Dial { attempt, remote });
         }
+    }
+
+    /// The modes for the next dial.
+    fn candidates(&self) -> Vec<Mode> {
+        let server = self.dialing.servers.peek();
+        server.map_or_else(Vec::new, |server| self.modes.candidates(server.ip()))
     }
 
     fn on_outage(&mut self, since: Instant, why: Why) {

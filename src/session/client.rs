@@ -23,6 +23,7 @@ use super::dial::{Caller, Reach};
 use super::engine::{Engine, OUTER_HEADERS, Settings, TooBig};
 use super::frame::{self, CloseCode, Frame, Frames};
 use super::load::{ClientLoad, SessionLoad};
+use super::modes::{Memory, ModeRecord};
 use super::outbox::Outbox;
 use super::splice::Splice;
 use super::status::{ClientState, ClientStatus, SessionStatus};
@@ -44,8 +45,8 @@ pub struct ClientSettings {
     pub server_key: PublicKey,
     /// Optional second secret; all zero when there is none.
     pub preshared_key: PresharedKey,
-    /// How the carrier behaves.
-    pub mode: Mode,
+    /// How the carriers look; `None`: as what the client finds to work.
+    pub mode: Option<Mode>,
     /// Cipher suites this machine offers.
     pub suites: SuiteSet,
     /// How KCP reacts to loss.
@@ -196,6 +197,27 @@ impl Client {
             events: VecDeque::new(),
             drops: ClientDrops::default(),
         }
+    }
+
+    /// Goes on from what earlier sessions learned: which mode won for which server in which network. Call it before
+    /// [`Self::set_servers`].
+    pub fn recall(&mut self, memory: Memory) {
+        self.carriers.recall(memory);
+    }
+
+    /// The host is in this network now, whatever the caller names networks by.
+    pub fn set_network(&mut self, network: &str) {
+        self.carriers.set_network(network);
+    }
+
+    /// What is worth keeping for [`Self::recall`]; its version says when it has changed.
+    pub fn memory(&self) -> &Memory {
+        self.carriers.memory()
+    }
+
+    /// The modes in the order in which the next carriers would take them, and why.
+    pub fn mode_ranking(&self) -> Vec<ModeRecord> {
+        self.carriers.ranking()
     }
 
     /// From now on these are the addresses of each server of the list. All of one server's lead to the same sessions, and a

@@ -15,6 +15,7 @@
 //!    ├ engine            KCP + MUX + datagrams: what survives every carrier
 //!    ├ fragment          frames that fit no packet
 //!    ├ path_mtu          how large a packet may be, per carrier
+//!    ├ modes             client: which way of looking like TCP comes first
 //!    ├ outbox            both: packets that wait for the shell
 //!    ├ status, load      what both know about themselves, and what they hold
 //!    ├ link, rekey       one carrier: fake TCP + keys, which are renewed
@@ -33,6 +34,7 @@ mod link;
 mod liveness;
 mod load;
 mod loss;
+mod modes;
 mod noise;
 mod outbox;
 mod path_mtu;
@@ -53,6 +55,7 @@ pub use fragment::{
 };
 pub use frame::CloseCode;
 pub use load::{ClientLoad, ServerLoad, SessionLoad};
+pub use modes::{LIVES, Memory, ModeRecord};
 pub use peer::{PeerMemory, PeerSettings};
 pub use probe::{Probe, ProbePort, ProbeReport, ProbeSettings, REMOTES_MAX};
 pub use server::{Abandoned, Server, ServerDrops, ServerEvent, ServerSettings, StreamKey};

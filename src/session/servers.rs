@@ -41,7 +41,13 @@ impl Servers {
         self.candidates().count()
     }
 
-    /// Where the next carrier goes, in turn; `None` if no address is known at all.
+    /// Where the next carrier goes; `None` if no address is known at all.
+    pub(crate) fn peek(&self) -> Option<SocketAddr> {
+        let turn = self.turn.checked_rem(self.count())?;
+        self.candidates().nth(turn)
+    }
+
+    /// The same, and another the next time; `None` if no address is known at all.
     pub(crate) fn next_address(&mut self) -> Option<SocketAddr> {
         let turn = self.turn.checked_rem(self.count())?;
         self.turn = turn + 1;

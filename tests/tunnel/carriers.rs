@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use link_emulator::Direction as Way;
-use vpn::carrier::{Flags, Kind, Repr, Seq, SynOptions, parse};
+use vpn::carrier::{Flags, Kind, Mode, Repr, Seq, SynOptions, parse};
 use vpn::session::ClientEvent;
 
 use super::MINUTE;
-use super::weather::FAIR;
+use super::weather::{FAIR, lossy};
 use super::world::World;
 
 #[test]
@@ -138,4 +138,18 @@ fn answers(world: &World) -> [usize; 2] {
     let packets: BTreeSet<_> = world.captured.all(Way::In).collect();
     let kinds: Vec<_> = packets.into_iter().map(|packet| parse(packet).expect("ours").kind()).collect();
     [Kind::SynAck, Kind::Acknowledgement].map(|kind| kinds.iter().filter(|it| **it == kind).count())
+}
+
+#[test]
+fn every_mode_carries_flows_over_a_bad_line() {
+    for mode in Mode::ALL {
+        let mut world = World::with_settings(FAIR, 11, |client, _| client.mode = Some(mode));
+        world.come_up();
+        world.set_weather(lossy(0.1));
+        world.open(false, 200_000, 200_000);
+        world.open(true, 1, 400_000);
+        world.finish(10 * MINUTE);
+        let status = world.host().client.status(world.now);
+        assert!(status.carriers.iter().all(|carrier| carrier.mode == mode), "{mode}: {status:?}");
+    }
 }

@@ -424,7 +424,7 @@ fn settings(rng: &mut StdRng) -> (ClientSettings, ServerSettings) {
         private_key: client_key.clone(),
         server_key: server_key.public_key(),
         preshared_key: preshared_key.clone(),
-        mode: Mode::HandshakeAdvance,
+        mode: Some(Mode::HandshakeAdvance),
         suites: SuiteSet::PORTABLE,
         congestion: CongestionKind::Bbr,
         session_buffer: 64 << 20,

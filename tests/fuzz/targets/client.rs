@@ -318,7 +318,7 @@ fn settings() -> ClientSettings {
         private_key: PrivateKey::from_bytes([1; 32]),
         server_key: server_key().public_key(),
         preshared_key: PresharedKey::default(),
-        mode: Mode::default(),
+        mode: Some(Mode::default()),
         suites: SuiteSet::PORTABLE,
         congestion: CongestionKind::Bbr,
         session_buffer: BUFFER,
