@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   client ── router ── server ── target
+//!     eth1 ─────┘
 //! ```
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use netns_tests::addresses::{SERVER_BACK, TARGET, TARGET_V6};
+use netns_tests::emulator::Profile;
 use netns_tests::host_state::HostState;
 use netns_tests::node::Node;
 use netns_tests::scenario::scenario;
@@ -17,6 +19,10 @@ use netns_tests::vpn::Vpn;
 use netns_tests::wait;
 
 const LIMIT: Duration = Duration::from_secs(20);
+const RTT: Duration = Duration::from_millis(40);
+
+/// A second, and what a busy machine takes to ask.
+const MOVED_WITHIN: Duration = Duration::from_millis(1500);
 
 #[test]
 fn what_others_take_away_of_the_tunnel_is_put_back() {
@@ -46,6 +52,39 @@ fn what_others_take_away_of_the_tunnel_is_put_back() {
         // What was put back goes with the rest.
         vpn.down(topology, 0)?.expect_code(0)?;
         before.expect_unchanged(client)
+    });
+}
+
+#[test]
+fn a_download_moves_to_a_new_uplink_at_once() {
+    let name = "a_download_moves_to_a_new_uplink_at_once";
+    scenario(name, Setup::link(Profile::long_line(50_000_000, RTT, 0.0)), |topology| {
+        let services = Services::start(topology, 10 << 20)?;
+        let vpn = Vpn::prepare(topology)?;
+        let _serve = vpn.serve(topology)?;
+        let client = topology.client();
+        topology.join((client, "eth1", "10.1.1.2/24"), ("second", "10.1.1.1/24"))?;
+        vpn.up(topology, 0, "")?;
+        services.download_through(client, TARGET, LIMIT, || {
+            let begun = wait::now();
+            client.ip("route replace default via 10.1.1.1 dev eth1")?;
+            let moved = |local: &str, _: &str| local.starts_with("10.1.1.2:");
+            vpn.wait_for_carrier(client, "a carrier by the new uplink", moved)?;
+            let took = begun.elapsed();
+            ensure!(took < MOVED_WITHIN, "the carrier moved after {took:?}");
+            Ok(())
+        })?;
+        let tunnel = vpn.tunnel(client)?;
+        ensure!(tunnel["migrated"]["last"] == "moved" && tunnel["flows"]["total"] != 0, "{tunnel}");
+        ensure!(tunnel["network"] == "gateway 02:00:00:00:00:01", "{tunnel}");
+        vpn.down(topology, 0)?.expect_code(0)?;
+        // What won in this network is tried first the next time.
+        let remembered = client.run("cat /var/lib/vpn/client.client.json")?;
+        ensure!(
+            remembered.contains("02:00:00:00:00:01") && remembered.contains("handshake+advance"),
+            "{remembered}"
+        );
+        Ok(())
     });
 }
 

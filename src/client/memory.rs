@@ -1,4 +1,5 @@
-//! What a client remembers from one start to the next: the addresses of its servers' names.
+//! What a client remembers from one start to the next: the addresses of its servers' names, and which
+//! mode won where.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -9,12 +10,15 @@ use serde::{Deserialize, Serialize};
 use super::dns::ADDRESSES_MAX;
 use crate::control::Paths;
 use crate::instance::Remembered;
+use crate::session;
 
 /// What is remembered, and where.
 #[derive(Debug)]
 pub(super) struct Memory {
     file: Remembered,
     content: Content,
+    /// Of the modes as they were saved.
+    version: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -22,6 +26,8 @@ pub(super) struct Memory {
 struct Content {
     /// The newest last.
     names: VecDeque<Name>,
+    /// Which mode won for which server in which network.
+    modes: session::Memory,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,7 +49,22 @@ impl Memory {
         // Who wrote into the file has not kept our bounds.
         content.names.truncate(NAMES_MAX);
         content.names.iter_mut().for_each(|name| name.addresses.truncate(ADDRESSES_MAX));
-        Self { file, content }
+        let version = content.modes.version();
+        Self { file, content, version }
+    }
+
+    /// Which mode won for which server in which network.
+    pub(super) fn modes(&self) -> &session::Memory {
+        &self.content.modes
+    }
+
+    /// Remembers what won, if that has changed.
+    pub(super) fn learn_modes(&mut self, modes: &session::Memory) {
+        if modes.version() != self.version {
+            self.version = modes.version();
+            self.content.modes.clone_from(modes);
+            self.file.save(&self.content);
+        }
     }
 
     /// The addresses that `name` had last; none if it is unknown.

@@ -116,10 +116,12 @@ async fn tunnel(
     let tun = instance.create_tun(config.tunnel.interface.as_str()).await?;
     let mut runner = Runner::open(client, tun, &names.distinct(), number)
         .map_err(|error| Failure::of_system("cannot open raw sockets", &error))?;
-    runner.set_servers(names.servers());
     let host = Host::watch(runner.tun.index(), number).await;
     let host = host.map_err(|error| instance::host_failure(&error))?;
-    let mut surroundings = Surroundings { host, names, memory };
+    let mut surroundings = Surroundings::new(host, names, memory, number).await;
+    runner.client.recall(surroundings.memory.modes().clone());
+    runner.client.set_network(surroundings.network());
+    runner.set_servers(surroundings.names.servers());
     let connected = connect(&mut runner, &mut surroundings, config, instance).await?;
     let Some(addresses) = connected else { return stopped(options) };
     surroundings.names.on_recovered();
@@ -234,9 +236,9 @@ async fn connect(
         tokio::select! {
             result = runner.step() => result.map_err(|error| lost_sockets(&error))?,
             () = tokio::time::sleep(left) => {}
-            news = surroundings.next() => runner.on_news(news, &surroundings.names),
+            news = surroundings.next() => runner.on_news(news, surroundings),
             order = instance.order() => {
-                if instance.obey(order, |instance| describe(runner, config, instance)).is_break() {
+                if instance.obey(order, |instance| describe(runner, surroundings, config, instance)).is_break() {
                     return Ok(None);
                 }
             }
@@ -266,11 +268,12 @@ async fn carry(
                 instance.set_ending(state_of(ending), ended(ending).message);
             }
         }
+        surroundings.memory.learn_modes(runner.client.memory());
         tokio::select! {
             result = runner.step() => result.map_err(|error| lost_sockets(&error))?,
-            news = surroundings.next() => runner.on_news(news, &surroundings.names),
+            news = surroundings.next() => runner.on_news(news, surroundings),
             order = instance.order() => {
-                if instance.obey(order, |instance| describe(runner, config, instance)).is_break() {
+                if instance.obey(order, |instance| describe(runner, surroundings, config, instance)).is_break() {
                     return Ok(());
                 }
             }
@@ -278,8 +281,16 @@ async fn carry(
     }
 }
 
-fn describe(runner: &Runner, config: &ClientConfig, instance: &Instance) -> Tunnel {
-    status::tunnel(&runner.client, &runner.sent(), runner.tun.name(), Some(runner.mark()), config, instance)
+fn describe(
+    runner: &Runner,
+    surroundings: &Surroundings,
+    config: &ClientConfig,
+    instance: &Instance,
+) -> Tunnel {
+    let (name, mark) = (runner.tun.name(), Some(runner.mark()));
+    let tunnel = status::tunnel(&runner.client, &runner.sent(), name, mark, config, instance);
+    let network = Some(surroundings.network()).filter(|network| !network.is_empty());
+    Tunnel { network: network.map(str::to_owned), ..tunnel }
 }
 
 /// Tells the server that we leave.

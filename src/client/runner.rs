@@ -6,8 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::resolve::Names;
-use super::surroundings::News;
+use super::surroundings::{News, Surroundings};
 use crate::crypto::Timestamp;
 use crate::io::{
     self as shell, Family, Poller, PortFilter, PortGuard, Readiness, SendStats, TUN_MTU, Timer, TunDevice,
@@ -85,10 +84,11 @@ impl Runner {
     }
 
     /// Tells the client what is new around it.
-    pub(crate) fn on_news(&mut self, news: News, names: &Names) {
+    pub(crate) fn on_news(&mut self, news: News, surroundings: &Surroundings) {
         match news {
-            News::Servers => self.set_servers(names.servers()),
-            News::Network => {}
+            News::Servers => self.set_servers(surroundings.names.servers()),
+            News::Name => self.client.set_network(surroundings.network()),
+            News::Network => self.client.handle_network_change(shell::now()),
         }
     }
 

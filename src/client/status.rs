@@ -2,7 +2,10 @@
 
 use crate::config::ClientConfig;
 use crate::control::{Flows, Injected, Limits, Role, State, Tunnel};
-use crate::instance::{Instance, carrier_report, session_drops, session_report, sum_drops, wire_drops};
+use crate::instance::{
+    Instance, carrier_report, migration_report, mode_report, session_drops, session_report, sum_drops,
+    wire_drops,
+};
 use crate::io::{self, SendStats};
 use crate::session::{Client, ClientDrops, ClientState};
 
@@ -37,8 +40,11 @@ pub(super) fn tunnel(
         server: config.server.to_string(),
         addresses: status.addresses,
         age_s: instance.age().as_secs_f64(),
-        carriers: status.carriers.iter().map(|carrier| carrier_report(carrier, &status.session)).collect(),
+        carriers: status.carriers.iter().map(carrier_report).collect(),
+        network: None,
+        modes: client.mode_ranking().iter().map(mode_report).collect(),
         migrations: status.migrations,
+        migrated: migration_report(&status.why),
         session: session_report(&status.session),
         flows: Flows { open: status.session.flows_open as u64, total: status.session.flows_total },
         limits: Limits {

@@ -1,8 +1,14 @@
 //! What a tunnel hears of the world beside its packets: the host's network, and the addresses of its servers.
 
+use std::future;
+use std::net::IpAddr;
+
+use tokio::task::JoinHandle;
+
 use super::host::Host;
 use super::memory::Memory;
 use super::resolve::Names;
+use crate::netcfg;
 use crate::session::ClientEvent;
 
 /// Everything around one tunnel.
@@ -11,6 +17,11 @@ pub(super) struct Surroundings {
     pub(super) host: Host,
     pub(super) names: Names,
     pub(super) memory: Memory,
+    mark: u32,
+    /// The network that the carriers leave by.
+    network: Option<String>,
+    /// Asked what it is called now.
+    naming: Option<JoinHandle<Option<String>>>,
 }
 
 /// What is new.
@@ -18,11 +29,27 @@ pub(super) struct Surroundings {
 pub(super) enum News {
     /// Packets may have another way to the server, or one at last.
     Network,
+    /// It is known which network that is.
+    Name,
     /// The servers have other addresses.
     Servers,
 }
 
 impl Surroundings {
+    /// `mark` is on the carriers' packets.
+    pub(super) async fn new(host: Host, names: Names, memory: Memory, mark: u32) -> Self {
+        let mut this = Self { host, names, memory, mark, network: None, naming: None };
+        if let Some(server) = this.first_server() {
+            this.network = name(server, mark).await;
+        }
+        this
+    }
+
+    /// The network that the carriers leave by; empty if it has no name.
+    pub(super) fn network(&self) -> &str {
+        self.network.as_deref().unwrap_or_default()
+    }
+
     /// What became of the tunnel decides whether its server is looked for.
     pub(super) fn on_event(&mut self, event: &ClientEvent) {
         match event {
@@ -36,12 +63,51 @@ impl Surroundings {
 
     /// Waits for news. Cancel-safe.
     pub(super) async fn next(&mut self) -> News {
-        tokio::select! {
-            () = self.host.changed() => {
-                self.names.on_network_change();
-                News::Network
+        loop {
+            tokio::select! {
+                () = self.host.changed() => {
+                    self.names.on_network_change();
+                    self.ask_for_name();
+                    return News::Network;
+                }
+                () = self.names.changed(&mut self.memory) => return News::Servers,
+                found = answer(&mut self.naming) => {
+                    self.naming = None;
+                    // Between two networks there is none: what is known stays with the one before.
+                    if found.is_some() && found != self.network {
+                        self.network = found;
+                        return News::Name;
+                    }
+                }
             }
-            () = self.names.changed(&mut self.memory) => News::Servers,
         }
+    }
+
+    fn first_server(&self) -> Option<IpAddr> {
+        self.names.distinct().first().map(|address| address.ip())
+    }
+
+    /// In a task of its own, because the tunnel goes on meanwhile.
+    fn ask_for_name(&mut self) {
+        let mark = self.mark;
+        let asked = self.first_server().map(|server| tokio::spawn(name(server, mark)));
+        if let Some(overtaken) = std::mem::replace(&mut self.naming, asked) {
+            overtaken.abort();
+        }
+    }
+}
+
+async fn name(server: IpAddr, mark: u32) -> Option<String> {
+    let found = netcfg::network_name(server, mark).await;
+    found.unwrap_or_else(|error| {
+        tracing::debug!("the network has no name: {error:#}");
+        None
+    })
+}
+
+async fn answer(naming: &mut Option<JoinHandle<Option<String>>>) -> Option<String> {
+    match naming {
+        Some(task) => task.await.ok().flatten(),
+        None => future::pending().await,
     }
 }

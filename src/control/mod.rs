@@ -17,5 +17,6 @@ pub use message::{Request, Response};
 pub use paths::{InstanceName, NameError, Paths, control_sockets};
 pub use render::render;
 pub use status::{
-    Carrier, Flows, Injected, Kcp, KcpDrops, KcpPhase, Limits, Peer, Role, Session, State, Status, Tunnel,
+    Carrier, Flows, Injected, Kcp, KcpDrops, KcpPhase, Limits, Migrated, ModeKnown, Peer, Role, Session,
+    State, Status, Tunnel,
 };

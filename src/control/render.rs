@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::Role;
-use super::status::{Carrier, Flows, Injected, Kcp, Peer, Session, Status, Tunnel};
+use super::status::{Carrier, Flows, Injected, Kcp, Migrated, ModeKnown, Peer, Session, Status, Tunnel};
 
 /// Writes all tunnels, a blank line between blocks; nothing when there is none.
 pub fn render(status: &Status) -> String {
@@ -48,8 +48,15 @@ fn server_block(tunnel: &Tunnel) -> String {
     for carrier in &tunnel.carriers {
         carrier_lines(&mut block, carrier);
     }
+    if let Some(network) = &tunnel.network {
+        block.line("network", network);
+    }
+    // Without a choice there is nothing to tell.
+    if tunnel.modes.len() > 1 {
+        block.line("modes", modes(&tunnel.modes));
+    }
     if tunnel.migrations > 0 {
-        block.line("migrations", tunnel.migrations);
+        block.line("migrations", format!("{}{}", tunnel.migrations, reasons(&tunnel.migrated)));
     }
     let Injected { rst, fin, syn, data } = tunnel.injected;
     if rst + fin + syn + data > 0 {
@@ -81,7 +88,8 @@ fn peer_block(peer: &Peer) -> String {
 fn carrier_lines(block: &mut Block, carrier: &Carrier) {
     let Carrier { mode, local, remote, send_path, .. } = carrier;
     block.line("carrier", format!("{local} -> {remote}, {mode}, {send_path}"));
-    block.line("latest handshake", format!("{} ago", Age(carrier.age_s)));
+    block.line("carries for", Age(carrier.age_s));
+    block.line("latest handshake", format!("{} ago", Age(carrier.keys_age_s)));
     let rtt = Milliseconds(carrier.rtt_ms);
     let (out, back) = (carrier.loss_out * 100.0, carrier.loss_in * 100.0);
     let mtu = carrier.path_mtu;
@@ -89,6 +97,25 @@ fn carrier_lines(block: &mut Block, carrier: &Carrier) {
         "path",
         format!("round trip {rtt}, loss {out:.1} % out, {back:.1} % in, packets of {mtu} bytes"),
     );
+}
+
+/// In which order the next carriers try which mode: `bare+advance, then handshake+advance (died young 3 times)`.
+fn modes(modes: &[ModeKnown]) -> String {
+    let known = modes.iter().map(|known| match known.died_young {
+        0 => known.mode.clone(),
+        times => format!("{} (died young {times} times)", known.mode),
+    });
+    known.collect::<Vec<_>>().join(", then ")
+}
+
+/// Why new carriers were opened, as far as it is known: ` (2 silent, 1 moved; last moved)`.
+fn reasons(migrated: &Migrated) -> String {
+    let Migrated { silent, lossy, moved, closed, last } = migrated;
+    let counts = [(silent, "silent"), (lossy, "lossy"), (moved, "moved"), (closed, "closed")];
+    let counts = counts.iter().filter(|(count, _)| **count > 0);
+    let counts: Vec<_> = counts.map(|(count, why)| format!("{count} {why}")).collect();
+    let last = last.as_ref().map_or_else(String::new, |last| format!("; last {last}"));
+    if counts.is_empty() { String::new() } else { format!(" ({}{last})", counts.join(", ")) }
 }
 
 fn session_lines(block: &mut Block, session: &Session, flows: Flows) {
@@ -235,9 +262,12 @@ interface: vpn0
 
 server: 203.0.113.9:443
   carrier: 192.0.2.7:51234 -> 203.0.113.9:443, handshake+advance, raw
+  carries for: 6 minutes, 20 seconds
   latest handshake: 1 minute, 20 seconds ago
   path: round trip 101.2 ms, loss 2.0 % out, 0.0 % in, packets of 1500 bytes
-  migrations: 2
+  network: gateway 02:00:00:00:00:01
+  modes: bare+advance, then handshake+advance (died young 3 times)
+  migrations: 2 (1 silent, 1 moved; last moved)
   middlebox injected: 3 RST, 0 FIN, 1 SYN, 2 data, all ignored
   transfer: 3.00 GiB received, 5.00 MiB sent, 100.00 KiB of it again
   goodput: 900 B received, 4.00 MiB sent

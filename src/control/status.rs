@@ -41,8 +41,17 @@ pub struct Tunnel {
     pub age_s: f64,
     /// The carriers in use; of a server those of all peers.
     pub carriers: Vec<Carrier>,
+    /// The network that a client's carriers leave by, as what it remembers of modes is filed.
+    #[serde(default)]
+    pub network: Option<String>,
+    /// The modes in the order in which a client's next carriers would try them.
+    #[serde(default)]
+    pub modes: Vec<ModeKnown>,
     /// How often a new carrier took over.
     pub migrations: u64,
+    /// Why; of a client only.
+    #[serde(default)]
+    pub migrated: Migrated,
     /// The session; of a server the sum of all peers.
     pub session: Session,
     /// Inner TCP connections.
@@ -92,8 +101,14 @@ pub struct Carrier {
     pub local: String,
     /// The other end's.
     pub remote: String,
-    /// Since its handshake.
+    /// Since its first handshake.
     pub age_s: f64,
+    /// Since that of the keys in use.
+    #[serde(default)]
+    pub keys_age_s: f64,
+    /// How often its keys were renewed.
+    #[serde(default)]
+    pub rekeys: u64,
     /// Its round trip.
     pub rtt_ms: Option<f64>,
     /// What is lost of what we send.
@@ -105,6 +120,33 @@ pub struct Carrier {
     pub path_mtu: u16,
     /// How packets are sent.
     pub send_path: String,
+}
+
+/// What a client knows of a mode in the network it is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModeKnown {
+    /// As the configuration writes it.
+    pub mode: String,
+    /// How many of its carriers died young, one after the other.
+    pub died_young: u64,
+    /// Whether the others are tried first because of that.
+    pub demoted: bool,
+}
+
+/// For what reasons a client opened the carriers that took over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Migrated {
+    /// The one before did not answer.
+    pub silent: u64,
+    /// It lost far more than the session was used to.
+    pub lossy: u64,
+    /// The host's packets to the server have another source address.
+    pub moved: u64,
+    /// The server closed it.
+    pub closed: u64,
+    /// The reason of the last.
+    pub last: Option<String>,
 }
 
 /// What went through a session.
@@ -381,14 +423,22 @@ pub(super) mod tests {
                 mode: "handshake+advance".to_owned(),
                 local: "192.0.2.7:51234".to_owned(),
                 remote: "203.0.113.9:443".to_owned(),
-                age_s: 80.4,
+                age_s: 380.4,
+                keys_age_s: 80.4,
+                rekeys: 3,
                 rtt_ms: Some(101.25),
                 loss_out: 0.02,
                 loss_in: 0.0,
                 path_mtu: 1500,
                 send_path: "raw".to_owned(),
             }],
+            network: Some("gateway 02:00:00:00:00:01".to_owned()),
+            modes: vec![
+                ModeKnown { mode: "bare+advance".to_owned(), died_young: 0, demoted: false },
+                ModeKnown { mode: "handshake+advance".to_owned(), died_young: 3, demoted: true },
+            ],
             migrations: 2,
+            migrated: Migrated { silent: 1, moved: 1, last: Some("moved".to_owned()), ..Migrated::default() },
             session: Session {
                 rtt_ms: Some(102.0),
                 sent_bytes: 5 << 20,
@@ -421,12 +471,18 @@ pub(super) mod tests {
             ("/carriers/0/mode", json!("handshake+advance")),
             ("/carriers/0/local", json!("192.0.2.7:51234")),
             ("/carriers/0/remote", json!("203.0.113.9:443")),
-            ("/carriers/0/age_s", json!(80.4)),
+            ("/carriers/0/age_s", json!(380.4)),
+            ("/carriers/0/keys_age_s", json!(80.4)),
+            ("/carriers/0/rekeys", json!(3)),
             ("/carriers/0/rtt_ms", json!(101.25)),
             ("/carriers/0/loss_out", json!(0.02)),
             ("/carriers/0/loss_in", json!(0.0)),
             ("/carriers/0/send_path", json!("raw")),
             ("/migrations", json!(2)),
+            ("/migrated", json!({ "silent": 1, "lossy": 0, "moved": 1, "closed": 0, "last": "moved" })),
+            ("/mark", json!(51_820)),
+            ("/network", json!("gateway 02:00:00:00:00:01")),
+            ("/modes/1", json!({ "mode": "handshake+advance", "died_young": 3, "demoted": true })),
             ("/session/rtt_ms", json!(102.0)),
             ("/session/sent_bytes", json!(5_242_880)),
             ("/session/retransmitted_bytes", json!(102_400)),

@@ -16,7 +16,9 @@ use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::remembered::Remembered;
-pub(crate) use self::report::{carrier_report, session_drops, session_report, sum_drops, wire_drops};
+pub(crate) use self::report::{
+    carrier_report, migration_report, mode_report, session_drops, session_report, sum_drops, wire_drops,
+};
 pub(crate) use self::signals::EndSignals;
 use crate::control::{
     self, ClientError, InstanceName, Listener, Paths, Request, Responder, Response, State, Tunnel,

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::control::{Carrier, Kcp, KcpDrops, KcpPhase, Session};
+use crate::control::{Carrier, Kcp, KcpDrops, KcpPhase, Migrated, ModeKnown, Session};
 use crate::io::SendStats;
 use crate::kcp;
-use crate::session::{CarrierStatus, SessionStatus};
+use crate::session::{CarrierStatus, Migrations, ModeRecord, SessionStatus};
 
 /// What went through a session.
 pub(crate) fn session_report(session: &SessionStatus) -> Session {
@@ -114,19 +114,33 @@ fn kcp_report(stats: &kcp::Stats) -> Kcp {
     }
 }
 
-/// One carrier; what is lost of what we send is known to KCP only, for the session as a whole.
-pub(crate) fn carrier_report(carrier: &CarrierStatus, session: &SessionStatus) -> Carrier {
+/// One carrier.
+pub(crate) fn carrier_report(carrier: &CarrierStatus) -> Carrier {
     Carrier {
         mode: carrier.mode.to_string(),
         local: carrier.local.to_string(),
         remote: carrier.remote.to_string(),
         age_s: carrier.age.as_secs_f64(),
+        keys_age_s: carrier.keys_age.as_secs_f64(),
+        rekeys: carrier.rekeys,
         rtt_ms: carrier.rtt.map(milliseconds),
-        loss_out: share(session.kcp.lost, session.kcp.sent + session.kcp.retransmitted + session.kcp.copied),
+        loss_out: carrier.loss_out,
         loss_in: carrier.loss_in,
         path_mtu: carrier.path_mtu,
         send_path: "raw".to_owned(),
     }
+}
+
+/// What is known of a mode here.
+pub(crate) fn mode_report(record: &ModeRecord) -> ModeKnown {
+    let ModeRecord { mode, died_young, is_demoted } = *record;
+    ModeKnown { mode: mode.to_string(), died_young: died_young as u64, demoted: is_demoted }
+}
+
+/// Why other carriers took over.
+pub(crate) fn migration_report(why: &Migrations) -> Migrated {
+    let Migrations { silent, lossy, moved, closed, last } = *why;
+    Migrated { silent, lossy, moved, closed, last: last.map(|why| why.name().to_owned()) }
 }
 
 /// What a session dropped, for the `drops` of its tunnel.
@@ -166,12 +180,6 @@ pub(crate) fn sum_drops(counts: impl IntoIterator<Item = (&'static str, u64)>) -
 
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
-}
-
-fn share(part: u64, whole: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a share for display")]
-    let share = part as f64 / whole.max(1) as f64;
-    share
 }
 
 #[cfg(test)]

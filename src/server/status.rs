@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::runner::Runner;
 use crate::config::ServerConfig;
-use crate::control::{Flows, Injected, Limits, Peer, Role, Session, State, Tunnel};
+use crate::control::{Flows, Injected, Limits, Migrated, Peer, Role, Session, State, Tunnel};
 use crate::instance::{Instance, carrier_report, session_drops, session_report, sum_drops, wire_drops};
 use crate::io;
 use crate::session::{PeerStatus, ServerDrops};
@@ -13,9 +13,8 @@ pub(super) fn tunnel(runner: &Runner, config: &ServerConfig, instance: &Instance
     let status = runner.server.status(io::now());
     let sessions =
         || status.peers.iter().filter_map(|peer| peer.session.as_ref().map(|session| (peer, session)));
-    let carriers: Vec<_> = sessions()
-        .flat_map(|(peer, session)| peer.carriers.iter().map(move |carrier| carrier_report(carrier, session)))
-        .collect();
+    let carriers: Vec<_> =
+        sessions().flat_map(|(peer, _)| peer.carriers.iter().map(carrier_report)).collect();
     let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
     Tunnel {
         name: instance.name().to_string(),
@@ -29,6 +28,9 @@ pub(super) fn tunnel(runner: &Runner, config: &ServerConfig, instance: &Instance
         addresses: config.tunnel.addresses.clone(),
         age_s: instance.age().as_secs_f64(),
         carriers,
+        network: None,
+        modes: Vec::new(),
+        migrated: Migrated::default(),
         migrations: status.peers.iter().map(|peer| peer.migrations).sum(),
         session: sum(sessions().map(|(_, session)| session_report(session))),
         flows: Flows {
