@@ -79,7 +79,7 @@ impl Watch {
         self.known.own = Some(own);
     }
 
-    /// The next change, with everything that comes within [`GATHER_FOR`] of it. Cancel-safe.
+    /// The next change, with everything that comes within 50 ms of it. Cancel-safe.
     pub async fn next(&mut self) -> HostChange {
         loop {
             let due = self.due;
