@@ -515,13 +515,13 @@ impl Carriers {
         self.poll_ping(number, demand, now);
     }
 
-    /// What the server gave with this carrier, if it did not know us.
+    /// What [`Self::on_grant`] said of this carrier, once.
     pub(crate) fn take_grant(&mut self, number: u32) -> Option<Grant> {
         self.live_mut(number)?.grant.take()
     }
 
-    /// The server did not know us, and gives us this.
-    pub(crate) fn on_fresh(&mut self, number: u32, grant: Grant) {
+    /// The server did not know us, and gives us this, if this carrier answers.
+    pub(crate) fn on_grant(&mut self, number: u32, grant: Grant) {
         if let Some(carrier) = self.live_mut(number) {
             carrier.grant = Some(grant);
         }

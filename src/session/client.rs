@@ -109,6 +109,8 @@ pub struct Client {
     carriers: Carriers,
     addresses: Vec<IpNetwork>,
     dns: Vec<IpAddr>,
+    /// What the server gave us last, until a carrier that it holds for answers.
+    granted: Option<Grant>,
     phase: Phase,
     dead_after: Duration,
     /// When we last looked at anything.
@@ -189,6 +191,7 @@ impl Client {
             carriers: Carriers::new(caller, settings.mode, rng, now),
             addresses: Vec::new(),
             dns: Vec::new(),
+            granted: None,
             phase: Phase::Connecting,
             dead_after: settings.dead_after,
             looked: now,
@@ -446,7 +449,11 @@ impl Client {
     fn on_accepted(&mut self, carrier: u32, message: Message2, now: Instant) {
         if let Message2::Fresh { epoch, addresses, dns, .. } = message {
             self.adopt_epoch(epoch, now);
-            self.carriers.on_fresh(carrier, Grant { addresses, dns });
+            self.granted = Some(Grant { addresses, dns });
+        }
+        // A carrier that resumes stands for what one before it was given and never proved.
+        if let Some(grant) = &self.granted {
+            self.carriers.on_grant(carrier, grant.clone());
         }
         if self.carriers.is_used(carrier) {
             self.engine.on_path_restored(now);
@@ -527,6 +534,7 @@ impl Client {
             return;
         }
         if let Some(grant) = self.carriers.take_grant(carrier) {
+            self.granted = None;
             let is_changed = self.addresses != grant.addresses;
             (self.addresses, self.dns) = (grant.addresses, grant.dns);
             if is_changed && self.phase == Phase::Up {
