@@ -39,7 +39,7 @@ fn names_pings_and_bulk_udp_pass_over_both_families() {
 fn an_app_that_finds_the_path_mtu_itself_is_told() {
     tunnel_scenario("an_app_that_finds_the_path_mtu_itself_is_told", link(), 1, |tunnel| {
         ping(tunnel, &format!("-M do -s 1100 {TARGET}"))?.expect_code(0)?;
-        ping(tunnel, &format!("-M do -s 1400 {TARGET}"))?.expect_code(1)?.expect_text("message too long")?;
+        ping(tunnel, &format!("-M do -s 1450 {TARGET}"))?.expect_code(1)?.expect_text("message too long")?;
         Ok(())
     });
 }
