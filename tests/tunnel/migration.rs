@@ -212,6 +212,20 @@ fn addresses_race_and_the_first_that_answers_carries() {
 }
 
 #[test]
+fn a_first_carrier_that_dies_before_its_answer_leaves_its_addresses_to_the_next() {
+    let mut world = World::connecting(FAIR, 6);
+    let is_known = world.run_until(MINUTE, |world| world.server.status(world.now).peers[0].session.is_some());
+    assert!(is_known && !world.host().is_up());
+    // The server knows the session now, and the client does not know that.
+    world.kill_tuple(0);
+    world.come_up();
+    let addresses = &world.host().client.status(world.now).addresses;
+    assert_eq!(addresses.len(), 2, "{addresses:?}");
+    world.open(false, 10_000, 10_000);
+    world.finish(MINUTE);
+}
+
+#[test]
 fn another_server_is_asked_at_the_start_and_after_dead_after_only() {
     let other: SocketAddr = "192.0.2.200:443".parse().unwrap();
     let mut world = World::connecting(FAIR, 4);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::addresses::TARGET;
-use netns_tests::emulator::{Flow, Profile, UDP};
+use netns_tests::emulator::{Direction, Emulator, Flow, Profile, UDP};
 use netns_tests::node::Node;
 use netns_tests::process::Process;
 use netns_tests::topology::{Setup, Topology};
@@ -228,11 +228,18 @@ impl Running<'_> {
         Ok([self.topology.client().pids_of(client)?, self.topology.server.pids_of(server)?])
     }
 
-    /// Kills the outer flow it uses now, both ways and for good.
-    pub(crate) fn kill_flow(&self) -> Result<()> {
+    /// Kills the outer flow it uses now for good: in one direction, or both ways.
+    pub(crate) fn kill_flow(&self, only: Option<Direction>) -> Result<()> {
+        let kill = move |emulator: &mut Emulator, flow| match only {
+            Some(direction) => emulator.kill_flow_one_way(flow, direction),
+            None => emulator.kill_flow(flow),
+        };
         let Some(port) = self.system.udp_port() else {
-            self.topology.link().kill_newest_tcp_flow()?;
-            return Ok(());
+            return self.topology.link().with(move |emulator| {
+                if let Some(flow) = emulator.newest_tcp_flow() {
+                    kill(emulator, flow);
+                }
+            });
         };
         let client = self.topology.client();
         let server = SocketAddr::new(IpAddr::V4(netns_tests::addresses::SERVER), port);
@@ -241,7 +248,21 @@ impl Running<'_> {
         ensure!(!ports.is_empty(), "the client has no UDP port");
         let flows: Vec<Flow> =
             ports.into_iter().map(|port| Flow::new(UDP, SocketAddr::new(address, port), server)).collect();
-        self.topology.link().with(|emulator| flows.into_iter().for_each(|flow| emulator.kill_flow(flow)))
+        self.topology.link().with(move |emulator| flows.into_iter().for_each(|flow| kill(emulator, flow)))
+    }
+
+    /// Gives the client's host another address in the same network, and takes the one it had; `n` chooses.
+    pub(crate) fn change_address(&self, n: u32) -> Result<()> {
+        let client = self.topology.client();
+        let first = netns_tests::addresses::client(0);
+        let other = Ipv4Addr::from_bits(first.to_bits() + 75);
+        let (old, new) = if n.is_multiple_of(2) { (first, other) } else { (other, first) };
+        // Nobody has the old address any more, and the router asks for whoever has it.
+        self.topology.router.ip(&format!("neighbour flush to {old} dev client0"))?;
+        client.ip(&format!("address del {old}/24 dev eth0"))?;
+        client.ip(&format!("address add {new}/24 dev eth0"))?;
+        client.ip(&format!("route replace default via {}", netns_tests::addresses::client_gateway(0)))?;
+        Ok(())
     }
 }
 
