@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rustix::net::netdevice::name_to_index;
 
+use crate::emulator::{checksum, sum};
 use crate::node::Node;
 use crate::sys::{self, BATCH, Sender};
 use crate::topology::{PEER_MAC, ROUTER_MAC, Topology};
@@ -116,8 +117,8 @@ impl Stranger {
         let [a, b, c]: [u8; 3] = rng.random();
         ip[12..16].copy_from_slice(&[198, 18 | a & 1, b, c]);
         ip[10..12].fill(0);
-        let sum = !folded(words(ip));
-        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        let header = checksum(ip, 0);
+        ip[10..12].copy_from_slice(&header.to_be_bytes());
         let port: u16 = rng.random_range(1024..u16::MAX);
         tcp[..2].copy_from_slice(&port.to_be_bytes());
         rng.fill_bytes(&mut tcp[4..8]);
@@ -127,19 +128,9 @@ impl Stranger {
         }
         tcp[16..18].fill(0);
         let length = u32::try_from(tcp.len()).unwrap_or(0);
-        let sum = !folded(words(&ip[12..20]) + words(tcp) + u32::from(PROTOCOL) + length);
-        tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+        let segment = checksum(tcp, sum(&ip[12..20], u32::from(PROTOCOL) + length));
+        tcp[16..18].copy_from_slice(&segment.to_be_bytes());
     }
-}
-
-/// The sum of 16-bit words (RFC 1071); there is an even number of bytes.
-fn words(bytes: &[u8]) -> u32 {
-    bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum()
-}
-
-fn folded(sum: u32) -> u16 {
-    let once = (sum & 0xffff) + (sum >> 16);
-    u16::try_from((once & 0xffff) + (once >> 16)).unwrap_or(u16::MAX)
 }
 
 /// For measurements between networks (RFC 2544): nobody's.

@@ -9,6 +9,7 @@
 //! TCP between client and target is cubic, Linux's default, by their routes: the namespaces inherit what the host has, and a
 //! namespace may not choose one that the host does not allow to everybody.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -152,6 +153,19 @@ impl Topology {
     #[must_use]
     pub fn link(&self) -> &Link {
         &self.links[0]
+    }
+
+    /// The server leaves its IPv4 address for another of the same network; its routes stay.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn move_server(&self, to: Ipv4Addr) -> Result<()> {
+        self.server.set_sysctl("net/ipv4/conf/eth0/promote_secondaries", "1")?;
+        self.server.ip(&format!("address add {to}/24 dev eth0"))?;
+        self.server.ip(&format!("address del {}/24 dev eth0", at::SERVER))?;
+        self.server.ip(&format!("route replace default via {}", at::ROUTER))?;
+        self.router.ip("neighbour flush dev server")?;
+        Ok(())
     }
 
     /// Another host, which knows nobody until [`Self::join`] gives it a wire. It may leave before the others.

@@ -8,7 +8,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::ensure;
-use netns_tests::addresses::{ROUTER, SERVER, SERVER_V6, TARGET};
+use netns_tests::addresses::{SERVER, SERVER_V6, TARGET};
 use netns_tests::scenario::scenario;
 use netns_tests::services::{self, Services};
 use netns_tests::topology::{Setup, Topology};
@@ -42,11 +42,7 @@ fn a_server_that_moved_in_an_outage_is_found_by_its_name() {
         vpn.up(topology, 0, "")?;
         drop(resolver);
         let _resolver = services::start_resolver(topology.client(), NAME, &[SECOND.into()])?;
-        topology.server.set_sysctl("net/ipv4/conf/eth0/promote_secondaries", "1")?;
-        topology.server.ip(&format!("address add {SECOND}/24 dev eth0"))?;
-        topology.server.ip(&format!("address del {SERVER}/24 dev eth0"))?;
-        topology.server.ip(&format!("route replace default via {ROUTER}"))?;
-        topology.router.ip("neighbour flush dev server")?;
+        topology.move_server(SECOND)?;
         let moved = |_: &str, remote: &str| remote == format!("{SECOND}:{PORT}");
         vpn.wait_for_carrier(topology.client(), "a carrier to the new address", moved)?;
         ensure!(services::ping(topology.client(), TARGET, 3)?.0 > 0.5, "pings do not pass");

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::ensure;
-use netns_tests::addresses::{ROUTER, SERVER, SERVER_V6, TARGET, client, client_gateway, client_v6};
+use netns_tests::addresses::{SERVER, SERVER_V6, TARGET, client, client_gateway, client_v6};
 use netns_tests::emulator::Profile;
 use netns_tests::scenario::scenario;
 use netns_tests::services::{self, Services};
@@ -84,11 +84,7 @@ fn a_download_survives_the_loss_of_one_of_the_servers_addresses() {
         let _serve = vpn.serve(topology)?;
         vpn.up(topology, 0, "")?;
         services.download_through(topology.client(), TARGET, LIMIT, || {
-            topology.server.set_sysctl("net/ipv4/conf/eth0/promote_secondaries", "1")?;
-            topology.server.ip(&format!("address add {SECOND}/24 dev eth0"))?;
-            topology.server.ip(&format!("address del {SERVER}/24 dev eth0"))?;
-            topology.server.ip(&format!("route replace default via {ROUTER}"))?;
-            topology.router.ip("neighbour flush dev server")?;
+            topology.move_server(SECOND)?;
             let moved = |_: &str, remote: &str| remote == format!("{SECOND}:{PORT}");
             vpn.wait_for_carrier(topology.client(), "a carrier to the second address", moved)?;
             Ok(())

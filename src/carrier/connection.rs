@@ -213,6 +213,12 @@ impl Connection {
         header_len(&self.remote)
     }
 
+    /// Whether the segment came on our 4-tuple.
+    #[must_use]
+    pub fn is_from(&self, segment: &Segment) -> bool {
+        (segment.source, segment.destination) == (self.remote, self.local)
+    }
+
     /// Our end.
     #[must_use]
     pub const fn local(&self) -> SocketAddr {
@@ -252,7 +258,7 @@ impl Connection {
 
     /// The transition table: kind of segment by phase.
     fn judge(&mut self, segment: &Segment, now: Instant) -> Input {
-        if segment.source != self.remote || segment.destination != self.local {
+        if !self.is_from(segment) {
             return Input::Ignored(DropReason::WrongPeer);
         }
         match (segment.kind(), self.phase) {

@@ -3,7 +3,7 @@
 //! Nothing of the host is changed: the ports that are held silent meanwhile are free when the process ends, however it ends.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::dns::Resolver;
@@ -15,7 +15,7 @@ use crate::control::{self, InstanceName, Paths, Request, Response};
 use crate::crypto::{SuiteSet, Timestamp};
 use crate::failure::{ExitCode, Failure};
 use crate::instance::{self, EndSignals};
-use crate::io::{self as shell, Family, Poller, PortFilter, PortGuard, Readiness, Timer, Wire, source_for};
+use crate::io::{self as shell, Family, Poller, PortFilter, PortGuard, Readiness, Timer, Wire};
 use crate::netcfg;
 use crate::session::{Probe, ProbeReport, ProbeSettings};
 
@@ -153,11 +153,7 @@ impl Runner {
 
     /// A guarded port on the address that packets to `remote` leave from; guarded until the process ends.
     fn reserve(&mut self, remote: SocketAddr) -> io::Result<SocketAddr> {
-        let source = source_for(remote, self.mark)?;
-        let any: IpAddr =
-            if source.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let guard = PortGuard::reserve(SocketAddr::new(any, 0))?;
-        let local = SocketAddr::new(source, guard.port());
+        let (guard, local) = PortGuard::towards(remote, self.mark)?;
         self.guards.push(guard);
         self.wire.set_filter(&PortFilter::ports(self.guards.iter().map(PortGuard::port)))?;
         Ok(local)

@@ -3,14 +3,14 @@
 //! One wake-up takes a bounded share from each source, then everything that may leave leaves, then the timer is set.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::surroundings::{News, Surroundings};
 use crate::crypto::Timestamp;
 use crate::io::{
     self as shell, Family, Poller, PortFilter, PortGuard, Readiness, SendStats, TUN_MTU, Timer, TunDevice,
-    Wire, mtu_at, source_for,
+    Wire, mtu_at,
 };
 use crate::session::{Client, ClientEvent};
 
@@ -182,18 +182,11 @@ impl Runner {
 
     /// A guarded port on the address that packets to `remote` leave from.
     fn reserve(&mut self, remote: SocketAddr) -> io::Result<SocketAddr> {
-        let source = source_for(remote, Some(self.mark))?;
-        match mtu_at(source) {
+        let (port, local) = PortGuard::towards(remote, Some(self.mark))?;
+        match mtu_at(local.ip()) {
             Ok(mtu) => self.client.set_mtu(mtu),
-            Err(error) => tracing::debug!(%source, %error, "the MTU is not known"),
+            Err(error) => tracing::debug!(%local, %error, "the MTU is not known"),
         }
-        // Bound to any address: the source address may be new, or leave, at any time.
-        let any = match source {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let port = PortGuard::reserve_source(any)?;
-        let local = SocketAddr::new(source, port.port());
         let ports = self.guards.iter().map(|guard| &guard.port).chain([&port]);
         self.wire.set_filter(&PortFilter::ports(ports.map(PortGuard::port)))?;
         self.guards.push(Guard { port, local, until: None });

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
-pub(crate) use self::remembered::Remembered;
+pub(crate) use self::remembered::{Disk, Remembered, replace};
 pub(crate) use self::report::{
     carrier_report, migration_report, mode_report, session_drops, session_report, sum_drops, wire_drops,
 };

@@ -75,22 +75,39 @@ impl Remembered {
         let envelope = Envelope { title: self.title.to_owned(), version: VERSION, content };
         let mut text = serde_json::to_vec_pretty(&envelope)?;
         text.push(b'\n');
-        if let Some(folder) = self.path.parent().filter(|folder| !folder.exists()) {
-            DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
-        }
-        let beside = self.path.with_extension(process::id().to_string());
-        let replaced = write_beside(&beside, &text).and_then(|()| fs::rename(&beside, &self.path));
-        if replaced.is_err() {
-            // A file that was never made needs no removing.
-            drop(fs::remove_file(&beside));
-        }
-        replaced
+        replace(&self.path, &text, Disk::NotAwaited)
     }
 }
 
-fn write_beside(path: &Path, text: &[u8]) -> io::Result<()> {
+/// Whether a power failure may take back what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disk {
+    Awaited,
+    NotAwaited,
+}
+
+/// Replaces the file at `path`, which only its owner may read, whole or not at all: a file beside it takes its place. Makes the
+/// folder if there is none.
+pub(crate) fn replace(path: &Path, text: &[u8], disk: Disk) -> io::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+        DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+    }
+    let beside = path.with_extension(process::id().to_string());
+    let replaced = write_beside(&beside, text, disk).and_then(|()| fs::rename(&beside, path));
+    if replaced.is_err() {
+        // A file that was never made needs no removing.
+        drop(fs::remove_file(&beside));
+    }
+    replaced
+}
+
+fn write_beside(path: &Path, text: &[u8], disk: Disk) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
-    file.write_all(text)
+    file.write_all(text)?;
+    match disk {
+        Disk::Awaited => file.sync_data(),
+        Disk::NotAwaited => Ok(()),
+    }
 }
 
 /// Of the envelope and of everything in it: what another version wrote is forgotten.

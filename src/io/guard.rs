@@ -6,13 +6,13 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
 };
 
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-use super::filter::DROP;
+use super::{filter::DROP, route::source_for};
 
 /// Holds a TCP port silent and reserved until dropped.
 #[derive(Debug)]
@@ -59,6 +59,23 @@ impl PortGuard {
             }
         }
         Self::reserve(SocketAddr::new(address, 0))
+    }
+
+    /// Reserves a source port towards `remote`, and says what packets with `mark` come from: the address they leave by, and
+    /// the port.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve), or there is no way to `remote`.
+    pub fn towards(remote: SocketAddr, mark: Option<u32>) -> io::Result<(Self, SocketAddr)> {
+        let source = source_for(remote, mark)?;
+        // Bound to any address: the source address may be new, or leave, at any time.
+        let any = match source {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let guard = Self::reserve_source(any)?;
+        let local = SocketAddr::new(source, guard.port());
+        Ok((guard, local))
     }
 
     /// The reserved port.

@@ -5,7 +5,7 @@
 //! replay then makes a carrier that nobody can use, and goes.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::control::Paths;
 use crate::crypto::{PublicKey, Timestamp};
+use crate::instance::{Disk, replace};
 use crate::session::{PeerMemory, Server};
 
 /// The file, and what of it is written.
@@ -68,17 +69,9 @@ fn write_or_tell(path: &Path, peers: &[PeerMemory]) {
     }
 }
 
-/// Whole or not at all: a file beside it takes its place.
 fn write(path: &Path, peers: &[PeerMemory]) -> io::Result<()> {
     let text = serde_json::to_vec(&peers.iter().map(Line::of).collect::<Vec<_>>())?;
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let beside = path.with_extension("new");
-    let mut file = fs::File::create(&beside)?;
-    file.write_all(&text)?;
-    file.sync_data()?;
-    fs::rename(&beside, path)
+    replace(path, &text, Disk::Awaited)
 }
 
 fn read(path: &Path) -> io::Result<Vec<PeerMemory>> {

@@ -285,8 +285,7 @@ impl Carriers {
 
     /// The host's network is not what it was: whatever waits is tried at once.
     pub(crate) fn handle_network_change(&mut self, now: Instant) {
-        self.dialing.begin_race(now);
-        self.live.iter_mut().for_each(|carrier| carrier.liveness.ask_now());
+        self.on_woken(now);
         let Some(used) = self.used().filter(|_| !self.needs_carrier()) else { return };
         let (remote, mode) = (used.link.connection().remote(), used.link.connection().mode());
         self.ask_beside(remote, mode, Purpose::IfMoved, now);
@@ -462,10 +461,7 @@ impl Carriers {
         let passes = |meter: &LossMeter| 1.0 - meter.measured().unwrap_or(UNKNOWN_LOSS);
         let loss = 1.0 - passes(&carrier.loss_in) * passes(&carrier.loss_out);
         carrier.liveness.set_loss(loss, caution);
-        let worst = windows
-            .into_iter()
-            .flatten()
-            .fold(None, |worst: Option<f64>, lost| Some(worst.map_or(lost, |worst| worst.max(lost))));
+        let worst = windows.into_iter().flatten().reduce(f64::max);
         if let Some(worst) = worst.filter(|_| is_used)
             && self.loss.on_window(worst)
         {
@@ -879,17 +875,13 @@ impl Carriers {
 
     /// Ends a connection with a FIN, if it was ever established, and lets its port go.
     fn end(&mut self, mut connection: Connection) {
-        self.forget(&connection);
+        self.outside += connection.stats();
+        self.events.push_back(CarrierEvent::Retired(connection.local()));
         connection.close();
         self.ending.push_back(connection);
         if self.ending.len() > ENDING_MAX {
             self.ending.pop_front();
         }
-    }
-
-    fn forget(&mut self, connection: &Connection) {
-        self.outside += connection.stats();
-        self.events.push_back(CarrierEvent::Retired(connection.local()));
     }
 
     fn fresh_index(&mut self) -> u32 {

@@ -212,7 +212,7 @@ impl Dial {
     }
 
     pub(crate) fn is_from(&self, segment: &Segment) -> bool {
-        self.connection.local() == segment.destination && self.connection.remote() == segment.source
+        self.connection.is_from(segment)
     }
 
     pub(crate) fn reach(&self) -> Reach {

@@ -124,6 +124,11 @@ impl Dialing {
                 .saturating_sub(NEXT_ADDRESS * u32::try_from(width - 1).unwrap_or(0))
                 .max(NEXT_ADDRESS);
         }
+        self.back_off()
+    }
+
+    /// The next of ever longer pauses.
+    fn back_off(&mut self) -> Duration {
         let pause = FIRST_BACK_OFF * (1 << self.back_offs.min(8));
         self.back_offs += 1;
         pause.min(MAX_BACK_OFF)
@@ -186,8 +191,7 @@ impl Dialing {
         if self.above.replace(above).is_none() {
             self.next = now;
         } else {
-            self.next = now + (FIRST_BACK_OFF * (1 << self.back_offs.min(8))).min(MAX_BACK_OFF);
-            self.back_offs += 1;
+            self.next = now + self.back_off();
         }
     }
 
@@ -198,7 +202,7 @@ impl Dialing {
 
     /// The timestamp of the next message 1.
     pub(crate) fn timestamp(&self, wall: Timestamp) -> Timestamp {
-        self.above.map_or(wall, |above| wall.max(above.next()))
+        Timestamp::after(self.above, wall)
     }
 
     /// How far the dials came that are over.

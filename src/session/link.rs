@@ -128,7 +128,7 @@ impl Link {
 
     /// Whether the segment came on this carrier's 4-tuple.
     pub(crate) fn is_from(&self, segment: &Segment) -> bool {
-        self.tuple() == (segment.destination, segment.source)
+        self.connection.is_from(segment)
     }
 
     /// Our end of the 4-tuple, and the peer's.

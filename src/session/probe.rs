@@ -181,7 +181,7 @@ impl Probe {
     /// Begins an attempt from `local`, whose port the shell guards; `wall` is the time of day.
     pub fn dial(&mut self, attempt: u32, local: SocketAddr, wall: Timestamp, now: Instant) {
         let index = self.rng.random::<u32>().max(1);
-        let timestamp = self.above.map_or(wall, |above| wall.max(above.next()));
+        let timestamp = Timestamp::after(self.above, wall);
         let Some(wanted) = usize::try_from(attempt).ok().and_then(|at| self.attempts.get_mut(at)) else {
             return;
         };

@@ -41,7 +41,7 @@ impl ProbeLink {
 
     /// Whether the segment came on this 4-tuple.
     pub(crate) fn is_from(&self, segment: &Segment) -> bool {
-        self.connection.local() == segment.destination && self.connection.remote() == segment.source
+        self.connection.is_from(segment)
     }
 
     /// Takes a packet of this 4-tuple and opens it in place: its counter and its one frame. `None` for everything else, which the

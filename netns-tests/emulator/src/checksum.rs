@@ -3,7 +3,8 @@
 use crate::ip::{IpHeader, UDP, u16_at};
 
 /// The one's complement sum of `bytes`, on top of `start`.
-pub(crate) fn sum(bytes: &[u8], start: u32) -> u32 {
+#[must_use]
+pub fn sum(bytes: &[u8], start: u32) -> u32 {
     let mut words = bytes.chunks_exact(2);
     let even: u64 = words.by_ref().map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum();
     let odd = words.remainder().first().map_or(0, |last| u64::from(*last) << 8);
@@ -11,7 +12,8 @@ pub(crate) fn sum(bytes: &[u8], start: u32) -> u32 {
 }
 
 /// The checksum of `bytes` on top of a sum, as it stands in a header.
-pub(crate) fn checksum(bytes: &[u8], start: u32) -> u16 {
+#[must_use]
+pub fn checksum(bytes: &[u8], start: u32) -> u16 {
     !fold(u64::from(sum(bytes, start)))
 }
 

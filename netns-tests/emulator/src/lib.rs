@@ -43,6 +43,7 @@ mod tcp;
 mod testing;
 mod travelling;
 
+pub use checksum::{checksum, sum};
 pub use emulator::Emulator;
 pub use ip::{Flow, Layer, TCP, UDP};
 pub use lane::MAX_IN_FLIGHT;

@@ -209,7 +209,6 @@ impl Server {
     }
 
     /// Answers without keys, and keeps nothing.
-    /// Answers without keys, and keeps nothing.
     fn answer(
         &mut self,
         received: Received,
