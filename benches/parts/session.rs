@@ -10,7 +10,8 @@ use vpn::crypto::{PresharedKey, PrivateKey, SuiteSet, Timestamp};
 use vpn::egress::EgressPolicy;
 use vpn::kcp::CongestionKind;
 use vpn::session::{
-    Client, ClientEvent, ClientSettings, ClientState, PeerSettings, Server, ServerEvent, ServerSettings,
+    Client, ClientEvent, ClientSettings, ClientState, Connect, PeerSettings, Server, ServerEvent,
+    ServerSettings,
 };
 
 use crate::start;
@@ -170,6 +171,7 @@ fn settings(suites: SuiteSet) -> (ClientSettings, ServerSettings) {
         mode: Some(Mode::default()),
         suites,
         congestion: CongestionKind::None,
+        connect: Connect::Faithful,
         session_buffer: 64 << 20,
         process_buffer: 1 << 30,
         dead_after: Duration::from_secs(600),

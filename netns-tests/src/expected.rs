@@ -32,7 +32,6 @@ const LIST: &[ExpectedFailure] = &[
     ),
     entry("two_carriers_carry_at_once", "carrier.carriers: this value is not built yet", CARRIER),
     entry("a_server_listens_on_a_range_of_ports", "server: this value is not built yet", CARRIER),
-    entry("a_fast_connect_does_not_wait_for_the_target", "tunnel.connect: this value is not built yet", MUX),
     entry("status_lists_the_flows", "status --flows is not built yet", MUX),
     entry(
         "a_service_of_the_client_is_reached_from_the_servers_side",

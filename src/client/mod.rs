@@ -37,7 +37,7 @@ use crate::instance::{self, Instance};
 use crate::io::{self, SendStats, TunDevice};
 use crate::kcp::CongestionKind;
 use crate::netcfg::{self, ClientPlan};
-use crate::session::{Client, ClientEvent, ClientSettings, Ending, Reach};
+use crate::session::{Client, ClientEvent, ClientSettings, Connect, Ending, Reach};
 
 /// What `vpn up` was asked.
 #[derive(Debug)]
@@ -179,6 +179,7 @@ fn settings(config: &ClientConfig) -> ClientSettings {
         mode: mode(config.carrier.mode),
         suites: SuiteSet::detect(),
         congestion: congestion(config.kcp.congestion),
+        connect: connect_answer(config.tunnel.connect),
         session_buffer: config.limits.session_buffer.bytes(),
         process_buffer: config.limits.process_buffer.bytes(),
         dead_after: config.carrier.dead_after,
@@ -192,6 +193,13 @@ fn mode(choice: config::Mode) -> Option<Mode> {
         config::Mode::HandshakeFixed => Some(Mode::HandshakeFixed),
         config::Mode::BareAdvance => Some(Mode::BareAdvance),
         config::Mode::BareFixed => Some(Mode::BareFixed),
+    }
+}
+
+fn connect_answer(choice: config::Connect) -> Connect {
+    match choice {
+        config::Connect::Faithful => Connect::Faithful,
+        config::Connect::Fast => Connect::Fast,
     }
 }
 

@@ -347,7 +347,6 @@ fn refuses_by_name_what_is_not_built_yet() {
         ("[tunnel]\ndomains = [\"x.org\"]", "5:11: tunnel.domains", "[]"),
         ("[tunnel]\ndns = [\"9.9.9.9\"]", "5:7: tunnel.dns", "\"server\" or \"off\""),
         ("[tunnel]\nkill_switch = true", "5:15: tunnel.kill_switch", "false"),
-        ("[tunnel]\nconnect = \"fast\"", "5:11: tunnel.connect", "\"faithful\""),
         ("[carrier]\ncarriers = 2", "5:12: carrier.carriers", "1"),
         ("[carrier]\npreface = \"http\"", "5:11: carrier.preface", "\"off\""),
         ("[carrier]\npreface_host = \"x\"", "5:16: carrier.preface_host", "\"\""),

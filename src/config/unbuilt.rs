@@ -4,7 +4,7 @@
 //! instead. Such a value is refused, never ignored; whoever builds the feature deletes its line.
 
 use super::document::Document;
-use super::{ClientConfig, ClientDns, ConfigError, Connect, Endpoint, Preface, ServerConfig};
+use super::{ClientConfig, ClientDns, ConfigError, Endpoint, Preface, ServerConfig};
 
 /// Refuses what a client's configuration asks for and is not built yet.
 pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result<(), ConfigError> {
@@ -18,7 +18,6 @@ pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result
             ("tunnel.domains", !tunnel.domains.is_empty(), "[]"),
             ("tunnel.dns", !plain_dns, r#""server" or "off""#),
             ("tunnel.kill_switch", tunnel.kill_switch, "false"),
-            ("tunnel.connect", tunnel.connect == Connect::Fast, r#""faithful""#),
             ("carrier.carriers", carrier.carriers != 1, "1"),
             ("carrier.preface", carrier.preface != Preface::Off, r#""off""#),
             ("carrier.preface_host", !carrier.preface_host.is_empty(), r#""""#),

@@ -25,7 +25,7 @@ use super::frame::{self, CloseCode, Frame, Frames};
 use super::load::{ClientLoad, SessionLoad};
 use super::modes::{Memory, ModeRecord};
 use super::outbox::Outbox;
-use super::splice::Splice;
+use super::splice::{Connect, Splice};
 use super::status::{ClientState, ClientStatus, SessionStatus};
 use crate::carrier::{self, Mode};
 use crate::crypto::{
@@ -51,6 +51,8 @@ pub struct ClientSettings {
     pub suites: SuiteSet,
     /// How KCP reacts to loss.
     pub congestion: CongestionKind,
+    /// When an app's connect is answered.
+    pub connect: Connect,
     /// Bound on what the session buffers, in bytes.
     pub session_buffer: usize,
     /// Bound on what all flows of the process buffer, in bytes.
@@ -113,6 +115,7 @@ pub struct Client {
     granted: Option<Grant>,
     phase: Phase,
     dead_after: Duration,
+    connect: Connect,
     /// When we last looked at anything.
     looked: Instant,
     /// When we last found that we had stood still.
@@ -194,6 +197,7 @@ impl Client {
             granted: None,
             phase: Phase::Connecting,
             dead_after: settings.dead_after,
+            connect: settings.connect,
             looked: now,
             woken: None,
             tun: Outbox::new(TUN_QUEUE),
@@ -544,6 +548,8 @@ impl Client {
         self.settle(carrier, now);
         if self.phase == Phase::Connecting {
             self.phase = Phase::Up;
+            // The first epoch is agreed on: no connect is undone by it any more.
+            self.splice.set_connect(self.connect);
             let (addresses, dns) = (self.addresses.clone(), self.dns.clone());
             self.events.push_back(ClientEvent::Up { addresses, dns });
         }

@@ -6,12 +6,24 @@
 //! | bytes | DATA | | DATA | bytes |
 //! | FIN | FIN | | FIN | FIN |
 //! | RST | RESET | | RESET | RST, or the ICMP error of its code |
+//!
+//! With [`Connect::Fast`] the SYN-ACK waits for nothing, and a RESET is always a RST.
 
 use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::flow::{self, FlowId, Flows, Refusal};
 use crate::mux::{self, Mux, ResetCode, StreamId};
+
+/// When an app's connect is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Connect {
+    /// When the target has answered, and as the target answered.
+    #[default]
+    Faithful,
+    /// At once: a round trip less, and a refusal comes as a reset of the connection.
+    Fast,
+}
 
 /// All flows, and the stream of each.
 #[derive(Debug)]
@@ -21,17 +33,25 @@ pub(crate) struct Splice {
     streams: HashMap<FlowId, Spliced>,
     flow_of: HashMap<StreamId, FlowId>,
     total: u64,
+    connect: Connect,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Spliced {
     stream: StreamId,
+    /// The app's connect was answered.
     connected: bool,
 }
 
 impl Splice {
+    /// No flows yet; connects are answered faithfully.
     pub(crate) fn new(flows: Flows) -> Self {
-        Self { flows, streams: HashMap::new(), flow_of: HashMap::new(), total: 0 }
+        Self { flows, streams: HashMap::new(), flow_of: HashMap::new(), total: 0, connect: Connect::Faithful }
+    }
+
+    /// From now on connects are answered like this.
+    pub(crate) fn set_connect(&mut self, connect: Connect) {
+        self.connect = connect;
     }
 
     /// Passes on whatever happened on either side, until nothing happens any more. Returns whether anything did.
@@ -93,6 +113,10 @@ impl Splice {
                 self.total += 1;
                 self.streams.insert(id, Spliced { stream, connected: false });
                 self.flow_of.insert(stream, id);
+                match self.connect {
+                    Connect::Faithful => {}
+                    Connect::Fast => self.accept(id, now),
+                }
             }
             Err(_) => self.flows.refuse(id, Refusal::Reset, now),
         }
@@ -121,7 +145,7 @@ impl Splice {
     }
 
     fn accept(&mut self, flow: FlowId, now: Instant) {
-        if let Some(spliced) = self.streams.get_mut(&flow) {
+        if let Some(spliced) = self.streams.get_mut(&flow).filter(|spliced| !spliced.connected) {
             spliced.connected = true;
             self.flows.accept(flow, now);
         }

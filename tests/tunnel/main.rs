@@ -15,6 +15,7 @@
 //! | `model` | what each flow may have seen, and what it must have seen in the end |
 //! | `runner`, `random`, `tally` | runs from seeds: one, some, as many as there is time for |
 //! | `census` | what a payload looks like to who counts bytes |
+//! | `fast` | connects that wait for no answer |
 //! | `carriers`, `outage`, `migration` | when carriers are opened; how soon a flow goes on |
 //! | `path_mtu` | paths that carry less than others, or less than before |
 //!
@@ -26,6 +27,7 @@ mod capture;
 mod carriers;
 mod census;
 mod datagram;
+mod fast;
 mod heap;
 mod host;
 mod migration;

@@ -5,12 +5,12 @@
 //! | bytes | a prefix of what the other side wrote | all of them, if nothing excuses a break |
 //! | FIN | behind the last byte only | at both ends, likewise |
 //! | RST | only with an excuse | at both ends, if there was an excuse and the flow had not ended |
-//! | refused, unreachable | never established, told as what it is | told |
+//! | refused, unreachable | never established, told as what it is; with a fast connect reset | told |
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use vpn::session::{ClientEvent, ClientState, Ending};
+use vpn::session::{ClientEvent, ClientState, Connect, Ending};
 
 use super::app::{Connection, Outcome};
 use super::target::{Manner, Side};
@@ -22,6 +22,7 @@ pub(crate) struct Model {
     flows: BTreeMap<u16, Flow>,
     hosts: Vec<HostModel>,
     dead_after: Duration,
+    connect: Connect,
     /// Two hosts of one key are, or were, up at once: either may lose its session.
     contended: bool,
 }
@@ -71,8 +72,14 @@ struct HostModel {
 }
 
 impl Model {
-    pub(crate) fn new(dead_after: Duration) -> Self {
-        Self { flows: BTreeMap::new(), hosts: vec![HostModel::default()], dead_after, contended: false }
+    pub(crate) fn new(dead_after: Duration, connect: Connect) -> Self {
+        Self {
+            flows: BTreeMap::new(),
+            hosts: vec![HostModel::default()],
+            dead_after,
+            connect,
+            contended: false,
+        }
     }
 
     pub(crate) fn on_open(&mut self, port: u16, host: usize, manner: Manner) {
@@ -92,10 +99,11 @@ impl Model {
         }
     }
 
-    /// The server forgets every session; targets lose those flows that were connected.
+    /// The server forgets every session; targets lose those flows that were connected, and apps those that they think are.
     pub(crate) fn on_server_restart(&mut self, world: &World) {
         for (port, flow) in &mut self.flows {
-            if world.targets.sides.get(port).is_some_and(|side| side.stream.is_some()) {
+            let connected = world.targets.sides.get(port).is_some_and(|side| side.stream.is_some());
+            if connected || self.connect == Connect::Fast {
                 flow.excuse.get_or_insert(Excuse::ServerRestarted);
             }
         }
@@ -139,7 +147,7 @@ impl Model {
         for (port, flow) in self.flows.iter_mut().filter(|(_, flow)| !flow.over) {
             let connection = &world.hosts[flow.host].apps.connections[port];
             let side = world.targets.sides.get(port);
-            flow.check(*port, connection, side, self.contended);
+            flow.check(*port, connection, side, self.connect, self.contended);
             flow.over = connection.outcome.is_some() && side.is_none_or(|side| side.stream.is_none());
         }
     }
@@ -227,6 +235,7 @@ impl Model {
             let expected = match flow.manner {
                 Manner::Serve => Outcome::Finished,
                 Manner::Refuse | Manner::Reset => Outcome::Reset,
+                Manner::Unreachable if self.connect == Connect::Fast => Outcome::Reset,
                 Manner::Unreachable => Outcome::Unreachable,
                 Manner::Silent => unreachable!("every silent target was made to answer"),
             };
@@ -246,7 +255,15 @@ impl Model {
 
 impl Flow {
     /// What holds at any time.
-    fn check(&self, port: u16, connection: &Connection, side: Option<&Side>, contended: bool) {
+    fn check(
+        &self,
+        port: u16,
+        connection: &Connection,
+        side: Option<&Side>,
+        connect: Connect,
+        contended: bool,
+    ) {
+        let is_fast = connect == Connect::Fast;
         let (app_wrote, app_ended) = (connection.writer.written, connection.writer.finished);
         let (target_wrote, target_ended) =
             side.map_or((0, false), |side| (side.writer.written, side.writer.finished));
@@ -264,7 +281,7 @@ impl Flow {
             assert!(!reader.finished || is_whole, "flow {port}: an early FIN\n{connection:#?}\n{side:#?}");
         }
         if self.manner != Manner::Serve {
-            let may_establish = self.manner == Manner::Reset;
+            let may_establish = is_fast || self.manner == Manner::Reset;
             assert!(may_establish || !connection.established, "flow {port}: {self:?} was established");
             assert!(side.is_none(), "flow {port}: {self:?} was served");
         }
@@ -278,9 +295,11 @@ impl Flow {
             None => true,
             Some(Outcome::Finished) => connection.reader.finished && app_ended,
             Some(Outcome::Reset) => {
-                self.excuse.is_some() || matches!(self.manner, Manner::Refuse | Manner::Reset)
+                self.excuse.is_some()
+                    || matches!(self.manner, Manner::Refuse | Manner::Reset)
+                    || (is_fast && self.manner == Manner::Unreachable)
             }
-            Some(Outcome::Unreachable) => self.manner == Manner::Unreachable,
+            Some(Outcome::Unreachable) => self.manner == Manner::Unreachable && !is_fast,
         };
         assert!(allowed, "flow {port}: {self:?}\n{connection:#?}\n{side:#?}");
     }

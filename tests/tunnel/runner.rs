@@ -6,7 +6,7 @@ use link_emulator::Direction as Way;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use vpn::kcp::CongestionKind;
-use vpn::session::ClientState;
+use vpn::session::{ClientState, Connect};
 
 use super::datagram::Datagrams;
 use super::model::{Excuse, Model};
@@ -52,6 +52,7 @@ impl Run {
         let dead_after = Duration::from_secs([60, 120, 600][rng.random_range(0..3)]);
         let kinds = [CongestionKind::Bbr, CongestionKind::Bbr, CongestionKind::Loss, CongestionKind::None];
         let congestion = kinds[rng.random_range(0..kinds.len())];
+        let connect = if rng.random_bool(0.25) { Connect::Fast } else { Connect::Faithful };
         let weather = if rng.random() { weather::FAIR } else { weather::any(&mut rng) };
         let mut world = World::with_settings(weather, seed, |client, server| {
             (client.session_buffer, server.session_buffer) = (session_buffer, session_buffer);
@@ -59,6 +60,7 @@ impl Run {
             server.process_buffer = 2 * session_buffer;
             (client.congestion, server.congestion) = (congestion, congestion);
             client.dead_after = dead_after;
+            client.connect = connect;
         });
         let boxes = weather::boxes(&mut rng);
         world.line.set_middleboxes(&boxes, world.now);
@@ -66,11 +68,11 @@ impl Run {
             world.move_to_ipv6();
         }
         let lines = vec![format!(
-            "{session_buffer} bytes, {congestion:?}, dead after {dead_after:?}, {weather:?}, {boxes:?}"
+            "{session_buffer} bytes, {congestion:?}, {connect:?}, dead after {dead_after:?}, {weather:?}, {boxes:?}"
         )];
         Self {
             world,
-            model: Model::new(dead_after),
+            model: Model::new(dead_after, connect),
             datagrams: Datagrams::default(),
             most_flows: (session_buffer / FLOW_SHARE).min(MOST_FLOWS),
             rng,

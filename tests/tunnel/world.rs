@@ -11,7 +11,7 @@ use vpn::carrier::Mode;
 use vpn::crypto::{PresharedKey, PrivateKey, SuiteSet};
 use vpn::egress::EgressPolicy;
 use vpn::kcp::CongestionKind;
-use vpn::session::{ClientSettings, PeerSettings, Server, ServerSettings};
+use vpn::session::{ClientSettings, Connect, PeerSettings, Server, ServerSettings};
 
 use super::app::{Connection, Outcome, addresses_of_client};
 use super::bounds::Bounds;
@@ -427,6 +427,7 @@ fn settings(rng: &mut StdRng) -> (ClientSettings, ServerSettings) {
         mode: Some(Mode::HandshakeAdvance),
         suites: SuiteSet::PORTABLE,
         congestion: CongestionKind::Bbr,
+        connect: Connect::Faithful,
         session_buffer: 64 << 20,
         process_buffer: 1 << 30,
         dead_after: Duration::from_secs(600),

@@ -11,7 +11,7 @@ use vpn::crypto::{
 };
 use vpn::kcp::CongestionKind;
 use vpn::packet;
-use vpn::session::{Client, ClientEvent, ClientSettings, ClientState};
+use vpn::session::{Client, ClientEvent, ClientSettings, ClientState, Connect};
 
 use super::flow::Kernel;
 use super::input::Input;
@@ -321,6 +321,7 @@ fn settings() -> ClientSettings {
         mode: Some(Mode::default()),
         suites: SuiteSet::PORTABLE,
         congestion: CongestionKind::Bbr,
+        connect: Connect::Faithful,
         session_buffer: BUFFER,
         // Room for two flows.
         process_buffer: 2 * BUFFER,
