@@ -9,6 +9,7 @@ mod host;
 mod memory;
 mod probe;
 mod resolve;
+mod rings;
 mod runner;
 mod status;
 mod surroundings;
@@ -26,6 +27,7 @@ use self::host::Host;
 use self::memory::Memory;
 pub use self::probe::{ProbeOptions, ProbeOutcome, probe};
 use self::resolve::Names;
+use self::rings::Rings;
 use self::runner::Runner;
 use self::surroundings::Surroundings;
 use crate::carrier::Mode;
@@ -104,7 +106,8 @@ async fn tunnel(
     let config = &options.config;
     let number = netcfg::free_number(config.tunnel.interface.as_str()).await;
     let number = number.map_err(|error| instance::host_failure(&error))?;
-    let client = Client::new(settings(config), instance::seed()?, io::now());
+    let mut client = Client::new(settings(config), instance::seed()?, io::now());
+    client.set_memory(Box::new(Rings::default()));
     voice
         .say(&format!("connecting to {}", config.server))
         .map_err(|error| Failure::of_system("cannot go on in the background", &error))?;

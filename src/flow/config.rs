@@ -11,15 +11,24 @@ pub struct FlowLimits {
     pub receive_buffer: usize,
     /// Bytes a flow takes for its program before they are acknowledged.
     pub send_buffer: usize,
+    /// Bytes of memory that all flows take together: a flow that rests takes 12 KiB, one at work up to both its buffers
+    /// besides.
+    pub memory: usize,
 }
 
 impl Default for FlowLimits {
     /// Buffers of 256 KiB hold four of the largest segments in each direction, which was measured to
     /// carry more than 30 Gbit/s on one core over a TUN; the kernel gives the memory page by page as it is
     /// used. The counts are our choice: room for ten thousand flows, and for what a program may open
-    /// within one round trip at five thousand connects a second.
+    /// within one round trip at five thousand connects a second; and 1 GiB.
     fn default() -> Self {
-        Self { flows: 16_384, held: 4_096, receive_buffer: 256 * 1024, send_buffer: 256 * 1024 }
+        Self {
+            flows: 16_384,
+            held: 4_096,
+            receive_buffer: 256 * 1024,
+            send_buffer: 256 * 1024,
+            memory: 1 << 30,
+        }
     }
 }
 
@@ -30,6 +39,8 @@ pub struct Stats {
     pub flows: usize,
     /// Of those, the ones whose SYN is held.
     pub held: usize,
+    /// Bytes of memory that the flows may take now, in pages that were written; bounded by [`FlowLimits::memory`].
+    pub memory: usize,
     /// Flows that were accepted.
     pub accepted: u64,
     /// Flows that were refused by the owner.
@@ -54,9 +65,13 @@ pub struct Stats {
     pub dropped_malformed: u64,
     /// Dropped: data beyond what the flow's buffer has room for.
     pub dropped_beyond_window: u64,
+    /// Dropped: data for which there was no memory.
+    pub dropped_for_memory: u64,
+    /// Flows whose pages were given back while they rested.
+    pub rested: u64,
     /// Dropped: a SYN with all places for held ones or for events taken.
     pub dropped_syns: u64,
-    /// Refused with a reset: a SYN with all flows in use.
+    /// Refused with a reset: a SYN with all flows in use, or no memory left.
     pub limited: u64,
     /// Dropped: a reply that found the queue of replies full.
     pub dropped_replies: u64,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::config::FlowLimits;
 use super::event::Event;
 use super::slab::FlowId;
-use super::stack::{Phase, Socket};
+use super::socket::{Phase, Socket};
 use super::tuple::Tuple;
 use crate::packet::tcp::Segment;
 
@@ -36,8 +36,9 @@ pub(super) struct Open {
     pub(super) deadline: Option<Instant>,
     /// It stands in the queue of flows to poll.
     pub(super) is_ready: bool,
+    /// It stands in the queue of flows that may rest.
+    pub(super) may_rest: bool,
     initial_sequence: u32,
-    bytes_read: u32,
     told: Told,
     finish_when_open: bool,
     send_buffer: usize,
@@ -70,31 +71,34 @@ impl Flow {
 }
 
 impl Open {
-    pub(super) fn new(held: &Held, limits: &FlowLimits, now: Instant) -> Option<Self> {
-        Some(Self {
+    /// Of `held`, with a socket that waits for its SYN.
+    pub(super) fn new(held: &Held, socket: Socket, limits: &FlowLimits, now: Instant) -> Self {
+        Self {
             tuple: held.tuple,
-            socket: Socket::listen(held.tuple.target, limits)?,
+            socket,
             deadline: None,
             is_ready: false,
+            may_rest: false,
             initial_sequence: held.initial_sequence,
-            bytes_read: 0,
             told: Told { wants_readable: true, wants_writable: false, finished: false },
             finish_when_open: false,
             send_buffer: limits.send_buffer,
             last_sign: now,
-        })
+        }
     }
 
-    /// Whether the data of a segment ends within the receive buffer. smoltcp cuts a segment to the
-    /// window it last advertised, but takes the unscaled window of the SYN-ACK for a scaled one,
+    /// Where the data of a segment ends, in bytes since the start; `None` if that is beyond the receive buffer. smoltcp cuts a
+    /// segment to the window it last advertised, but takes the unscaled window of the SYN-ACK for a scaled one,
     /// which may be more than the buffer holds, and then panics.
-    pub(super) fn fits(&self, segment: &Segment) -> bool {
-        let unread = u32::try_from(self.socket.unread()).unwrap_or(u32::MAX);
-        let expected =
-            self.initial_sequence.wrapping_add(1).wrapping_add(self.bytes_read).wrapping_add(unread);
+    pub(super) fn end_of(&self, segment: &Segment) -> Option<u64> {
+        let in_order = self.socket.in_order();
+        let start = self.initial_sequence.wrapping_add(1);
+        #[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
+        let expected = start.wrapping_add(in_order as u32);
         let offset = i64::from(segment.sequence.wrapping_sub(expected).cast_signed());
-        let end = offset.saturating_add_unsigned(segment.payload_length as u64);
-        end <= i64::try_from(self.socket.receive_room()).unwrap_or(i64::MAX)
+        let beyond = offset.saturating_add_unsigned(segment.payload_length as u64);
+        let fits = beyond <= i64::try_from(self.socket.receive_room()).unwrap_or(i64::MAX);
+        fits.then(|| in_order.saturating_add_signed(beyond))
     }
 
     /// The program's kernel gave a sign of life.
@@ -117,6 +121,11 @@ impl Open {
         self.socket.is_waiting_for_ack() && now.saturating_duration_since(self.last_sign) > patience
     }
 
+    /// Whether nothing has happened for so long that its pages are better given back.
+    pub(super) fn is_at_rest(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_sign) >= REST_AFTER
+    }
+
     /// Whether nothing is left to do: both directions ended in order, and all was read.
     pub(super) fn is_done(&self) -> bool {
         self.told.finished && matches!(self.socket.phase(), Phase::Lingering | Phase::Closed)
@@ -130,20 +139,19 @@ impl Open {
 
     pub(super) fn read(&mut self, take: impl FnOnce(&[u8]) -> usize) -> usize {
         let taken = self.socket.read(take);
-        let counted = u32::try_from(taken).unwrap_or(u32::MAX);
-        self.bytes_read = self.bytes_read.wrapping_add(counted);
         if self.socket.unread() == 0 {
             self.told.wants_readable = true;
         }
         taken
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8], now: Instant) -> usize {
+    /// `is_cut` says that the owner has more than these bytes.
+    pub(super) fn write(&mut self, bytes: &[u8], is_cut: bool, now: Instant) -> usize {
         if !self.socket.is_waiting_for_ack() {
             self.last_sign = now;
         }
         let taken = if self.finish_when_open { 0 } else { self.socket.write(bytes) };
-        if taken < bytes.len() {
+        if taken < bytes.len() || is_cut {
             self.told.wants_writable = true;
         }
         taken
@@ -193,6 +201,8 @@ impl Open {
     }
 }
 
+/// Our choice: longer than the pauses of what is at work, and what was moved in it pays for fresh pages.
+pub(super) const REST_AFTER: Duration = Duration::from_secs(2);
 /// How long the program's kernel may leave our SYN-ACK unanswered: Linux's own patience as a server
 /// (`tcp_synack_retries` = 5).
 const SYN_ACK_PATIENCE: Duration = Duration::from_secs(63);

@@ -7,8 +7,12 @@ use super::config::{FlowLimits, Stats};
 use super::connection::{Flow, Held, Open};
 use super::deadlines::Deadlines;
 use super::event::{Event, Refusal};
+use super::memory::Memory;
+use super::pool::Pool;
+use super::resting::Resting;
 use super::slab::{FlowId, Slab};
-use super::stack::{Phase, RETRY, Stack, Wish};
+use super::socket::{FLOW_BYTES, Phase};
+use super::stack::{RETRY, Stack, Wish};
 use super::tuple::{Keyed, Tuple, TupleMap};
 use crate::packet::icmp::{self, Unreachable};
 use crate::packet::tcp::{Segment, reset_for, without_data};
@@ -23,9 +27,11 @@ use crate::packet::tcp::{Segment, reset_for, without_data};
 pub struct Flows {
     limits: FlowLimits,
     stack: Stack,
+    pool: Pool,
     flows: Slab<Flow>,
     by_tuple: TupleMap,
     deadlines: Deadlines,
+    resting: Resting,
     /// Flows that may have packets to send, each at most once.
     ready: VecDeque<FlowId>,
     /// Packets that do not wait for their flow: resets, ICMP errors, last acknowledgments.
@@ -43,14 +49,21 @@ impl Flows {
         Self {
             limits,
             stack: Stack::new(u64::from_le_bytes(sequence_seed), now),
+            pool: Pool::new(limits.memory),
             flows: Slab::new(),
             by_tuple: TupleMap::with_hasher(Keyed::new(*hash_key)),
             deadlines: Deadlines::default(),
+            resting: Resting::default(),
             ready: VecDeque::new(),
             replies: VecDeque::new(),
             events: VecDeque::new(),
             stats: Stats::default(),
         }
+    }
+
+    /// Takes the memory of rings from `memory`, not from the allocator; to be said before the first flow.
+    pub fn set_memory(&mut self, memory: Box<dyn Memory>) {
+        self.pool.set_memory(memory);
     }
 
     /// Takes one whole IP packet with a TCP segment, from the TUN device. Whatever else it is, is
@@ -74,12 +87,17 @@ impl Flows {
         let Some(Flow::Held(held)) = self.flows.get(id) else {
             return;
         };
-        let accepted = Open::new(held, &self.limits, now).and_then(|mut open| {
+        let accepted = self.pool.take(held.tuple.target, &self.limits).and_then(|socket| {
+            let mut open = Open::new(held, socket, &self.limits, now);
             self.stack.feed(&mut open.socket, &held.syn, now);
-            (open.socket.phase() == Phase::Opening).then_some(open)
+            if open.socket.phase() == Phase::Opening {
+                return Some(open);
+            }
+            self.pool.give_back(open.socket);
+            None
         });
         let Some(open) = accepted else {
-            // A SYN that smoltcp does not take, for its options.
+            // A SYN that smoltcp does not take, for its options, or no address space is left.
             self.refuse(id, Refusal::Reset, now);
             self.events.push_back(Event::Reset { id });
             return;
@@ -88,6 +106,7 @@ impl Flows {
             *flow = Flow::Open(Box::new(open));
         }
         self.stats.held -= 1;
+        self.pool.release();
         self.stats.accepted += 1;
         self.make_ready(id);
     }
@@ -107,7 +126,7 @@ impl Flows {
             Refusal::Silent => None,
         };
         self.stats.refused += 1;
-        self.remove(id);
+        self.drop_flow(id);
         self.reply(answer);
     }
 
@@ -128,10 +147,12 @@ impl Flows {
     /// Sends bytes to the program, as many as there is room for; returns how many. After fewer than
     /// offered, [`Event::Writable`] follows.
     pub fn write(&mut self, id: FlowId, bytes: &[u8], now: Instant) -> usize {
+        let offered = bytes.len().min(self.room_to_write(id, bytes.len()));
         let Some(Flow::Open(open)) = self.flows.get_mut(id) else {
             return 0;
         };
-        let taken = open.write(bytes, now);
+        let taken = open.write(&bytes[..offered], offered < bytes.len(), now);
+        self.settle(id, now);
         if taken > 0 {
             self.make_ready(id);
         }
@@ -199,7 +220,7 @@ impl Flows {
     /// When [`handle_timeout`](Self::handle_timeout) is due; `None` if nothing waits.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.next()
+        [self.deadlines.next(), self.resting.next()].into_iter().flatten().min()
     }
 
     /// Lets the timers run that are due.
@@ -215,12 +236,15 @@ impl Flows {
                 self.make_ready(id);
             }
         }
+        while let Some(id) = self.resting.pop_due(now) {
+            self.rest(id, now);
+        }
     }
 
     /// What happened so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { flows: self.flows.len(), ..self.stats }
+        Stats { flows: self.flows.len(), memory: self.pool.used(), ..self.stats }
     }
 
     fn handle_syn(&mut self, packet: &[u8], segment: &Segment, known: Option<FlowId>) {
@@ -239,7 +263,7 @@ impl Flows {
     }
 
     fn hold(&mut self, packet: &[u8], segment: &Segment) {
-        if self.flows.len() >= self.limits.flows {
+        if self.flows.len() >= self.limits.flows || !self.make_room(FLOW_BYTES) {
             self.stats.limited += 1;
             self.reply(reset_for(packet));
             return;
@@ -255,6 +279,7 @@ impl Flows {
         let held = Flow::Held(Held { tuple, syn, initial_sequence: segment.sequence });
         if let Some(id) = self.flows.insert(held) {
             self.stats.held += 1;
+            self.pool.reserve();
             self.by_tuple.insert(tuple, id);
             self.events.push_back(Event::Connect { id, source: tuple.source, target: tuple.target });
         }
@@ -267,7 +292,7 @@ impl Flows {
     }
 
     fn handle_segment(&mut self, id: FlowId, packet: &[u8], segment: &Segment, now: Instant) {
-        let Some(Flow::Open(open)) = self.flows.get_mut(id) else {
+        let Some(Flow::Open(open)) = self.flows.get(id) else {
             // While its SYN is held, a program can only take it back.
             if segment.is_reset() {
                 self.stats.resets_received += 1;
@@ -275,10 +300,15 @@ impl Flows {
             }
             return;
         };
-        if !open.fits(segment) {
+        let Some(end) = open.end_of(segment) else {
             self.stats.dropped_beyond_window += 1;
             return;
+        };
+        if segment.payload_length > 0 && !self.expect(id, end, now) {
+            self.stats.dropped_for_memory += 1;
+            return;
         }
+        let Some(Flow::Open(open)) = self.flows.get_mut(id) else { return };
         open.on_sign(now);
         let was_parked = open.is_parked();
         let answer = self.stack.feed(&mut open.socket, packet, now);
@@ -305,7 +335,7 @@ impl Flows {
         self.events.extend(open.on_change(id));
         if open.is_done() {
             self.stats.closed += 1;
-            self.remove(id);
+            self.drop_flow(id);
             self.events.push_back(Event::Closed { id });
         } else {
             self.make_ready(id);
@@ -321,7 +351,7 @@ impl Flows {
 
     /// The flow's connection is no more, and the program's kernel knows it.
     fn forget(&mut self, id: FlowId) {
-        self.remove(id);
+        self.drop_flow(id);
         self.events.push_back(Event::Reset { id });
     }
 
@@ -335,14 +365,27 @@ impl Flows {
             let reset = self.stack.emit(&mut open.socket, now);
             self.reply(reset);
         }
+        self.pool.give_back(open.socket);
+    }
+
+    fn drop_flow(&mut self, id: FlowId) {
+        if let Some(Flow::Open(open)) = self.remove(id) {
+            self.pool.give_back(open.socket);
+        }
     }
 
     fn remove(&mut self, id: FlowId) -> Option<Flow> {
         let flow = self.flows.remove(id)?;
         self.by_tuple.remove(&flow.tuple());
         match &flow {
-            Flow::Held(_) => self.stats.held -= 1,
-            Flow::Open(open) => self.deadlines.cancel(id, open.deadline),
+            Flow::Held(_) => {
+                self.stats.held -= 1;
+                self.pool.release();
+            }
+            Flow::Open(open) => {
+                self.deadlines.cancel(id, open.deadline);
+                self.resting.trim(|id| self.flows.get(id).is_some());
+            }
         }
         Some(flow)
     }
@@ -398,6 +441,81 @@ impl Flows {
         open.deadline = self.deadlines.sooner(id, open.deadline, at);
     }
 
+    /// Makes room for data of a flow up to `end`; false if there is none.
+    fn expect(&mut self, id: FlowId, end: u64, now: Instant) -> bool {
+        let Some(Flow::Open(open)) = self.flows.get(id) else { return false };
+        let more = open.socket.cost_of_receiving(end).saturating_sub(open.socket.charge());
+        let has_room = more == 0 || self.make_room(more);
+        let Some(Flow::Open(open)) = self.flows.get_mut(id) else { return false };
+        if !has_room {
+            // Where it stands in its ring may be all that it lacks.
+            self.pool.rest(&mut open.socket);
+            if open.socket.cost_of_receiving(end) - open.socket.charge() > self.pool.left() {
+                return false;
+            }
+        }
+        open.socket.expect(end);
+        self.settle(id, now);
+        true
+    }
+
+    /// How many of `length` bytes a flow may write, for the memory that they take: without any, what fits in its pages, of which
+    /// every flow has one for itself.
+    fn room_to_write(&mut self, id: FlowId, length: usize) -> usize {
+        let Some(Flow::Open(open)) = self.flows.get(id) else { return 0 };
+        let (length, paid) = (length.min(open.socket.send_room()), open.socket.paid_room());
+        let more = open.socket.cost_of_writing(length).saturating_sub(open.socket.charge());
+        if more == 0 || self.make_room(more) { length } else { length.min(paid) }
+    }
+
+    /// Counts what a flow takes now; one that takes more than a flow that rests is asked to rest later.
+    fn settle(&mut self, id: FlowId, now: Instant) {
+        let Some(Flow::Open(open)) = self.flows.get_mut(id) else { return };
+        self.pool.settle(&mut open.socket);
+        if open.socket.charge() > FLOW_BYTES && !open.may_rest {
+            open.may_rest = true;
+            self.resting.push(id, now);
+            if self.resting.len() > self.limits.flows.saturating_mul(2) {
+                self.resting.retain(|id| self.flows.get(id).is_some());
+            }
+        }
+    }
+
+    /// Gives the pages of a flow back if it has been at rest; else it is asked again later.
+    fn rest(&mut self, id: FlowId, now: Instant) {
+        let Some(Flow::Open(open)) = self.flows.get_mut(id) else { return };
+        if open.is_at_rest(now) {
+            self.pool.rest(&mut open.socket);
+        }
+        open.may_rest = open.socket.charge() > FLOW_BYTES;
+        if open.may_rest {
+            self.resting.push(id, now);
+        } else {
+            self.stats.rested += 1;
+        }
+    }
+
+    /// Whether `bytes` of memory are left, if need be after others have given back what they do not need at this moment.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        if self.pool.left() >= bytes {
+            return true;
+        }
+        self.pool.cool_spares();
+        for _ in 0..RECLAIMED_AT_ONCE {
+            if self.pool.left() >= bytes {
+                return true;
+            }
+            let Some((id, due)) = self.resting.pop() else { break };
+            let Some(Flow::Open(open)) = self.flows.get_mut(id) else { continue };
+            self.pool.rest(&mut open.socket);
+            open.may_rest = open.socket.charge() > FLOW_BYTES;
+            if open.may_rest {
+                self.resting.push_at(id, due);
+            }
+        }
+        self.pool.left() >= bytes
+    }
+
     fn reply(&mut self, packet: Option<Vec<u8>>) {
         let Some(packet) = packet else { return };
         if self.replies.len() < self.limits.flows + SPARE_REPLIES {
@@ -413,6 +531,9 @@ impl Flows {
         self.limits.flows.saturating_mul(5)
     }
 }
+
+/// Our choice: flows that are asked for their pages before one packet is dropped.
+const RECLAIMED_AT_ONCE: usize = 64;
 
 /// Replies that may wait beside one for each flow, so that resetting all of them loses none.
 const SPARE_REPLIES: usize = 1024;

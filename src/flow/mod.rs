@@ -23,7 +23,11 @@ mod connection;
 mod deadlines;
 mod event;
 mod flows;
+mod memory;
+mod pool;
+mod resting;
 mod slab;
+mod socket;
 mod stack;
 mod tuple;
 
@@ -34,4 +38,5 @@ pub use crate::packet::tcp::{Segment, reset_for};
 pub use config::{FlowLimits, Stats};
 pub use event::{Event, Refusal};
 pub use flows::Flows;
+pub use memory::Memory;
 pub use slab::FlowId;

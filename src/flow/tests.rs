@@ -1,5 +1,7 @@
 //! Flows against a second smoltcp in the part of the programs' kernel, in virtual time.
 
+mod memory;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

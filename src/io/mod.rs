@@ -6,6 +6,7 @@
 //! - [`RawSocket`] sends whole IP packets.
 //! - [`PortGuard`] keeps the kernel silent on a port and others off it.
 //! - [`gso`] cuts what the kernel or the card merged.
+//! - [`Lots`] is memory that comes page by page and goes again.
 //! - [`TunDevice`], [`Timer`], [`LocalAddresses`], [`local_networks`], [`source_for`], [`mtu_at`],
 //!   [`missing_rights`].
 
@@ -15,6 +16,7 @@ mod filter;
 pub mod gso;
 mod guard;
 mod local;
+mod lots;
 mod packet_socket;
 mod poller;
 mod raw_socket;
@@ -29,6 +31,7 @@ pub use clock::{now, wall};
 pub use filter::PortFilter;
 pub use guard::PortGuard;
 pub use local::{LocalAddresses, local_networks};
+pub use lots::Lots;
 pub use packet_socket::{PacketSocket, ReceiveStats};
 pub use poller::{Poller, Readiness};
 pub use raw_socket::{RawSocket, SendStats};

@@ -5,8 +5,9 @@ use std::{
     io,
     mem::{size_of, zeroed},
     net::IpAddr,
+    ops::Range,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
-    ptr,
+    ptr, slice,
 };
 
 use tokio::io::unix::AsyncFd;
@@ -248,6 +249,56 @@ fn write_control<T>(header: &mut libc::msghdr, level: libc::c_int, kind: libc::c
     }
     // SAFETY: pure arithmetic.
     usize::try_from(unsafe { libc::CMSG_SPACE(size) }).unwrap_or(0)
+}
+
+/// How large a page is (sysconf(3)).
+pub(super) fn page_size() -> usize {
+    // SAFETY: asks for a number.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// Memory of this process that is never unmapped: address space that the kernel backs page by page when it is written.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    start: usize,
+    length: usize,
+}
+
+impl Mapping {
+    /// Maps `length` bytes of zeros, and hands them out.
+    pub(super) fn new(length: usize) -> io::Result<(Self, &'static mut [u8])> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new anonymous mapping at a place of the kernel's choice touches no memory that is there.
+        let start =
+            unsafe { libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel gave `length` readable and writable bytes, which nobody unmaps, and this is the only reference.
+        let bytes = unsafe { slice::from_raw_parts_mut(start.cast::<u8>(), length) };
+        Ok((Self { start: start.expose_provenance(), length }, bytes))
+    }
+
+    /// Asks the kernel for small pages: of large ones, a byte takes two megabytes (madvise(2), `MADV_NOHUGEPAGE`).
+    pub(super) fn refuse_huge_pages(&self) -> io::Result<()> {
+        let start = ptr::with_exposed_provenance_mut(self.start);
+        // SAFETY: the range is this mapping; the advice changes no content.
+        check(unsafe { libc::madvise(start, self.length, libc::MADV_NOHUGEPAGE) }).map(|_| ())
+    }
+
+    /// Gives the pages back that lie wholly in `range` of the mapping (madvise(2), `MADV_DONTNEED`): they read as zeros then.
+    /// Who owns the bytes has said that it needs none of them.
+    pub(super) fn discard(&self, range: Range<usize>) -> io::Result<()> {
+        let page = page_size();
+        let (start, end) = (range.start.next_multiple_of(page), range.end.min(self.length) / page * page);
+        if start >= end {
+            return Ok(());
+        }
+        let address = ptr::with_exposed_provenance_mut(self.start + start);
+        // SAFETY: the range is inside this mapping, which is private and anonymous. The bytes are plain ones, for which any
+        // value is valid, and no reference to them is in use while this call runs, because their owner makes it.
+        check(unsafe { libc::madvise(address, end - start, libc::MADV_DONTNEED) }).map(|_| ())
+    }
 }
 
 /// Takes over a descriptor that its owner gave away (`into_raw_fd`).

@@ -174,11 +174,8 @@ impl Client {
             buffer: settings.session_buffer,
             overhead: OUTER_HEADERS + OVERHEAD,
         };
-        let flows = Flows::new(
-            flow_limits(settings.process_buffer.saturating_sub(settings.session_buffer)),
-            rng.random(),
-            now,
-        );
+        let memory = settings.process_buffer.saturating_sub(settings.session_buffer);
+        let flows = Flows::new(FlowLimits { memory, ..FlowLimits::default() }, rng.random(), now);
         let caller = Caller {
             private_key: settings.private_key,
             server_key: settings.server_key,
@@ -204,6 +201,11 @@ impl Client {
             events: VecDeque::new(),
             drops: ClientDrops::default(),
         }
+    }
+
+    /// Takes the memory of flows' rings from `memory`, not from the allocator; to be said before the first flow.
+    pub fn set_memory(&mut self, memory: Box<dyn flow::Memory>) {
+        self.splice.flows.set_memory(memory);
     }
 
     /// Goes on from what earlier sessions learned: which mode won for which server in which network. Call it before
@@ -410,6 +412,7 @@ impl Client {
         ClientLoad {
             session: SessionLoad::of(&self.engine),
             flows: self.splice.flows.stats().flows,
+            flow_memory: self.splice.flows.stats().memory,
             carriers: self.carriers.count(),
             tun: self.tun.len(),
             events: self.events.len(),
@@ -652,13 +655,6 @@ impl Client {
 /// Whole hours that are at least this long, as message 1 says them.
 fn hours(time: Duration) -> u8 {
     u8::try_from(time.as_secs().div_ceil(3600)).unwrap_or(u8::MAX)
-}
-
-/// As many flows as their buffers allow, so that the bound on bytes holds.
-fn flow_limits(buffer: usize) -> FlowLimits {
-    let limits = FlowLimits::default();
-    let flows = buffer / (limits.receive_buffer + limits.send_buffer);
-    FlowLimits { flows: flows.clamp(1, limits.flows), ..limits }
 }
 
 /// Our choice: longer than the longest time between two pings.

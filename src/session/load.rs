@@ -26,6 +26,8 @@ pub struct ClientLoad {
     pub session: SessionLoad,
     /// Inner TCP connections, those that wait to be accepted included.
     pub flows: usize,
+    /// Bytes of memory that they take; what is above `session_buffer` in `process_buffer` bounds it.
+    pub flow_memory: usize,
     /// Carriers: in use, retired and being opened.
     pub carriers: usize,
     /// Packets that wait for the TUN.

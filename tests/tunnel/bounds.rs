@@ -8,6 +8,8 @@ use vpn::session::{ClientLoad, ClientSettings, HELD_MAX, ServerLoad, ServerSetti
 pub(crate) struct Bounds {
     client_session: usize,
     flows: usize,
+    /// Bytes of memory that they take.
+    flow_memory: usize,
     server_session: usize,
     peers: usize,
     /// The most that was held at any time.
@@ -24,11 +26,10 @@ pub(crate) struct Peak {
 
 impl Bounds {
     pub(crate) fn of(client: &ClientSettings, server: &ServerSettings) -> Self {
-        let flow = FlowLimits::default();
-        let for_flows = client.process_buffer - client.session_buffer;
         Self {
             client_session: client.session_buffer,
-            flows: for_flows / (flow.receive_buffer + flow.send_buffer),
+            flows: FlowLimits::default().flows,
+            flow_memory: client.process_buffer - client.session_buffer,
             server_session: server.session_buffer.min(server.process_buffer / server.peers.len()),
             peers: server.peers.len(),
             peak: Peak::default(),
@@ -40,7 +41,8 @@ impl Bounds {
         assert!(held <= self.client_session, "a session above its bound: {load:?}");
         assert!(load.session.datagrams <= DATAGRAMS, "{load:?}");
         assert!(load.session.fragments <= HELD_MAX, "{load:?}");
-        assert!(load.flows <= self.flows, "more flows than the process may buffer for: {load:?}");
+        assert!(load.flows <= self.flows, "{load:?}");
+        assert!(load.flow_memory <= self.flow_memory, "flows above the process's bound: {load:?}");
         assert!(load.carriers <= CLIENT_CARRIERS, "{load:?}");
         assert!(load.tun <= CLIENT_TUN, "{load:?}");
         assert!(load.events <= EVENTS, "{load:?}");

@@ -123,6 +123,7 @@ impl World {
         let stats = self.flows.stats();
         assert_eq!(stats.flows, self.live.len(), "{stats:?}");
         assert!(stats.flows <= LIMITS.flows && stats.held <= LIMITS.held, "{stats:?}");
+        assert!(stats.memory <= LIMITS.memory, "{stats:?}");
         let due = self.flows.poll_timeout();
         if due.is_some_and(|at| at <= self.now) {
             self.flows.handle_timeout(self.now);
@@ -277,7 +278,9 @@ pub(crate) fn ip(source: IpAddr, destination: IpAddr, protocol: u8, body: &[u8])
     packet
 }
 
-const LIMITS: FlowLimits = FlowLimits { flows: 8, held: 4, receive_buffer: 5000, send_buffer: 4000 };
+/// All flows can rest at once, and two be at work.
+const LIMITS: FlowLimits =
+    FlowLimits { flows: 8, held: 4, receive_buffer: 9000, send_buffer: 5000, memory: (8 * 3 + 3) * 4096 };
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;

@@ -29,7 +29,6 @@ pub(crate) fn run(plan: &Plan) -> Vec<Row> {
         .collect();
     println!("CPU of both ends for each request, µs:\n\n{}", side_by_side(&reports, 0));
     println!("Connections opened a second, 64 at a time:\n\n{}", side_by_side(&reports[MANY..], 1));
-    println!("{NOTE}\n");
     let columns: Vec<_> = reports.iter().map(|report| (report, 0)).collect();
     vec![Row::new("CPU of both ends for a request over 10 / 100 / 1000 / 10,000 open flows, µs", &columns)]
 }
@@ -41,7 +40,7 @@ pub(crate) fn takes(plan: &Plan) -> Duration {
 }
 
 fn measure(system: System, count: u32) -> Result<Vec<f64>> {
-    on_wires(system, LIMITS, |running| {
+    on_wires(system, |running| {
         let pids = running.pids()?;
         let mut flows = Flows::open(running.topology.client(), running.server, count, RATE, TIME)?;
         let before = Cpu::now(&pids)?;
@@ -64,8 +63,3 @@ const MANY: usize = 2;
 const RATE: u32 = 2000;
 const TIME: Duration = Duration::from_secs(4);
 const GRACE: Duration = Duration::from_secs(30);
-
-/// Room for 10,000 connections of 512 KiB each; the default has room for 1920.
-const LIMITS: &str = "\n[limits]\nprocess_buffer = \"6GiB\"\n";
-
-const NOTE: &str = "Ours has limits.process_buffer = \"6GiB\" here, room for 10,000 connections; its default has room for 1920.";

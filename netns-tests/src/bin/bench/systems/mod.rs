@@ -83,15 +83,15 @@ impl System {
         }
     }
 
-    /// Sets it up between the first client and a port of the target; `config` is more lines for both configs of our own.
-    fn start<'t>(self, topology: &'t Topology, port: u16, line: Line, config: &str) -> Result<Running<'t>> {
+    /// Sets it up between the first client and a port of the target.
+    fn start<'t>(self, topology: &'t Topology, port: u16, line: Line) -> Result<Running<'t>> {
         let server = SocketAddr::new(IpAddr::V4(TARGET), port);
         let mut running = Running { system: self, topology, server, processes: Vec::new(), vpn: None };
         match self {
             Self::Direct => {}
             Self::DirectBbr => direct::use_congestion_control(topology, "bbr")?,
             Self::Vpn => {
-                let (vpn, serve) = ours::start(topology, config)?;
+                let (vpn, serve) = ours::start(topology)?;
                 running.processes.push(serve);
                 running.vpn = Some(vpn);
             }
@@ -157,16 +157,11 @@ impl Line {
     }
 }
 
-/// Builds a network of plain wires with `system` in it and the load server on the target, and runs `body`; `config` is more
-/// lines for both configs of our own.
-pub(crate) fn on_wires<T>(
-    system: System,
-    config: &str,
-    body: impl FnOnce(&Running<'_>) -> Result<T>,
-) -> Result<T> {
+/// Builds a network of plain wires with `system` in it and the load server on the target, and runs `body`.
+pub(crate) fn on_wires<T>(system: System, body: impl FnOnce(&Running<'_>) -> Result<T>) -> Result<T> {
     let topology = Topology::build(Setup::PLAIN)?;
     let _serve = load::serve(&topology)?;
-    let running = system.start(&topology, load::PORT, Line::WIRES, config)?;
+    let running = system.start(&topology, load::PORT, Line::WIRES)?;
     running.wait_until_it_carries()?;
     body(&running)
 }
@@ -180,7 +175,7 @@ pub(crate) fn over_line<T>(
 ) -> Result<T> {
     let topology = Topology::build(Setup::link(line.profile(0.0)))?;
     let _serve = load::serve(&topology)?;
-    let running = system.start(&topology, load::PORT, line, "")?;
+    let running = system.start(&topology, load::PORT, line)?;
     running.wait_until_it_carries()?;
     topology.link().set_profiles([line.profile(loss); 2])?;
     let outcome = body(&running)?;
@@ -193,7 +188,7 @@ pub(crate) fn over_line<T>(
 
 /// The same on plain wires, to `port` of the target, where somebody else listens.
 pub(crate) fn start_on_wires(system: System, topology: &Topology, port: u16) -> Result<Running<'_>> {
-    system.start(topology, port, Line::WIRES, "")
+    system.start(topology, port, Line::WIRES)
 }
 
 /// A system that is up; it ends with its network.

@@ -1,0 +1,124 @@
+//! Sockets for flows: those of flows that ended, and new ones, within one budget of memory.
+
+use std::net::SocketAddr;
+
+use super::config::FlowLimits;
+use super::memory::{Budget, Memory};
+use super::socket::{FLOW_BYTES, Socket, ring_sizes};
+
+/// Where flows get their sockets from and leave them.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// `None` = sockets have rings of their own.
+    memory: Option<Box<dyn Memory>>,
+    /// How many lots the memory has lent.
+    lots: usize,
+    /// Sockets without a flow; the last were used last, and still have their pages.
+    spare: Vec<Socket>,
+    /// Of those, what they take.
+    warm: usize,
+    budget: Budget,
+}
+
+impl Pool {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { memory: None, lots: 0, spare: Vec::new(), warm: 0, budget: Budget::new(limit) }
+    }
+
+    /// Takes memory from elsewhere from now on; to be said before the first flow.
+    pub(super) fn set_memory(&mut self, memory: Box<dyn Memory>) {
+        if self.lots == 0 {
+            self.memory = Some(memory);
+        }
+    }
+
+    /// A socket that waits for the SYN to `target`; `None` if smoltcp does not take the address, or there is no memory.
+    pub(super) fn take(&mut self, target: SocketAddr, limits: &FlowLimits) -> Option<Socket> {
+        let mut socket = match self.spare.pop() {
+            Some(spare) => {
+                self.warm -= spare.charge();
+                spare
+            }
+            None => self.make(limits)?,
+        };
+        if !socket.listen(target) {
+            self.give_back(socket);
+            return None;
+        }
+        socket.settle(&mut self.budget);
+        Some(socket)
+    }
+
+    fn make(&mut self, limits: &FlowLimits) -> Option<Socket> {
+        let (receive, send) = ring_sizes(limits);
+        let Some(memory) = &mut self.memory else {
+            return Some(Socket::of_heap((receive, send)));
+        };
+        let rings = memory.lend(receive + send)?.split_at_mut_checked(receive)?;
+        self.lots += 1;
+        Some(Socket::of_lot(self.lots - 1, rings))
+    }
+
+    /// Takes back the socket of a flow that ended.
+    pub(super) fn give_back(&mut self, mut socket: Socket) {
+        socket.retire(&mut self.memory);
+        socket.settle(&mut self.budget);
+        if self.warm + socket.charge() > WARM {
+            self.cool(&mut socket);
+        }
+        self.warm += socket.charge();
+        self.spare.push(socket);
+    }
+
+    /// Lets go of the pages of a socket that hold nothing which is needed.
+    pub(super) fn rest(&mut self, socket: &mut Socket) {
+        socket.rest(&mut self.memory);
+        socket.settle(&mut self.budget);
+    }
+
+    /// Lets go of the pages of every socket without a flow.
+    pub(super) fn cool_spares(&mut self) {
+        if self.warm == 0 {
+            return;
+        }
+        let mut spare = std::mem::take(&mut self.spare);
+        spare.iter_mut().filter(|socket| socket.charge() > 0).for_each(|socket| self.cool(socket));
+        self.spare = spare;
+        self.warm = 0;
+    }
+
+    fn cool(&mut self, socket: &mut Socket) {
+        socket.rest(&mut self.memory);
+        socket.uncharge(&mut self.budget);
+    }
+
+    /// Charges a socket for what it takes now.
+    pub(super) fn settle(&mut self, socket: &mut Socket) {
+        socket.settle(&mut self.budget);
+    }
+
+    /// Charges for a flow that will need a socket, if it is accepted.
+    pub(super) const fn reserve(&mut self) {
+        self.budget.change(0, FLOW_BYTES);
+    }
+
+    /// The flow has its socket, or needs none any more.
+    pub(super) const fn release(&mut self) {
+        self.budget.change(FLOW_BYTES, 0);
+    }
+
+    /// Bytes that all sockets take.
+    pub(super) const fn used(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// Bytes that they may take beside those.
+    pub(super) const fn left(&self) -> usize {
+        self.budget.left()
+    }
+}
+
+/// What sockets without a flow may keep, so that short connections one after the other meet no fresh pages (our choice).
+const WARM: usize = 4 << 20;
+
+const _: () = assert!(WARM > FLOW_BYTES);
