@@ -148,8 +148,22 @@ impl Vpn {
     /// # Errors
     /// If it does not within half a minute.
     pub fn serve_on(&self, topology: &Topology, port: u16) -> Result<Process> {
-        let mut serve =
-            self.program(&topology.server)?.args(["serve", "--config"]).arg(self.server_path()).start()?;
+        let program = self.program(&topology.server)?;
+        self.wait_for(topology, program.args(["serve", "--config"]).arg(self.server_path()), port)
+    }
+
+    /// Starts `vpn serve` on the server with a limit on open files, and waits until it listens.
+    ///
+    /// # Errors
+    /// If it does not within half a minute.
+    pub fn serve_with_files(&self, topology: &Topology, most: u32) -> Result<Process> {
+        let program = topology.server.program("prlimit")?.arg(format!("--nofile={most}:{most}"));
+        let program = program.arg(self.path()).args(["serve", "--config"]).arg(self.server_path());
+        self.wait_for(topology, program, PORT)
+    }
+
+    fn wait_for(&self, topology: &Topology, program: Program, port: u16) -> Result<Process> {
+        let mut serve = program.start()?;
         wait::until("vpn serve to listen", START_LIMIT, || {
             if !serve.is_running()? {
                 bail!("vpn serve ended: {}", serve.logs()?.1.trim());

@@ -160,11 +160,18 @@ impl Runner {
     }
 
     fn read_tun(&mut self, now: Instant) -> io::Result<()> {
+        let mut left = MOST_BYTES;
         for _ in 0..MOST_SEGMENTS {
             match self.tun.recv(&mut self.buffer) {
-                Ok(length) => self.client.handle_tun(&self.buffer[..length], now),
+                Ok(length) => {
+                    self.client.handle_tun(&self.buffer[..length], now);
+                    left = left.saturating_sub(length);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
+            }
+            if left == 0 {
+                break;
             }
         }
         Ok(())
@@ -225,8 +232,11 @@ const TIMER: u64 = 2;
 /// Our choice: packets sent before input is looked at again.
 const MOST_PACKETS: usize = 256;
 
-/// Our choice: TUN packets of up to 64 KB taken before anything is sent.
-const MOST_SEGMENTS: usize = 8;
+/// Our choice: TUN packets taken before anything is sent, …
+const MOST_SEGMENTS: usize = 64;
+
+/// … and bytes of them: eight of the largest.
+const MOST_BYTES: usize = 512 * 1024;
 
 /// What is still on its way to a retired port finds it guarded.
 const GUARD_AFTER: Duration = Duration::from_secs(60);

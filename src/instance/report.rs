@@ -144,8 +144,10 @@ pub(crate) fn migration_report(why: &Migrations) -> Migrated {
 }
 
 /// What a session dropped, for the `drops` of its tunnel.
-pub(crate) fn session_drops(session: &SessionStatus) -> [(&'static str, u64); 11] {
+pub(crate) fn session_drops(session: &SessionStatus) -> [(&'static str, u64); 13] {
     [
+        ("open_too_many", session.mux.refused_opens - session.mux.hurried_opens),
+        ("open_too_fast", session.mux.hurried_opens),
         ("kcp_malformed", session.malformed),
         ("kcp_bad_una", session.kcp.bad_una),
         ("kcp_bad_acks", session.kcp.bad_acks),

@@ -26,6 +26,9 @@ pub struct Readiness {
     pub readable: bool,
     /// It can be written, or has failed.
     pub writable: bool,
+    /// A read that returns less than it could is not all that there is: an end or an error follows, or a byte that was marked as
+    /// urgent, before which reads stop.
+    pub more: bool,
     /// It has failed, or both its directions have ended.
     pub failed: bool,
 }
@@ -60,7 +63,7 @@ impl Poller {
     /// The descriptor cannot be watched.
     pub fn watch_edges(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         use epoll::EventFlags as Flags;
-        self.add(fd, token, Flags::IN | Flags::OUT | Flags::RDHUP | Flags::ET)
+        self.add(fd, token, Flags::IN | Flags::OUT | Flags::PRI | Flags::RDHUP | Flags::ET)
     }
 
     /// Registers `fd` and reports nothing: [`Self::await_room`] asks.
@@ -112,6 +115,7 @@ fn readiness(event: &epoll::Event) -> Readiness {
         token: event.data.u64(),
         readable: flags.intersects(Flags::IN | Flags::RDHUP | ended),
         writable: flags.intersects(Flags::OUT | ended),
+        more: flags.intersects(Flags::RDHUP | Flags::PRI | ended),
         failed: flags.intersects(ended),
     }
 }
@@ -135,7 +139,10 @@ mod tests {
         for _ in 0..3 {
             let mut ready = Vec::new();
             poller.wait(&mut ready).await?;
-            assert_eq!(ready, [Readiness { token: 7, readable: true, writable: false, failed: false }]);
+            assert_eq!(
+                ready,
+                [Readiness { token: 7, readable: true, writable: false, more: false, failed: false }]
+            );
         }
         Ok(())
     }
@@ -147,7 +154,10 @@ mod tests {
         poller.watch_edges(&far, 1)?;
         let mut ready = Vec::new();
         poller.wait(&mut ready).await?;
-        assert_eq!(ready, [Readiness { token: 1, readable: false, writable: true, failed: false }]);
+        assert_eq!(
+            ready,
+            [Readiness { token: 1, readable: false, writable: true, more: false, failed: false }]
+        );
         ready.clear();
         near.write_all(b"x")?;
         poller.wait(&mut ready).await?;
@@ -183,7 +193,7 @@ mod tests {
         drop(far);
         let mut ready = Vec::new();
         poller.wait(&mut ready).await?;
-        assert_eq!(ready, [Readiness { token: 1, readable: true, writable: true, failed: true }]);
+        assert_eq!(ready, [Readiness { token: 1, readable: true, writable: true, more: true, failed: true }]);
         Ok(())
     }
 }

@@ -49,7 +49,7 @@ impl Mux {
         let mut rest = message;
         while !rest.is_empty() {
             match Frame::decode(&mut rest)? {
-                Frame::Open { id, target } => self.handle_open(id, target)?,
+                Frame::Open { id, target } => self.handle_open(id, target, now)?,
                 Frame::Opened(id) => self.handle_opened(id)?,
                 Frame::Data { id, bytes } => self.handle_data(id, bytes, now)?,
                 Frame::Fin(id) => self.handle_fin(id)?,
@@ -64,7 +64,7 @@ impl Mux {
         Ok(())
     }
 
-    fn handle_open(&mut self, id: StreamId, target: SocketAddr) -> Result<(), Violation> {
+    fn handle_open(&mut self, id: StreamId, target: SocketAddr, now: Instant) -> Result<(), Violation> {
         if self.ids.is_ours(id) {
             return Err(Violation::WrongSide(id));
         }
@@ -75,6 +75,11 @@ impl Mux {
         // Resets that wait count too, so that a peer that opens and never listens stays bounded.
         let in_use = self.streams.len() + self.resets.len();
         if self.going_away.here || in_use >= self.limits.streams {
+            self.refuse(id);
+            return Ok(());
+        }
+        if !self.hurry.take(now) {
+            self.stats.hurried_opens += 1;
             self.refuse(id);
             return Ok(());
         }

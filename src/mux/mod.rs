@@ -20,7 +20,7 @@
 //! | a malformed frame, an id of the wrong side, used or never opened, `OPENED`, `DATA` or `FIN` out of place | [`Violation`]: close the session |
 //! | bytes after `FIN`, more than its credit, a limit that shrinks | that stream is reset with [`ResetCode::Reset`] |
 //! | bytes beyond the session's bound | that stream is reset with [`ResetCode::Limit`] |
-//! | more streams than the bound, or one after our `GOAWAY` | that stream is refused with [`ResetCode::Limit`] |
+//! | more streams than the bound, at once or in a second, or one after our `GOAWAY` | that stream is refused with [`ResetCode::Limit`] |
 //! | a frame for a stream that is over here | ignored: it crossed our `RESET` or `FIN` |
 //!
 //! Each is counted in [`Stats`].
@@ -29,6 +29,7 @@ mod budget;
 mod credit;
 mod event;
 mod frame;
+mod hurry;
 mod input;
 mod output;
 mod queue;
@@ -49,6 +50,7 @@ pub use stats::Stats;
 
 use budget::Budget;
 use event::{EventQueue, Kind};
+use hurry::Hurry;
 use schedule::Schedule;
 use stream::{Half, Phase, Stream, Streams};
 
@@ -66,6 +68,8 @@ pub enum Role {
 pub struct Limits {
     /// Streams at once, of both ends together.
     pub streams: usize,
+    /// Streams that the peer may open in a second, after 16,384 at once; those beyond are refused.
+    pub opens_per_second: u32,
     /// Unsent bytes of one stream.
     pub send_buffer: usize,
     /// A new stream's receive window in bytes; 64 KiB at least, which is part of the protocol.
@@ -81,6 +85,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             streams: 16_384,
+            opens_per_second: 5_000,
             send_buffer: 256 << 10,
             receive_window_initial: 64 << 10,
             receive_window_max: 16 << 20,
@@ -110,6 +115,7 @@ pub struct Mux {
     events: EventQueue,
     budget: Budget,
     ids: Ids,
+    hurry: Hurry,
     /// `RESET`s that wait, of streams forgotten already and of those refused.
     resets: VecDeque<(StreamId, ResetCode)>,
     /// Tokens of `PING`s that wait for their answer.
@@ -151,6 +157,7 @@ impl Mux {
             events: EventQueue::default(),
             budget: Budget::new(&limits),
             ids: Ids::new(role),
+            hurry: Hurry::new(limits.opens_per_second),
             resets: VecDeque::new(),
             pongs: VecDeque::new(),
             going_away: GoingAway::default(),

@@ -23,8 +23,10 @@ pub struct Stats {
     pub resets_sent: u64,
     /// Resets received for streams we had.
     pub resets_received: u64,
-    /// Peer's streams refused because there are too many, or because we said `GOAWAY`.
+    /// Peer's streams refused because there are too many or came too fast, or because we said `GOAWAY`.
     pub refused_opens: u64,
+    /// Of those, the ones that came too fast.
+    pub hurried_opens: u64,
     /// Refusals not even answered, because too many answers wait already.
     pub unanswered_opens: u64,
     /// `PING`s not answered, because too many answers wait already.

@@ -39,20 +39,25 @@ pub struct ServeOptions {
 pub fn serve(options: ServeOptions) -> Result<(), Failure> {
     instance::check_rights()?;
     instance::start_log();
-    raise_descriptor_limit();
+    let most_files = raise_descriptor_limit();
     let paths = Paths::of(&options.name);
-    instance::block_on(run(&options, &paths))
+    instance::block_on(run(&options, &paths, most_files))
 }
 
-async fn run(options: &ServeOptions, paths: &Paths) -> Result<(), Failure> {
+async fn run(options: &ServeOptions, paths: &Paths, most_files: usize) -> Result<(), Failure> {
     let mut instance = Instance::start(&options.name, paths).await?;
-    let result = tunnel(&options.config, paths, &mut instance).await;
+    let result = tunnel(&options.config, paths, most_files, &mut instance).await;
     let undone = instance.stop().await;
     result.and(undone)
 }
 
-async fn tunnel(config: &ServerConfig, paths: &Paths, instance: &mut Instance) -> Result<(), Failure> {
-    let mut runner = open(config, instance).await?;
+async fn tunnel(
+    config: &ServerConfig,
+    paths: &Paths,
+    most_files: usize,
+    instance: &mut Instance,
+) -> Result<(), Failure> {
+    let mut runner = open(config, most_files, instance).await?;
     let number = netcfg::free_number(runner.tun.name()).await;
     let plan = ServerPlan {
         interface: runner.tun.name().to_owned(),
@@ -78,7 +83,7 @@ async fn tunnel(config: &ServerConfig, paths: &Paths, instance: &mut Instance) -
     result
 }
 
-async fn open(config: &ServerConfig, instance: &Instance) -> Result<Runner, Failure> {
+async fn open(config: &ServerConfig, most_files: usize, instance: &Instance) -> Result<Runner, Failure> {
     let guards = config.listen.iter().flat_map(|listen| listen.addresses()).map(|address| {
         PortGuard::reserve(address)
             .map_err(|error| Failure::of_system(format!("cannot listen on {address}"), &error))
@@ -86,7 +91,7 @@ async fn open(config: &ServerConfig, instance: &Instance) -> Result<Runner, Fail
     let guards = guards.collect::<Result<Vec<_>, _>>()?;
     let tun = instance.create_tun(config.tunnel.interface.as_str()).await?;
     let server = Server::new(settings(config), instance::seed()?, io::now());
-    Runner::open(server, tun, config.listen.clone(), guards)
+    Runner::open(server, tun, config.listen.clone(), guards, most_files)
         .map_err(|error| Failure::of_system("cannot open raw sockets", &error))
 }
 
@@ -164,10 +169,12 @@ async fn carry(
     }
 }
 
-/// A socket for every flow: as many as the system lets us have.
-fn raise_descriptor_limit() {
+/// A socket for every flow: as many as the system lets us have; says how many files may be open.
+fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::debug!(%error, "the limit on open files stays");
     }
+    let most = getrlimit(Resource::Nofile).current;
+    most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
 }

@@ -34,12 +34,13 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// Opens the sockets for the ports of `listen`, which are guarded.
+    /// Opens the sockets for the ports of `listen`, which are guarded; the process may have `most_files` open.
     pub(crate) fn open(
         server: Server,
         tun: TunDevice,
         listen: Vec<Listen>,
         guards: Vec<PortGuard>,
+        most_files: usize,
     ) -> io::Result<Self> {
         let addresses: Vec<_> = guards.iter().map(PortGuard::local_addr).collect();
         let families = Family::all_of(&addresses);
@@ -53,7 +54,7 @@ impl Runner {
         Ok(Self {
             server,
             tun,
-            targets: Targets::new(FIRST_TARGET),
+            targets: Targets::new(FIRST_TARGET, most_files.saturating_sub(guards.len() + OTHER_FILES)),
             wire,
             listen,
             local: LocalAddresses::new(),
@@ -156,6 +157,10 @@ const WIRE: u64 = 0;
 const TUN: u64 = 1;
 const TIMER: u64 = 2;
 const FIRST_TARGET: u64 = 3;
+
+/// Our choice: open files that are no targets' sockets, and no guards. Who asks for our status gets an answer however many
+/// connections there are.
+const OTHER_FILES: usize = 64;
 
 /// Our choice: packets sent before input is looked at again.
 const MOST_PACKETS: usize = 256;

@@ -54,7 +54,8 @@ pub(super) fn tunnel(runner: &Runner, config: &ServerConfig, instance: &Instance
             drops(&status.drops)
                 .into_iter()
                 .chain(sessions().flat_map(|(_, session)| session_drops(session)))
-                .chain(wire_drops(&runner.sent())),
+                .chain(wire_drops(&runner.sent()))
+                .chain([("no_socket", runner.targets.refused())]),
         ),
         peers: status.peers.iter().map(peer).collect(),
     }

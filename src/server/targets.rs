@@ -21,6 +21,9 @@ pub(crate) struct Targets {
     sockets: HashMap<StreamKey, Target>,
     by_token: HashMap<u64, StreamKey>,
     next_token: u64,
+    /// Sockets at most.
+    most: usize,
+    refused: u64,
     scratch: Vec<u8>,
 }
 
@@ -31,6 +34,8 @@ struct Target {
     connecting: bool,
     may_read: bool,
     may_write: bool,
+    /// It must be read until it says that there is nothing: see [`Readiness::more`].
+    has_more: bool,
     read_closed: bool,
     /// The client sends no more.
     write_closed: bool,
@@ -39,12 +44,14 @@ struct Target {
 }
 
 impl Targets {
-    /// Tokens from `first_token` on are the targets'.
-    pub(crate) fn new(first_token: u64) -> Self {
+    /// No more than `most` at once; tokens from `first_token` on are the targets'.
+    pub(crate) fn new(first_token: u64, most: usize) -> Self {
         Self {
             sockets: HashMap::new(),
             by_token: HashMap::new(),
             next_token: first_token,
+            most,
+            refused: 0,
             scratch: vec![0; READ_SIZE],
         }
     }
@@ -52,6 +59,11 @@ impl Targets {
     /// How many are open.
     pub(crate) fn open(&self) -> usize {
         self.sockets.len()
+    }
+
+    /// Connects that were refused because there are no sockets left.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Does what the session asks.
@@ -85,6 +97,7 @@ impl Targets {
         let Some(target) = self.sockets.get_mut(&stream) else { return };
         target.may_read |= ready.readable;
         target.may_write |= ready.writable;
+        target.has_more |= ready.more;
         // After the target's FIN nothing is read any more that would tell of its RST.
         if ready.failed && target.read_closed && matches!(target.socket.take_error(), Ok(Some(_))) {
             return self.fail(stream, server);
@@ -98,6 +111,9 @@ impl Targets {
     }
 
     fn connect(&mut self, stream: StreamKey, target: SocketAddr, server: &mut Server, poller: &Poller) {
+        if self.sockets.len() >= self.most {
+            return self.refuse(stream, ResetCode::Limit, server);
+        }
         let token = self.next_token;
         self.next_token += 1;
         match open_socket(target, poller, token) {
@@ -105,8 +121,13 @@ impl Targets {
                 self.by_token.insert(token, stream);
                 self.sockets.insert(stream, Target::connecting(socket, token));
             }
-            Err(error) => server.reset(stream, code_of(&error)),
+            Err(error) => self.refuse(stream, code_of(&error), server),
         }
+    }
+
+    fn refuse(&mut self, stream: StreamKey, code: ResetCode, server: &mut Server) {
+        self.refused += u64::from(code == ResetCode::Limit);
+        server.reset(stream, code);
     }
 
     /// Whether the target is connected now.
@@ -163,6 +184,8 @@ impl Targets {
                 }
                 Ok(length) => {
                     server.write(stream, &self.scratch[..length]);
+                    // Less than was asked for is all that there was (epoll(7), on edges): what comes makes another edge.
+                    target.may_read = length == room || target.has_more;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => target.may_read = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -218,6 +241,7 @@ impl Target {
             connecting: true,
             may_read: false,
             may_write: false,
+            has_more: false,
             read_closed: false,
             write_closed: false,
             write_failed: false,
@@ -247,7 +271,7 @@ fn code_of(error: &io::Error) -> ResetCode {
         }
         Some(Errno::TIMEDOUT) => ResetCode::Timeout,
         Some(Errno::ACCESS | Errno::PERM) => ResetCode::Denied,
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => ResetCode::Limit,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC) => ResetCode::Limit,
         _ => ResetCode::Reset,
     }
 }

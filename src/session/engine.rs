@@ -360,6 +360,7 @@ impl Settings {
     fn mux(&self) -> mux::Limits {
         mux::Limits {
             streams: STREAMS,
+            opens_per_second: OPENS_PER_SECOND,
             send_buffer: STREAM_SEND_BUFFER,
             receive_window_initial: STREAM_WINDOW,
             receive_window_max: self.buffer / 4,
@@ -417,6 +418,9 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// Our choice: streams of one session at a time.
 const STREAMS: usize = 16_384;
+
+/// Our choice: more than one program opens, and what half a core of a server bears.
+const OPENS_PER_SECOND: u32 = 5_000;
 
 /// Our choice: unsent bytes of one stream; what is in flight is held by KCP.
 const STREAM_SEND_BUFFER: usize = 256 * 1024;

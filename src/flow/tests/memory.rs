@@ -12,8 +12,10 @@ use crate::flow::socket::FLOW_BYTES;
 struct Witness {
     lent: Arc<Mutex<usize>>,
     most: usize,
-    discarded: Arc<Mutex<Vec<(usize, Range<usize>)>>>,
+    discarded: Discarded,
 }
+
+type Discarded = Arc<Mutex<Vec<(usize, Range<usize>)>>>;
 
 impl Memory for Witness {
     fn lend(&mut self, size: usize) -> Option<&'static mut [u8]> {

@@ -115,7 +115,7 @@ fn a_flood_of_opens_that_are_refused_one_by_one_stays_bounded() {
 #[test]
 fn a_flood_of_opens_and_resets_leaves_nothing() {
     let mut server = Mux::new(Role::Server, small_limits());
-    for open in (1..200_001).step_by(2) {
+    for open in (1..32_001).step_by(2) {
         let reset = Frame::Reset { id: id(open), code: ResetCode::Reset };
         receive(&mut server, &[Frame::Open { id: id(open), target: target() }, reset]).unwrap();
     }
@@ -123,6 +123,25 @@ fn a_flood_of_opens_and_resets_leaves_nothing() {
     assert!(server.events.len() < 200, "{}", server.events.len());
     assert_eq!(server.poll_event(), None);
     assert_eq!(server.fill(&mut [0; MESSAGE], start()), 0);
+}
+
+#[test]
+fn opens_that_come_too_fast_are_refused_until_time_has_passed() {
+    let limits = Limits { opens_per_second: 10, streams: 100_000, ..Limits::default() };
+    let (mut server, now) = (Mux::new(Role::Server, limits), start());
+    let open = |server: &mut Mux, open: u32, now| {
+        server.handle_message(&message(&[Frame::Open { id: id(open), target: target() }]), now).unwrap();
+    };
+    for number in (1..40_001).step_by(2) {
+        open(&mut server, number, now);
+    }
+    let stats = server.stats();
+    assert_eq!((stats.streams, stats.hurried_opens, stats.refused_opens), (16_384, 3616, 3616));
+    assert!(sent_by(&mut server).iter().all(|frame| frame.contains("code: Limit")));
+    for number in (40_001..40_041).step_by(2) {
+        open(&mut server, number, now + Duration::from_secs(1));
+    }
+    assert_eq!((server.stats().streams, server.stats().hurried_opens), (16_394, 3626));
 }
 
 #[test]

@@ -49,6 +49,7 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let limits = Limits {
             streams: rng.random_range(5..50),
+            opens_per_second: 5_000,
             send_buffer: rng.random_range(1000..200_000),
             receive_window_initial: rng.random_range(0..200_000),
             receive_window_max: rng.random_range(0..1_000_000),

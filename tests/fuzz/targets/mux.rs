@@ -238,6 +238,7 @@ const PING: u8 = 7;
 
 const LIMITS: Limits = Limits {
     streams: 10,
+    opens_per_second: 5_000,
     send_buffer: 50_000,
     receive_window_initial: 64 << 10,
     receive_window_max: 200_000,
