@@ -65,7 +65,9 @@ async fn run(options: &ProbeOptions) -> Result<ProbeOutcome, Failure> {
     let names = Names::resolve(&config.server, resolver, &mut memory).await?;
     let addresses = names.distinct();
     let network = match addresses.first() {
-        Some(first) => netcfg::network_name(first.ip(), mark.unwrap_or_default()).await.ok().flatten(),
+        Some(first) => {
+            netcfg::network_name(first.ip(), mark.unwrap_or_default(), Duration::ZERO).await.ok().flatten()
+        }
         None => None,
     };
     let settings = ProbeSettings {

@@ -10,7 +10,7 @@ use super::surroundings::{News, Surroundings};
 use crate::crypto::Timestamp;
 use crate::io::{
     self as shell, Family, Poller, PortFilter, PortGuard, Readiness, SendStats, TUN_MTU, Timer, TunDevice,
-    Wire, mtu_at,
+    Wire, mtu_at, source_for,
 };
 use crate::session::{Client, ClientEvent};
 
@@ -88,7 +88,11 @@ impl Runner {
         match news {
             News::Servers => self.set_servers(surroundings.names.servers()),
             News::Name => self.client.set_network(surroundings.network()),
-            News::Network => self.client.handle_network_change(shell::now()),
+            News::Network => {
+                let towards = |remote| source_for(remote, Some(self.mark)).ok();
+                let source = self.client.remote().and_then(towards);
+                self.client.handle_network_change(source, shell::now());
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::future;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -40,7 +41,7 @@ impl Surroundings {
     pub(super) async fn new(host: Host, names: Names, memory: Memory, mark: u32) -> Self {
         let mut this = Self { host, names, memory, mark, network: None, naming: None };
         if let Some(server) = this.first_server() {
-            this.network = name(server, mark).await;
+            this.network = name(server, mark, Duration::ZERO).await;
         }
         this
     }
@@ -90,15 +91,15 @@ impl Surroundings {
     /// In a task of its own, because the tunnel goes on meanwhile.
     fn ask_for_name(&mut self) {
         let mark = self.mark;
-        let asked = self.first_server().map(|server| tokio::spawn(name(server, mark)));
+        let asked = self.first_server().map(|server| tokio::spawn(name(server, mark, NAMED_WITHIN)));
         if let Some(overtaken) = std::mem::replace(&mut self.naming, asked) {
             overtaken.abort();
         }
     }
 }
 
-async fn name(server: IpAddr, mark: u32) -> Option<String> {
-    let found = netcfg::network_name(server, mark).await;
+async fn name(server: IpAddr, mark: u32, patience: Duration) -> Option<String> {
+    let found = netcfg::network_name(server, mark, patience).await;
     found.unwrap_or_else(|error| {
         tracing::debug!("the network has no name: {error:#}");
         None
@@ -111,3 +112,6 @@ async fn answer(naming: &mut Option<JoinHandle<Option<String>>>) -> Option<Strin
         None => future::pending().await,
     }
 }
+
+/// Our choice: packets to the server ask for the gateway meanwhile.
+const NAMED_WITHIN: Duration = Duration::from_secs(1);

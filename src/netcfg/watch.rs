@@ -160,11 +160,11 @@ impl Known {
         let mut change = HostChange::default();
         let mut rest = datagram;
         if rest.is_empty() {
-            return HostChange { network: true, own: true };
+            return self.on_missed();
         }
         while !rest.is_empty() {
             let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) else {
-                return HostChange { network: true, own: true };
+                return self.on_missed();
             };
             let length =
                 usize::try_from(message.header.length).unwrap_or(usize::MAX).next_multiple_of(ALIGNMENT);
@@ -176,6 +176,13 @@ impl Known {
             }
         }
         change
+    }
+
+    /// Anything may have happened: nothing is known any more, so whatever is told next is news.
+    fn on_missed(&mut self) -> HostChange {
+        self.links.clear();
+        self.addresses.clear();
+        HostChange { network: true, own: true }
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "netlink tells of much else")]
@@ -216,7 +223,10 @@ impl Known {
     }
 
     fn on_lost_address(&mut self, message: &AddressMessage) -> bool {
-        address_of(message).is_some_and(|address| self.addresses.remove(&(message.header.index, address)))
+        let Some(address) = address_of(message) else { return false };
+        // The kernel tells it once, so it is news even of an address that was not known.
+        self.addresses.remove(&(message.header.index, address));
+        true
     }
 
     fn is_own_device(&self, index: u32) -> bool {
@@ -352,7 +362,6 @@ mod tests {
             (link(2, true), NETWORK),
             (Message::NewAddress(address(2)), NOTHING),
             (Message::DelAddress(address(2)), NETWORK),
-            (Message::DelAddress(address(2)), NOTHING),
             (Message::NewAddress(address(2)), NETWORK),
             (Message::NewRoute(route(254, 2)), NETWORK),
             (Message::DelRoute(route(254, 2)), NETWORK),
@@ -401,6 +410,22 @@ mod tests {
         assert_eq!(known().handle(&[]), anything);
         assert_eq!(known().handle(&[0xff; 40]), anything);
         assert_eq!(known().handle(&[0; 15]), anything);
+    }
+
+    #[test]
+    fn after_something_was_missed_what_is_told_is_news_even_if_it_was_known_before() {
+        use RouteNetlinkMessage as Message;
+        let mut known = known();
+        known.handle(&[]);
+        for (message, expected) in [
+            (link(7, true), OWNED),
+            (link(2, true), NETWORK),
+            (link(2, true), NOTHING),
+            (Message::DelAddress(address(7)), OWNED),
+            (Message::NewAddress(address(2)), NETWORK),
+        ] {
+            assert_eq!(known.handle_message(&message), expected, "{message:?}");
+        }
     }
 
     #[test]

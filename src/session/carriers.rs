@@ -20,7 +20,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::dial::{Caller, Dial, Offer, Progress, Reach, Room};
-use super::dialing::{Dialing, Purpose, Request};
+use super::dialing::{Dialing, Request};
 use super::engine::Engine;
 use super::frame::{self, CloseCode};
 use super::link::{Link, RekeyAnswer};
@@ -230,9 +230,7 @@ impl Carriers {
         epoch: u32,
         now: Instant,
     ) {
-        let request =
-            self.dialing.take_request(attempt).filter(|request| self.is_wanted(request, local, now));
-        let Some(request) = request else {
+        let Some(request) = self.dialing.take_request(attempt) else {
             return self.events.push_back(CarrierEvent::Retired(local));
         };
         let timestamp = Timestamp::after(self.timestamp, self.dialing.timestamp(wall));
@@ -262,20 +260,6 @@ impl Carriers {
         self.links().filter(is_same).max_by_key(|link| link.number()).map(|link| link.path().size())
     }
 
-    /// Whether the dial is worth its port. Where packets leave from another address now, the carrier in use has none.
-    fn is_wanted(&mut self, request: &Request, local: SocketAddr, now: Instant) -> bool {
-        if request.purpose != Purpose::IfMoved || self.needs_carrier() {
-            return true;
-        }
-        let is_gone = |used: &Carrier| used.link.connection().local().ip() != local.ip();
-        if self.used().is_some_and(is_gone) {
-            self.on_outage(now, Why::Moved);
-            return true;
-        }
-        self.dialing.on_not_begun(now);
-        false
-    }
-
     /// The shell has no port, route or address for a dial.
     pub(crate) fn dial_failed(&mut self, attempt: u32, now: Instant) {
         if self.dialing.take_request(attempt).is_some() {
@@ -283,12 +267,21 @@ impl Carriers {
         }
     }
 
-    /// The host's network is not what it was: whatever waits is tried at once.
-    pub(crate) fn handle_network_change(&mut self, now: Instant) {
-        self.on_woken(now);
+    /// Where the carrier in use leads to.
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        self.used().map(|used| used.link.connection().remote())
+    }
+
+    /// The host's network is not what it was: whatever waits is tried at once. If packets leave from another address now, a
+    /// carrier from there is opened beside the one in use, which goes on meanwhile if it can.
+    pub(crate) fn handle_network_change(&mut self, source: Option<IpAddr>, now: Instant) {
+        self.dialing.begin_race(now);
+        self.live.iter_mut().for_each(|carrier| carrier.liveness.ask_now());
         let Some(used) = self.used().filter(|_| !self.needs_carrier()) else { return };
-        let (remote, mode) = (used.link.connection().remote(), used.link.connection().mode());
-        self.ask_beside(remote, mode, Purpose::IfMoved, now);
+        let connection = used.link.connection();
+        if source.is_some_and(|source| source != connection.local().ip()) {
+            self.ask_beside(connection.remote(), connection.mode(), now);
+        }
     }
 
     /// Takes one outer packet, and opens it in place.
@@ -403,7 +396,7 @@ impl Carriers {
     /// We stood still for a while: what waited for an answer is asked anew, and at once.
     pub(crate) fn on_woken(&mut self, now: Instant) {
         self.dialing.begin_race(now);
-        self.live.iter_mut().for_each(|carrier| carrier.liveness.ask_now());
+        self.live.iter_mut().for_each(|carrier| carrier.liveness.ask_in_doubt());
     }
 
     /// Something was sent: the path is in use.
@@ -413,7 +406,7 @@ impl Carriers {
         }
     }
 
-    /// Data came on carrier `number`, so many bytes in its packet.
+    /// A packet of so many bytes brought data on carrier `number`.
     pub(crate) fn on_inflow(&mut self, number: u32, length: usize, now: Instant) {
         if let Some(carrier) = self.live_mut(number) {
             carrier.liveness.on_inflow(length, now);
@@ -477,7 +470,7 @@ impl Carriers {
         let Some(carrier) = self.live_mut(number) else { return Settled::AsBefore };
         carrier.proven = true;
         let (remote, mode) = (carrier.link.connection().remote(), carrier.link.connection().mode());
-        self.judge_last(number);
+        self.note_move(number);
         self.use_carrier(number);
         self.retire_others(number, now);
         self.drop_dials();
@@ -485,11 +478,6 @@ impl Carriers {
         self.dialing.servers.on_carried_by(remote);
         self.modes.on_carried(remote.ip(), mode, now);
         let outage = self.outage.take();
-        if self.settled != 0 && self.settled != number {
-            let why = outage.map_or(Why::Lossy, |outage| outage.why);
-            self.migrations.note(why);
-            tracing::debug!(carrier = number, why = why.name(), "another carrier is used");
-        }
         if self.settled == number
             && let Some(outage) = outage
             && now.saturating_duration_since(outage.since) < FALSE_WITHIN
@@ -507,7 +495,7 @@ impl Carriers {
     /// Asks on a carrier at once.
     pub(crate) fn ping(&mut self, number: u32, demand: Demand, now: Instant) {
         let Some(carrier) = self.live_mut(number) else { return };
-        carrier.liveness.ask_now();
+        carrier.liveness.ask_in_doubt();
         self.poll_ping(number, demand, now);
     }
 
@@ -655,15 +643,33 @@ impl Carriers {
         }
     }
 
-    /// Another carrier takes over: if the last one was given up because it was silent, its mode has something to answer for.
-    fn judge_last(&mut self, next: u32) {
-        let silent_since = self.outage.filter(|outage| outage.why == Why::Silent).map(|outage| outage.since);
-        let last =
-            self.live.iter().find(|carrier| carrier.link.number() == self.settled && self.settled != next);
-        if let Some((since, last)) = silent_since.zip(last) {
-            let lived = since.saturating_duration_since(last.link.created());
-            self.modes.on_died(last.link.connection().mode(), lived);
+    /// Carrier `next` takes over, if it is not the last that answered. If that one was given up because it was silent, its mode
+    /// has something to answer for, unless it was its address that went.
+    fn note_move(&mut self, next: u32) {
+        if self.settled == 0 || self.settled == next {
+            return;
         }
+        let connection = |number| {
+            let carrier = self.live.iter().find(|carrier| carrier.link.number() == number);
+            carrier.map(|carrier| (carrier.link.connection(), carrier.link.created()))
+        };
+        let last = connection(self.settled);
+        let is_elsewhere = last
+            .zip(connection(next))
+            .is_some_and(|((last, _), (next, _))| last.local().ip() != next.local().ip());
+        let why = match self.outage {
+            _ if is_elsewhere => Why::Moved,
+            Some(outage) => outage.why,
+            None => Why::Lossy,
+        };
+        let silent = self.outage.filter(|_| why == Why::Silent).zip(last);
+        let died = silent
+            .map(|(outage, (last, created))| (last.mode(), outage.since.saturating_duration_since(created)));
+        if let Some((mode, lived)) = died {
+            self.modes.on_died(mode, lived);
+        }
+        self.migrations.note(why);
+        tracing::debug!(carrier = next, why = why.name(), "another carrier is used");
     }
 
     fn use_carrier(&mut self, number: u32) {
@@ -680,14 +686,14 @@ impl Carriers {
         }
         let Some(used) = self.used() else { return };
         let (remote, mode) = (used.link.connection().remote(), used.link.connection().mode());
-        if self.ask_beside(remote, mode, Purpose::Better, now) {
+        if self.ask_beside(remote, mode, now) {
             self.better_at = now + BETTER_EVERY;
             self.loss.on_replaced();
         }
     }
 
-    fn ask_beside(&mut self, remote: SocketAddr, mode: Mode, purpose: Purpose, now: Instant) -> bool {
-        let request = self.dialing.request_beside(remote, mode, purpose, now);
+    fn ask_beside(&mut self, remote: SocketAddr, mode: Mode, now: Instant) -> bool {
+        let request = self.dialing.request_beside(remote, mode, now);
         if let Some(Request { attempt, remote, .. }) = request {
             self.events.push_back(CarrierEvent::Dial { attempt, remote });
         }

@@ -256,10 +256,16 @@ impl Client {
         self.carriers.dial_failed(attempt, now);
     }
 
-    /// The host's network changed (a link, an address, a route): whatever waits is tried at once.
-    pub fn handle_network_change(&mut self, now: Instant) {
+    /// Where the carrier in use leads to, if there is one.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.carriers.remote()
+    }
+
+    /// The host's network changed (a link, an address, a route), and packets to [`Self::remote`] leave from `source` now, if they
+    /// leave at all: whatever waits is tried at once.
+    pub fn handle_network_change(&mut self, source: Option<IpAddr>, now: Instant) {
         if self.is_running() {
-            self.carriers.handle_network_change(now);
+            self.carriers.handle_network_change(source, now);
             self.handle_timeout(now);
         }
     }
@@ -490,8 +496,8 @@ impl Client {
 
     fn handle_frame(&mut self, frame: Frame<'_>, origin: Origin, now: Instant) {
         match frame {
-            Frame::Kcp(body) => self.handle_kcp(body, origin.carrier, now),
-            Frame::Datagram(inner) => self.handle_datagram(inner, origin.carrier, now),
+            Frame::Kcp(body) => self.handle_kcp(body, origin, now),
+            Frame::Datagram(inner) => self.handle_datagram(inner, origin, now),
             Frame::Fragment(piece) => {
                 if let Some(whole) = self.engine.handle_fragment(piece, now) {
                     self.handle_whole(&whole, origin, now);
@@ -510,26 +516,26 @@ impl Client {
     /// A frame that came in pieces.
     fn handle_whole(&mut self, frame: &[u8], origin: Origin, now: Instant) {
         match frame::whole(frame) {
-            Some(Frame::Kcp(body)) => self.handle_kcp(body, origin.carrier, now),
-            Some(Frame::Datagram(inner)) => self.handle_datagram(inner, origin.carrier, now),
+            Some(Frame::Kcp(body)) => self.handle_kcp(body, origin, now),
+            Some(Frame::Datagram(inner)) => self.handle_datagram(inner, origin, now),
             _ => self.drops.frame += 1,
         }
     }
 
-    fn handle_kcp(&mut self, body: &[u8], carrier: u32, now: Instant) {
+    fn handle_kcp(&mut self, body: &[u8], Origin { carrier, packet_len }: Origin, now: Instant) {
         let before = self.engine.acknowledged();
         if self.engine.handle_kcp(body, now).is_err() {
             self.restart(self.engine.epoch().saturating_add(1), now);
         }
         let acknowledged = self.engine.acknowledged() != before;
-        self.carriers.on_inflow(carrier, body.len(), now);
+        self.carriers.on_inflow(carrier, packet_len, now);
         if self.carriers.on_kcp(carrier, acknowledged, self.engine.has_unacked(), now) {
             self.settle(carrier, now);
         }
     }
 
-    fn handle_datagram(&mut self, inner: &[u8], carrier: u32, now: Instant) {
-        self.carriers.on_inflow(carrier, inner.len(), now);
+    fn handle_datagram(&mut self, inner: &[u8], Origin { carrier, packet_len }: Origin, now: Instant) {
+        self.carriers.on_inflow(carrier, packet_len, now);
         match packet::parse(inner) {
             Ok(header) if self.is_ours(header.destination) => self.tun.push(Some(inner.to_vec())),
             _ => self.drops.inner += 1,

@@ -44,18 +44,6 @@ pub(crate) struct Request {
     pub(crate) attempt: u32,
     pub(crate) remote: SocketAddr,
     pub(crate) mode: Mode,
-    pub(crate) purpose: Purpose,
-}
-
-/// What a dial is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// No carrier answers.
-    Needed,
-    /// The one in use answers, but another may be better.
-    Better,
-    /// The host's network changed: only if packets to the server have another source address now.
-    IfMoved,
 }
 
 impl Dialing {
@@ -89,27 +77,21 @@ impl Dialing {
         let remote = self.servers.next_address()?;
         self.steps += 1;
         self.next = now + self.pause(width, modes.len());
-        Some(self.request(remote, mode, Purpose::Needed, now))
+        Some(self.request(remote, mode, now))
     }
 
     /// A dial beside a carrier that answers, if the budget allows.
-    pub(crate) fn request_beside(
-        &mut self,
-        remote: SocketAddr,
-        mode: Mode,
-        purpose: Purpose,
-        now: Instant,
-    ) -> Option<Request> {
+    pub(crate) fn request_beside(&mut self, remote: SocketAddr, mode: Mode, now: Instant) -> Option<Request> {
         if self.is_busy() || self.ports.ready_at().is_some_and(|ready| ready > now) {
             return None;
         }
-        Some(self.request(remote, mode, purpose, now))
+        Some(self.request(remote, mode, now))
     }
 
-    fn request(&mut self, remote: SocketAddr, mode: Mode, purpose: Purpose, now: Instant) -> Request {
+    fn request(&mut self, remote: SocketAddr, mode: Mode, now: Instant) -> Request {
         self.attempts += 1;
         self.ports.take(now);
-        let request = Request { attempt: self.attempts, remote, mode, purpose };
+        let request = Request { attempt: self.attempts, remote, mode };
         self.requests.push(request);
         request
     }

@@ -28,8 +28,10 @@ pub(crate) struct Liveness {
     ping: Option<Ping>,
     /// Pings in a row that loss alone would not swallow.
     enough: u32,
-    /// The owner wants to know at once.
+    /// The owner wants to know at once …
     asked: bool,
+    /// … because something speaks against the path.
+    asked_in_doubt: bool,
 }
 
 /// A question that waits: each time it is asked its token is one higher, so that an answer names the asking.
@@ -79,8 +81,17 @@ impl Inflow {
             self.usual_gap = (self.usual_gap * 7 + gap) / 8;
         }
         self.last = Some(now);
-        self.largest = self.largest.max(length);
+        self.learn_largest(length);
         self.open = length + length / 8 >= self.largest;
+    }
+
+    /// What a full packet is: the path may come to carry less than it did.
+    fn learn_largest(&mut self, length: usize) {
+        if length >= self.largest {
+            self.largest = length;
+        } else if length >= self.largest - self.largest / 4 {
+            self.largest -= (self.largest - length).div_ceil(8);
+        }
     }
 
     /// When its silence means something.
@@ -104,6 +115,7 @@ impl Liveness {
             ping: None,
             enough: pings_beyond(UNKNOWN_LOSS),
             asked: false,
+            asked_in_doubt: false,
         }
     }
 
@@ -113,7 +125,7 @@ impl Liveness {
         self.busy_since_ping = true;
     }
 
-    /// A packet with this many bytes of data was received.
+    /// A packet of so many bytes, headers included, brought data.
     pub(crate) fn on_inflow(&mut self, length: usize, now: Instant) {
         self.on_traffic();
         self.inflow.on_packet(length, now);
@@ -170,15 +182,20 @@ impl Liveness {
 
     fn on_round_trip(&mut self, now: Instant) {
         self.ping = None;
-        self.asked = false;
+        (self.asked, self.asked_in_doubt) = (false, false);
         self.unacked_since = None;
         self.inflow.open = false;
         self.last_round_trip = now;
     }
 
-    /// Makes a ping due at once, and its answer urgent.
+    /// Makes a ping due at once.
     pub(crate) fn ask_now(&mut self) {
         self.asked = true;
+    }
+
+    /// Makes a ping due at once, and its answer urgent.
+    pub(crate) fn ask_in_doubt(&mut self) {
+        (self.asked, self.asked_in_doubt) = (true, true);
     }
 
     /// The token of the ping to send now, if one is due. `urgent` says that a flow is open.
@@ -188,7 +205,7 @@ impl Liveness {
         }
         let doubt = self.reason_at().is_some_and(|at| at <= now) || self.ping.is_some();
         let enough = self.enough;
-        self.asked = false;
+        (self.asked, self.asked_in_doubt) = (false, false);
         let ping = self.ping.get_or_insert(Ping {
             token: fresh_token,
             first_sent: now,
@@ -232,7 +249,7 @@ impl Liveness {
     /// When something speaks against the path, or did.
     fn reason_at(&self) -> Option<Instant> {
         let unacked = self.unacked_since.map(|since| since + self.rto());
-        let asked = self.asked.then_some(self.last_round_trip);
+        let asked = self.asked_in_doubt.then_some(self.last_round_trip);
         [unacked, self.inflow.quiet_at(self.srtt), asked].into_iter().flatten().min()
     }
 
@@ -422,6 +439,16 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_carries_less_than_before_still_has_full_packets() {
+        let (mut liveness, now) = idle(Instant::now());
+        (0..20).for_each(|_| liveness.on_inflow(1500, now));
+        (0..20).for_each(|_| liveness.on_inflow(1280, now));
+        assert!(liveness.reason_at().is_some());
+        (0..1000).for_each(|_| liveness.on_inflow(600, now));
+        assert_eq!(liveness.reason_at(), None, "small packets are no full ones, however many");
+    }
+
+    #[test]
     fn a_slow_inflow_may_pause_for_longer() {
         let (mut liveness, mut now) = idle(Instant::now());
         for _ in 0..100 {
@@ -518,7 +545,7 @@ mod tests {
     #[test]
     fn a_question_of_the_owner_is_asked_at_once() {
         let (mut liveness, now) = idle(Instant::now());
-        liveness.ask_now();
+        liveness.ask_in_doubt();
         assert!(liveness.ping_due(false) <= now);
         assert!(liveness.poll_ping(false, 3, now).is_some());
         assert!(liveness.ping_due(false) > now);

@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::dial::{Caller, Dial, Offer, Progress, Reach, Room};
-use super::dialing::{Purpose, Request};
+use super::dialing::Request;
 use super::frame::{self, Frame};
 use super::probe_link::ProbeLink;
 use crate::carrier::{self, Connection, Mode, Segment};
@@ -189,7 +189,6 @@ impl Probe {
             attempt: attempt.saturating_add(1),
             remote: wanted.report.remote,
             mode: wanted.report.mode,
-            purpose: Purpose::Needed,
         };
         let offer = Offer { timestamp, index, epoch: 0 };
         // The sizes of paths are for the pings to find.

@@ -16,6 +16,8 @@ pub(crate) struct Host {
     pub(crate) events: Vec<ClientEvent>,
     /// Where it dials from; what was dialled from another is dead.
     pub(crate) address: IpAddr,
+    /// Those it had before, where they still lead to it.
+    pub(crate) kept: Vec<IpAddr>,
     /// Of its newest 4-tuple.
     pub(crate) port: u16,
     /// What its wall clock shows when the world begins.
@@ -43,6 +45,7 @@ impl Host {
             apps: Apps::new(start),
             events: Vec::new(),
             address: address(number, servers.iter().flatten().next().is_some_and(SocketAddr::is_ipv6)),
+            kept: Vec::new(),
             port: 40_000 + 5_000 * u16::from(number % 5),
             wall: Duration::from_secs(1_700_000_000),
             settings,
@@ -50,6 +53,17 @@ impl Host {
             start,
             asleep: None,
         }
+    }
+
+    /// Its shell hears that something about the network changed.
+    pub(crate) fn tell_of_network(&mut self, now: Instant) {
+        let source = self.client.remote().map(|_| self.address);
+        self.client.handle_network_change(source, now);
+    }
+
+    /// Whether packets of this address pass here.
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
+        self.address == address || self.kept.contains(&address)
     }
 
     /// The client dies and another takes its place.

@@ -65,7 +65,7 @@ fn strike(world: &mut World, blow: Blow) {
         Blow::Move => {
             world.change_address();
             let now = world.now;
-            world.host_mut().client.handle_network_change(now);
+            world.host_mut().tell_of_network(now);
         }
     }
 }
@@ -113,11 +113,35 @@ fn a_change_of_the_network_that_leaves_the_address_opens_no_carrier() {
     for _ in 0..20 {
         world.run_for(Duration::from_millis(500));
         let now = world.now;
-        world.host_mut().client.handle_network_change(now);
+        world.host_mut().tell_of_network(now);
     }
     let status = world.host().client.status(world.now);
     assert_eq!((status.migrations, status.state), (0, ClientState::Up));
     assert_eq!(world.host().load().carriers, 1);
+}
+
+#[test]
+fn a_move_is_not_undone_by_a_carrier_that_still_answers_at_the_old_address() {
+    for seed in 0..6 {
+        let mut world = World::new(lossy(0.02), seed);
+        world.open(false, 0, FILE);
+        world.run_for(Duration::from_secs(3));
+        let before = (world.host().events.len(), dials(&world));
+        world.keep_old_addresses();
+        strike(&mut world, Blow::Move);
+        world.run_for(Duration::from_secs(3));
+        let status = world.host().client.status(world.now);
+        let locals: Vec<_> = status.carriers.iter().map(|carrier| carrier.local.ip()).collect();
+        assert_eq!(locals, [world.host().address], "seed {seed}");
+        assert_eq!((status.migrations, status.why.moved), (1, 1), "seed {seed}");
+        assert!(!world.host().events[before.0..].contains(&ClientEvent::Suspect), "seed {seed}: an outage");
+        for _ in 0..20 {
+            let now = world.now;
+            world.host_mut().tell_of_network(now);
+            world.run_for(Duration::from_millis(300));
+        }
+        assert_eq!(dials(&world), before.1 + 1, "seed {seed}: ports for changes that changed nothing");
+    }
 }
 
 /// Dials asked for so far.

@@ -205,6 +205,13 @@ impl World {
         self.line.kill_flow_one_way(flow, way);
     }
 
+    /// The current host's address of now leads to it for ever, whatever others it gets: a second uplink, a router that has not
+    /// forgotten.
+    pub(crate) fn keep_old_addresses(&mut self) {
+        let host = self.host_mut();
+        host.kept.push(host.address);
+    }
+
     /// The current host's network gives it another address.
     pub(crate) fn change_address(&mut self) {
         let host = self.host_mut();
@@ -364,7 +371,7 @@ impl World {
                 self.captured.note(Way::Out, &out);
                 self.transcript.note(Way::Out, &out, self.start, self.now);
                 // What leaves from an address that is not the host's any more goes nowhere.
-                if endpoint(&out, End::Source).is_some_and(|source| source.ip() == host.address) {
+                if endpoint(&out, End::Source).is_some_and(|source| host.has(source.ip())) {
                     self.line.handle_frame(Way::Out, &out, self.now);
                 }
             }
@@ -404,7 +411,7 @@ impl World {
     /// A packet arrives where its destination lives, if it lives anywhere.
     pub(crate) fn deliver_down(&mut self, packet: Vec<u8>) {
         let Some(destination) = endpoint(&packet, End::Destination) else { return };
-        if let Some(host) = self.hosts.iter_mut().find(|host| host.address == destination.ip()) {
+        if let Some(host) = self.hosts.iter_mut().find(|host| host.has(destination.ip())) {
             host.handle_packet(packet, self.now);
             self.bounds.check_client(&host.load());
         }
