@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::phase::{Open, Opening, Phase};
 use super::scenery::Scenery;
-use super::stack::{LINUX, Stack, WINDOWS, default_mss, initial_window, own_mss};
+use super::stack::{ETHERNET_MTU, LINUX, Stack, WINDOWS, default_mss, initial_window, own_mss};
 use super::{
     Accepted, DropReason, EmitError, Flags, Kind, Mode, Repr, Segment, Seq, Stats, SynOptions, header_len,
 };
@@ -42,6 +42,8 @@ pub struct Connection {
     scenery: Scenery,
     /// When a SYN was last answered.
     challenged: Option<Instant>,
+    /// What our SYN announces.
+    mss: u16,
     peer_mss: Option<u16>,
     reset_to_syn: bool,
     stats: Stats,
@@ -59,6 +61,12 @@ impl Connection {
         };
         let scenery = Scenery::new((random >> 64) as u64);
         Self::new((local, remote), mode, &WINDOWS, phase, isn.advanced_by(1), scenery)
+    }
+
+    /// The same from an interface of this MTU in bytes, which the SYN's MSS follows, as any stack's does; else it is an Ethernet.
+    #[must_use]
+    pub const fn from_interface(self, mtu: u16) -> Self {
+        Self { mss: own_mss(&self.remote, mtu), ..self }
     }
 
     /// The server's end, established: made once the payload that began it has opened. That payload is owed an ACK, like one
@@ -88,6 +96,7 @@ impl Connection {
             seq,
             scenery,
             challenged: None,
+            mss: own_mss(&remote, ETHERNET_MTU),
             peer_mss: None,
             reset_to_syn: false,
             stats: Stats::default(),
@@ -201,6 +210,16 @@ impl Connection {
         }
     }
 
+    /// Whether we have closed, the peer has too, and each FIN that came was acknowledged: nothing more is to be expected.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        match self.phase {
+            Phase::Finished(open) => open.is_over(),
+            Phase::Closed | Phase::TimedOut => true,
+            Phase::SynSent(_) | Phase::Established(_) | Phase::Closing(_) => false,
+        }
+    }
+
     /// Whether data packets may be finished now.
     #[must_use]
     pub const fn may_send(&self) -> bool {
@@ -272,6 +291,10 @@ impl Connection {
                 Input::ResetSeen
             }
             (Kind::Reset, _) => Input::ResetSeen,
+            (Kind::Fin, Phase::Closing(open)) => {
+                self.phase = Phase::Closing(open.on_fin(segment, now));
+                Input::FinSeen
+            }
             (Kind::Fin, Phase::Finished(open)) => {
                 self.phase = Phase::Finished(open.on_fin(segment, now));
                 Input::FinSeen
@@ -337,9 +360,8 @@ impl Connection {
         }
         let next_syn = now + SYN_TIMEOUT * (1 << opening.sent);
         self.phase = Phase::SynSent(Opening { next_syn, sent: opening.sent + 1, ..opening });
-        let mss = own_mss(&self.remote);
-        let options = SynOptions::windows(mss, self.stack.window_scale);
-        Some(Repr { seq: opening.isn, options, ..self.repr(Flags::SYN, Seq(0), initial_window(mss)) })
+        let options = SynOptions::windows(self.mss, self.stack.window_scale);
+        Some(Repr { seq: opening.isn, options, ..self.repr(Flags::SYN, Seq(0), initial_window(self.mss)) })
     }
 
     /// With the IP ID that is next; whoever sends it takes that.
@@ -618,6 +640,18 @@ mod tests {
     }
 
     #[test]
+    fn a_syn_announces_what_the_interface_takes() {
+        let now = Instant::now();
+        for (family, mtu, mss, window) in
+            [(4, 1492, 1452, 65_340), (6, 1400, 1340, 64_320), (4, 9000, 8960, 62_720), (4, 300, 536, 65_392)]
+        {
+            let mut connection = connecting(family, now).from_interface(mtu);
+            let syn = parse(&connection.poll_transmit(now).unwrap()).unwrap();
+            assert_eq!((syn.options.mss, syn.window), (Some(mss), window), "{mtu}");
+        }
+    }
+
+    #[test]
     fn a_peer_that_scales_no_window_is_told_an_unscaled_one() {
         let now = Instant::now();
         let mut connection = connecting(4, now);
@@ -640,14 +674,38 @@ mod tests {
         assert_eq!((connection.poll_transmit(now), connection.state()), (None, State::Closed));
         assert_eq!(connection.finish_packet(&mut [0; 100], true), Err(EmitError::NotEstablished));
         let late = from_server(4, Flags::FIN.with(Flags::ACK), 9);
+        assert!(!connection.is_over());
         assert_eq!(connection.handle_segment(&late, now), Input::FinSeen);
+        assert!(!connection.is_over());
         let ack = parse(&connection.poll_transmit(now).unwrap()).unwrap();
         let expected = (Kind::Acknowledgement, ISN.advanced_by(2), late.end().advanced_by(1));
         assert_eq!((ack.kind(), ack.seq, ack.ack), expected);
         assert_eq!((connection.poll_transmit(now), connection.poll_timeout()), (None, None));
+        assert!(connection.is_over());
         let mut never_opened = connecting(4, now);
         never_opened.close();
         assert_eq!((never_opened.poll_transmit(now), never_opened.state()), (None, State::Closed));
+    }
+
+    #[test]
+    fn a_fin_that_comes_while_ours_waits_is_acknowledged_by_ours() {
+        let now = Instant::now();
+        for mode in [Mode::HandshakeAdvance, Mode::HandshakeFixed] {
+            let mut connection = Connection::accepted(&accepted(COOKIE.advanced_by(1)), mode, now);
+            connection.close();
+            let fin = parse(&data_v4()).unwrap();
+            let fin = Segment {
+                flags: Flags::FIN.with(Flags::ACK),
+                payload: fin.payload.end..fin.payload.end,
+                ..fin
+            };
+            let fin = Segment { seq: if mode.is_fixed() { fin.seq } else { fin.seq.advanced_by(5) }, ..fin };
+            assert_eq!(connection.handle_segment(&fin, now), Input::FinSeen);
+            let answer = parse(&connection.poll_transmit(now).unwrap()).unwrap();
+            assert_eq!((answer.kind(), answer.ack), (Kind::Fin, fin.seq.advanced_by(1)), "{mode}");
+            assert_eq!(connection.poll_transmit(now), None);
+            assert!(connection.is_over());
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::cookie::Cookies;
 use super::scenery::{NO_ID, Scenery};
-use super::stack::{LINUX, default_mss, initial_window, own_mss};
+use super::stack::{ETHERNET_MTU, LINUX, SMALLEST_MSS, default_mss, initial_window, own_mss};
 use super::{DropReason, Flags, Kind, Repr, Segment, Seq, Stats, SynOptions};
 
 /// Answers strangers without state.
@@ -63,7 +63,7 @@ impl Listener {
         let is_scaled = syn.options.window_scale.is_some();
         let cookie = self.cookies.issue(server, client, is_scaled, now);
         let announced = syn.options.mss.unwrap_or(default_mss(&client));
-        let mss = announced.clamp(SMALLEST_MSS, own_mss(&client));
+        let mss = announced.clamp(SMALLEST_MSS, own_mss(&client, ETHERNET_MTU));
         let syn_ack = Repr {
             source: server,
             destination: client,
@@ -137,9 +137,6 @@ pub struct Accepted {
     /// Bits that nobody outside can foretell, the same for every packet that begins this connection.
     pub random: u64,
 }
-
-/// Answered to a client that announces less: Linux' own default for a peer that says nothing (RFC 9293, section 3.7.1).
-const SMALLEST_MSS: u16 = 536;
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "some instant must be the first")]

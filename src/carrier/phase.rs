@@ -40,6 +40,8 @@ pub(super) struct Open {
     pub(super) window: Window,
     /// The numbers stand still.
     is_fixed: bool,
+    /// The peer's FIN came after we were to send ours.
+    is_finished: bool,
     /// Where the last payload ended, if it lay outside of the window.
     outlier: Option<Seq>,
     /// Payloads that opened since we last sent anything.
@@ -57,7 +59,16 @@ pub(super) struct Window {
 
 impl Open {
     pub(super) const fn new(peer_isn: Option<Seq>, highest: Seq, window: Window, is_fixed: bool) -> Self {
-        Self { peer_isn, highest, window, is_fixed, outlier: None, unacknowledged: 0, ack_at: None }
+        Self {
+            peer_isn,
+            highest,
+            window,
+            is_fixed,
+            is_finished: false,
+            outlier: None,
+            unacknowledged: 0,
+            ack_at: None,
+        }
     }
 
     /// Takes a payload that opened; says whether it may have moved the ack.
@@ -96,7 +107,15 @@ impl Open {
     pub(super) fn on_fin(self, segment: &Segment, now: Instant) -> Self {
         let end = segment.end().advanced_by(1);
         let is_near = !end.is_after(Seq(self.highest.0.wrapping_add(self.window.bytes)));
-        if is_near { Self { highest: self.highest.later(end), ..self.with_ack_due(now) } } else { self }
+        if !is_near {
+            return self;
+        }
+        Self { highest: self.highest.later(end), is_finished: true, ..self.with_ack_due(now) }
+    }
+
+    /// Whether the peer's FIN was seen, and acknowledged.
+    pub(super) const fn is_over(&self) -> bool {
+        self.is_finished && self.ack_at.is_none()
     }
 
     /// What is left once the ACK that is due has been sent; `None` if none is.

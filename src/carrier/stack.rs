@@ -39,12 +39,13 @@ pub(super) const LINUX: Stack = Stack { hop_limit: 64, window_scale: 10, receive
 const _: () = assert!(WINDOWS.receive_window >> WINDOWS.window_scale <= u16::MAX as u32);
 const _: () = assert!(LINUX.receive_window >> LINUX.window_scale <= u16::MAX as u32);
 
-/// The MSS we announce to `remote`: that of an Ethernet link without tunnels.
-pub(super) const fn own_mss(remote: &SocketAddr) -> u16 {
-    match remote {
-        SocketAddr::V4(_) => ETHERNET_MTU - 40,
-        SocketAddr::V6(_) => ETHERNET_MTU - 60,
-    }
+/// The MSS that a stack announces to `remote` on an interface of this MTU.
+pub(super) const fn own_mss(remote: &SocketAddr, mtu: u16) -> u16 {
+    let mss = match remote {
+        SocketAddr::V4(_) => mtu.saturating_sub(40),
+        SocketAddr::V6(_) => mtu.saturating_sub(60),
+    };
+    if mss < SMALLEST_MSS { SMALLEST_MSS } else { mss }
 }
 
 /// The MSS of a peer that announces none (RFC 9293, section 3.7.1).
@@ -64,4 +65,9 @@ pub(super) const fn initial_window(mss: u16) -> u16 {
     }
 }
 
-const ETHERNET_MTU: u16 = 1500;
+/// Of an Ethernet link without tunnels.
+pub(super) const ETHERNET_MTU: u16 = 1500;
+
+/// The least that is announced, and answered to a client that announces less: Linux' own default for a peer that says nothing
+/// (RFC 9293, section 3.7.1).
+pub(super) const SMALLEST_MSS: u16 = 536;

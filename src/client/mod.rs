@@ -39,7 +39,7 @@ use crate::instance::{self, Instance};
 use crate::io::{self, SendStats, TunDevice};
 use crate::kcp::CongestionKind;
 use crate::netcfg::{self, ClientPlan};
-use crate::session::{Client, ClientEvent, ClientSettings, Connect, Ending, Reach};
+use crate::session::{Client, ClientEvent, ClientSettings, ClientState, Connect, Ending, Reach};
 
 /// What `vpn up` was asked.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ async fn tunnel(
         .and_then(|()| voice.up())
         .map_err(|error| Failure::of_system("cannot go on in the background", &error))?;
     let result = carry(&mut runner, &mut surroundings, instance, options).await;
-    leave(&mut runner);
+    leave(&mut runner).await;
     result
 }
 
@@ -304,11 +304,24 @@ fn describe(
     Tunnel { network: network.map(str::to_owned), ..tunnel }
 }
 
-/// Tells the server that we leave.
-fn leave(runner: &mut Runner) {
+/// Tells the server that we leave, and acknowledges its FIN: once the port is free, this host's kernel would answer that with a RST.
+async fn leave(runner: &mut Runner) {
+    let is_heard = runner.client.status(io::now()).state == ClientState::Up;
     runner.client.close(io::now());
-    if let Err(failure) = flush(runner) {
-        tracing::debug!(%failure, "the server could not be told that we leave");
+    let end = io::now() + FAREWELL;
+    loop {
+        if let Err(failure) = flush(runner) {
+            tracing::debug!(%failure, "the server could not be told that we leave");
+            return;
+        }
+        let left = end.saturating_duration_since(io::now());
+        if !is_heard || runner.client.has_left() || left.is_zero() {
+            return;
+        }
+        tokio::select! {
+            result = runner.step() => if result.is_err() { return },
+            () = tokio::time::sleep(left) => {}
+        }
     }
 }
 
@@ -409,6 +422,9 @@ fn unreachable(runner: &Runner, servers: &[SocketAddr]) -> Failure {
 fn lost_sockets(error: &std::io::Error) -> Failure {
     Failure::of_system("the raw sockets or the interface failed", error)
 }
+
+/// Our choice: longer than most round trips, and nothing for whoever waits for `down`.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// How long a first `up` tries.
 const FIRST_UP: Duration = Duration::from_secs(20);

@@ -237,7 +237,7 @@ impl Carriers {
         self.timestamp = Some(timestamp);
         let offer = Offer { timestamp, index: self.fresh_index(), epoch };
         let lifetime = self.dialing.lifetime();
-        let room = Room { mtu: self.mtu, known: self.known_size(local, request.remote) };
+        let room = Room { interface: self.mtu, mtu: self.mtu, known: self.known_size(local, request.remote) };
         match Dial::begin(&self.caller, request, (offer, room), local, lifetime, &mut self.rng, now) {
             Some(dial) => {
                 self.timestamp = self.timestamp.max(dial.timestamp());
@@ -533,6 +533,18 @@ impl Carriers {
             used.link.say_goodbye(code);
         }
         self.retired.iter_mut().for_each(|retired| retired.link.close());
+    }
+
+    /// Takes a packet that comes after [`Self::close`].
+    pub(crate) fn handle_late(&mut self, segment: &Segment, now: Instant) {
+        if let Some(used) = self.used_mut().filter(|used| used.link.connection().is_from(segment)) {
+            used.link.handle_late(segment, now);
+        }
+    }
+
+    /// Whether the carrier that was in use, if there was one, has ended at both ends.
+    pub(crate) fn is_over(&self) -> bool {
+        self.used().is_none_or(|used| used.link.connection().is_over())
     }
 
     /// Ends without a word; what is on its way is still opened.

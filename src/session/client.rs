@@ -279,6 +279,7 @@ impl Client {
         };
         if !self.is_running() {
             self.drops.late += 1;
+            self.carriers.handle_late(&segment, now);
             return;
         }
         match self.carriers.handle_segment(&segment, packet, now) {
@@ -342,6 +343,13 @@ impl Client {
         if self.phase != Phase::Ended {
             self.phase = Phase::Closing;
         }
+    }
+
+    /// Whether nothing more is to be expected after [`Self::close`]: the server's FIN was acknowledged. A program that ends before
+    /// leaves its host's kernel to answer that FIN, with a RST.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.carriers.is_over()
     }
 
     /// Writes the next outer IP packet into `out`; `false` when there is none now.

@@ -78,6 +78,8 @@ pub(crate) struct Offer {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     /// What the interface towards the server takes.
+    pub(crate) interface: u16,
+    /// What we would send at most.
     pub(crate) mtu: u16,
     /// What the last carrier knew to pass, if the path may be the same.
     pub(crate) known: Option<u16>,
@@ -160,7 +162,8 @@ impl Dial {
         now: Instant,
     ) -> Option<Self> {
         let random = rng.random();
-        let connection = Connection::connect(local, request.remote, request.mode, random, now);
+        let connection = Connection::connect(local, request.remote, request.mode, random, now)
+            .from_interface(room.interface);
         let headers = connection.header_len();
         let mut offered = offer;
         let mut initiations = Vec::new();

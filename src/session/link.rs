@@ -191,6 +191,19 @@ impl Link {
         self.connection.state() == carrier::State::Closed
     }
 
+    /// Takes what comes after the session: only a FIN of the peer's means anything, and is acknowledged.
+    pub(crate) fn handle_late(&mut self, segment: &Segment, now: Instant) {
+        self.close_if_told();
+        self.connection.handle_segment(segment, now);
+    }
+
+    /// Nothing is left to be said.
+    fn close_if_told(&mut self) {
+        if self.farewell.is_some_and(|farewell| farewell.left == 0) {
+            self.connection.close();
+        }
+    }
+
     /// Answers a ping on the carrier that brought it, in an outer packet of `size` bytes.
     pub(crate) fn queue_pong(&mut self, token: u64, size: usize) {
         let size = u16::try_from(size).unwrap_or(u16::MAX);
@@ -274,9 +287,7 @@ impl Link {
 
     /// Writes a TCP packet without payload (a delayed ACK, a FIN) if one is due.
     pub(crate) fn poll_ack(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
-        if self.farewell.is_some_and(|farewell| farewell.left == 0) {
-            self.connection.close();
-        }
+        self.close_if_told();
         let Some(packet) = self.connection.poll_transmit(now) else { return false };
         *out = packet;
         true

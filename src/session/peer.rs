@@ -186,6 +186,14 @@ impl Peer {
         true
     }
 
+    /// A FIN came on the 4-tuple of a carrier that is closed, or about to be: it is acknowledged. `false` if none is.
+    pub(crate) fn acknowledge_fin(&mut self, fin: &Segment, now: Instant) -> bool {
+        let is_leaving = |carrier: &&mut Carrier| carrier.link.is_closing() && carrier.link.is_from(fin);
+        let Some(carrier) = self.carriers.iter_mut().find(is_leaving) else { return false };
+        carrier.link.handle_late(fin, now);
+        true
+    }
+
     /// Whether this ephemeral was answered before; remembers it if not.
     pub(crate) fn is_replay(&mut self, ephemeral: [u8; 32]) -> bool {
         let replay = self.seen.contains(&ephemeral);

@@ -18,6 +18,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::dial::{Caller, Dial, Offer, Progress, Reach, Room};
 use super::dialing::Request;
 use super::frame::{self, Frame};
+use super::path_mtu::ETHERNET;
 use super::probe_link::ProbeLink;
 use crate::carrier::{self, Connection, Mode, Segment};
 use crate::crypto::{
@@ -82,9 +83,9 @@ pub struct ProbeReport {
 }
 
 impl ProbeReport {
-    /// Whether sealed packets make the round trip.
+    /// Whether sealed packets make the round trip, and not only the first few of a flow.
     pub fn carries(&self) -> bool {
-        self.answered > 0
+        self.answered > 0 && self.answered.saturating_mul(LEAST_ANSWERED) >= self.pings
     }
 }
 
@@ -98,6 +99,8 @@ pub struct Probe {
     attempts: Vec<Attempt>,
     /// The server knows a later timestamp of ours.
     above: Option<Timestamp>,
+    /// The MTU of the interface towards the server.
+    interface: u16,
 }
 
 #[derive(Debug)]
@@ -156,6 +159,7 @@ impl Probe {
             mask: Mask::new(&settings.server_key),
             attempts: attempts.collect(),
             above: None,
+            interface: ETHERNET,
             caller: Caller {
                 private_key: settings.private_key,
                 server_key: settings.server_key,
@@ -167,6 +171,12 @@ impl Probe {
             },
             rng,
         }
+    }
+
+    /// The interface towards the server takes packets of at most `mtu` bytes, IP header included: say it before
+    /// [`Self::dial`].
+    pub fn set_mtu(&mut self, mtu: u16) {
+        self.interface = mtu;
     }
 
     /// The next attempt that wants a port.
@@ -192,7 +202,7 @@ impl Probe {
         };
         let offer = Offer { timestamp, index, epoch: 0 };
         // The sizes of paths are for the pings to find.
-        let room = Room { mtu: SMALLEST, known: None };
+        let room = Room { interface: self.interface, mtu: SMALLEST, known: None };
         let dial = Dial::begin(&self.caller, request, (offer, room), local, DIAL_FOR, &mut self.rng, now);
         wanted.stage = match dial {
             Some(dial) => Stage::Dialing { dial: Box::new(dial), begun: now },
@@ -490,6 +500,9 @@ const DIAL_FOR: Duration = Duration::from_secs(7);
 
 /// Our choice: a loss of a few percent shows.
 const PINGS: usize = 50;
+
+/// Our choice: of so many pings one must be answered. Boxes that cut a flow do so after a few packets, and no tunnel lives with such losses.
+const LEAST_ANSWERED: u32 = 10;
 
 /// Our choice: slow enough that large pings fill no line worth using.
 const INTERVAL: Duration = Duration::from_millis(30);

@@ -348,6 +348,11 @@ impl Server {
         {
             return self.touch(id);
         }
+        if let Some(id) = live.filter(|_| segment.kind() == Kind::Fin)
+            && self.peers[id].acknowledge_fin(segment, now)
+        {
+            return self.touch(id);
+        }
         // 64 bits that only holders of our public key can make, before anything is spent.
         if segment.kind() == Kind::Data && !self.is_message1(segment, packet) {
             self.drops.stranger += 1;

@@ -84,6 +84,23 @@ fn both_ends_say_fin_whichever_ends_the_session() {
     }
 }
 
+#[test]
+fn both_fins_are_acknowledged_when_a_client_leaves() {
+    let mut world = World::new(FAIR, 5);
+    let now = world.now;
+    world.host_mut().client.close(now);
+    assert!(!world.host().client.has_left(), "nothing has been said yet");
+    let has_left = world.run_until(Duration::from_secs(1), |world| world.host().client.has_left());
+    assert!(has_left, "the server's FIN did not come");
+    world.run_for(Duration::from_secs(1));
+    for way in Way::BOTH {
+        let segments = |way: Way| world.captured.all(way).map(|packet| parse(packet).expect("one of ours"));
+        let fin = segments(way).find(|segment| segment.kind() == Kind::Fin).expect("a FIN each way");
+        let acked = segments(way.reverse()).any(|segment| segment.ack == fin.seq.advanced_by(1));
+        assert!(acked, "nobody acknowledges the FIN that went {way:?}");
+    }
+}
+
 /// Packets with FIN each way, of the latest.
 fn fins(world: &World) -> [usize; 2] {
     Way::BOTH.map(|way| {

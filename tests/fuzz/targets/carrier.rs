@@ -182,7 +182,7 @@ impl Lone {
         let count = |stats: vpn::carrier::Stats| stats.drops().map(|(_, count)| count).sum::<u64>();
         assert_eq!(count(self.connection.stats()), count(stats) + u64::from(is_drop), "{meaning:?}");
         assert!(meaning != Meaning::Payload || !segment.payload.is_empty());
-        if meaning == Meaning::FinSeen && self.has_finished {
+        if meaning == Meaning::FinSeen && (self.has_finished || before == State::Closing) {
             self.learn_fin(&segment);
         }
         if meaning == Meaning::Payload && opens {
