@@ -70,13 +70,63 @@ fn a_probe_beside_a_busy_tunnel_disturbs_nothing() {
 #[test]
 fn probe_finds_the_mode_for_a_network_without_syns() {
     probing("probe_finds_the_mode_for_a_network_without_syns", line(), |topology, vpn| {
-        let rule =
-            format!("insert rule inet strict forward tcp dport {PORT} tcp flags & (syn | ack) == syn drop");
-        topology.router.program("nft")?.arg(rule).output()?;
+        drop_syns(topology)?;
         let json = probe(topology, vpn)?;
         ensure!(json["choice"]["mode"] == "bare+advance", "{json}");
         for mode in &MODES[..2] {
             ensure!(of(&json, mode)?["obstacle"] == "no answer to SYN", "{json}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn probe_finds_the_modes_for_a_network_that_cuts_flows_whose_numbers_grow() {
+    let name = "probe_finds_the_modes_for_a_network_that_cuts_flows_whose_numbers_grow";
+    probing(name, line(), |topology, vpn| {
+        topology.router.program("nft")?.words("-f -").input(CUT_GROWING).output()?;
+        let json = probe(topology, vpn)?;
+        for mode in MODES {
+            let found = of(&json, mode)?;
+            let expected = mode.ends_with("fixed");
+            ensure!(found["carries"] == expected, "{found}");
+            let obstacle = found["obstacle"].as_str().unwrap_or_default();
+            ensure!(expected || obstacle.contains("sealed packets"), "{found}");
+        }
+        ensure!(json["choice"]["mode"] == "handshake+fixed", "{json}");
+        Ok(())
+    });
+}
+
+#[test]
+fn probe_knows_what_won_in_this_network_before() {
+    probing("probe_knows_what_won_in_this_network_before", line(), |topology, vpn| {
+        drop_syns(topology)?;
+        vpn.up(topology, 0, "")?;
+        vpn.down(topology, 0)?.expect_code(0)?;
+        topology.router.run("nft flush chain inet strict forward")?;
+        topology.router.run("nft chain inet strict forward { policy accept ; }")?;
+        let text = run(topology, vpn, "")?;
+        let before =
+            format!("auto would choose: bare+advance to {SERVER}:{PORT}, as it did in this network before");
+        ensure!(text.contains(&before), "{text}");
+        // And so it does.
+        vpn.up(topology, 0, "")?;
+        ensure!(vpn.tunnel(topology.client())?["carriers"][0]["mode"] == "bare+advance");
+        vpn.down(topology, 0)?.expect_code(0)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn probe_says_that_a_network_wants_to_see_a_handshake() {
+    let name = "probe_says_that_a_network_wants_to_see_a_handshake";
+    probing(name, line(), |topology, vpn| {
+        topology.router.set_sysctl("net/netfilter/nf_conntrack_tcp_loose", "0")?;
+        let json = probe(topology, vpn)?;
+        ensure!(json["choice"]["mode"] == MODES[0], "{json}");
+        for mode in &MODES[2..] {
+            ensure!(of(&json, mode)?["obstacle"] == "no answer to our handshake", "{json}");
         }
         Ok(())
     });
@@ -118,6 +168,16 @@ fn probe_names_the_layer_that_stops_it() {
         let unknown = vpn.write("client0/unknown.toml", &config)?;
         let failed = vpn.program(topology.client())?.arg("probe").arg(unknown).run(LIMIT)?.expect_code(5)?;
         failed.expect_text("does not know this key")?;
+        // Which looks for another server than the one that answers.
+        let config = vpn.client_config(0, "").replace(&vpn.server_keys.public, &stranger.public);
+        let other = vpn.write("client0/other.toml", &config)?;
+        let failed = vpn.program(topology.client())?.arg("probe").arg(other).run(LIMIT)?.expect_code(4)?;
+        failed.expect_text("wrong server_key")?;
+        // Nobody is there at all.
+        topology.link().set_blackout(true)?;
+        let down = vpn.program(topology.client())?.arg("probe").arg(vpn.client_path(0));
+        let failed = down.run(LIMIT)?.expect_code(4)?;
+        failed.expect_text("nothing gets through: no answer")?;
         Ok(())
     });
 }
@@ -136,6 +196,13 @@ fn an_interrupted_probe_leaves_nothing() {
         started.finish(LIMIT)?.expect_code(1)?;
         before.expect_unchanged(topology.client())
     });
+}
+
+fn drop_syns(topology: &Topology) -> Result<()> {
+    let rule =
+        format!("insert rule inet strict forward tcp dport {PORT} tcp flags & (syn | ack) == syn drop");
+    topology.router.program("nft")?.arg(rule).output()?;
+    Ok(())
 }
 
 fn probing(name: &str, setup: Setup, body: impl FnOnce(&Topology, &Vpn) -> Result<()>) {
@@ -165,6 +232,20 @@ fn of(json: &Value, mode: &str) -> Result<Value> {
 }
 
 const SIZE: usize = 8 << 20;
+
+/// A SYN, what follows it and a FIN have three sequence numbers: a flow is cut after the fourth.
+const CUT_GROWING: &str = "
+table inet growing {
+    set seen { typeof ip saddr . tcp sport . tcp sequence; flags dynamic; size 65535; }
+    set flows { typeof ip saddr . tcp sport; flags dynamic; size 65535; }
+    chain forward {
+        type filter hook forward priority -10;
+        ip saddr . tcp sport . tcp sequence @seen accept
+        meta l4proto tcp add @seen { ip saddr . tcp sport . tcp sequence }
+        meta l4proto tcp update @flows { ip saddr . tcp sport limit rate over 1/hour burst 3 packets } drop
+    }
+}
+";
 
 /// About 20 seconds, on a busy machine.
 const PROMISED: Duration = Duration::from_secs(23);

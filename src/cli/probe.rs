@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::args::Probe as Args;
 use super::target::Target;
 use super::{print, say, warn};
+use crate::carrier::Mode;
 use crate::client::{self, ProbeOptions, ProbeOutcome};
 use crate::config::ClientConfig;
 use crate::crypto::Refusal;
@@ -29,17 +30,22 @@ pub(super) fn probe(args: &Args) -> Result<(), Failure> {
     verdict(&outcome.reports)
 }
 
-/// The mode that `auto` takes in the end: the first in its order that carries sealed packets to some address.
-fn choice(reports: &[ProbeReport]) -> Option<&ProbeReport> {
-    let carrying = reports.iter().filter(|report| report.carries());
-    let order =
-        |report: &&ProbeReport| crate::carrier::Mode::ALL.iter().position(|mode| *mode == report.mode);
-    carrying.min_by_key(order)
+/// The mode that `auto` takes in the end: the first in its order that carries sealed packets to some address. What won here before is the
+/// first in that order.
+fn choice(outcome: &ProbeOutcome) -> Option<&ProbeReport> {
+    let carrying = outcome.reports.iter().filter(|report| report.carries());
+    carrying.min_by_key(|report| {
+        (!won_before(outcome, report), Mode::ALL.iter().position(|mode| *mode == report.mode))
+    })
+}
+
+fn won_before(outcome: &ProbeOutcome, report: &ProbeReport) -> bool {
+    outcome.winners.contains(&(report.remote.ip(), report.mode))
 }
 
 /// Whether anything passes, or which layer does not.
 fn verdict(reports: &[ProbeReport]) -> Result<(), Failure> {
-    if choice(reports).is_some() {
+    if reports.iter().any(ProbeReport::carries) {
         return Ok(());
     }
     if let Some(reason) = reports.iter().find_map(|report| report.refused) {
@@ -55,12 +61,16 @@ fn obstacle(report: &ProbeReport) -> String {
     if let Some(reason) = report.refused {
         return reason.to_string();
     }
+    if report.answered > 0 {
+        return "the first sealed packets pass, later ones do not: such flows are cut".to_owned();
+    }
     if report.sealed.is_some() {
         return "the handshake passes, sealed packets do not".to_owned();
     }
     match report.reach {
         Reach::None => "no route to the server".to_owned(),
         Reach::SynSent => "no answer to SYN".to_owned(),
+        Reach::SynReset if report.mode.is_bare() => "a RST answers our first packet".to_owned(),
         Reach::SynReset => "a RST answers our SYN".to_owned(),
         Reach::BareSent => "no answer to our handshake".to_owned(),
         Reach::SynAcked => {
@@ -83,9 +93,14 @@ fn table(outcome: &ProbeOutcome) -> String {
         let rows: Vec<_> = std::iter::once(Row::Cells(head)).chain(of_remote.map(row)).collect();
         rows.iter().for_each(|row| line(&mut text, &format!("  {}", row.layout(&rows))));
     }
-    let chosen = choice(&outcome.reports);
-    let chosen =
-        chosen.map_or("none carries".to_owned(), |report| format!("{} to {}", report.mode, report.remote));
+    if !outcome.untried.is_empty() {
+        let untried: Vec<_> = outcome.untried.iter().map(ToString::to_string).collect();
+        line(&mut text, &format!("\nnot tried, there are too many: {}", untried.join(", ")));
+    }
+    let chosen = choice(outcome).map_or("none carries".to_owned(), |report| {
+        let before = if won_before(outcome, report) { ", as it did in this network before" } else { "" };
+        format!("{} to {}{before}", report.mode, report.remote)
+    });
     line(&mut text, &format!("\nauto would choose: {chosen}"));
     text
 }
@@ -151,7 +166,12 @@ fn row(report: &ProbeReport) -> Row {
     let mode = report.mode.to_string();
     if !report.carries() {
         let forged = forged(report);
-        let forged = if forged == NOTHING { String::new() } else { format!(" ({forged} forged)") };
+        // Where nobody listens, RSTs are the answer.
+        let forged = if forged == NOTHING || report.reach == Reach::SynReset {
+            String::new()
+        } else {
+            format!(" ({forged} forged)")
+        };
         return Row::Sentence(mode, format!("does not pass: {}{forged}", obstacle(report)));
     }
     let (out, back) = losses(report);
@@ -196,6 +216,8 @@ struct Json<'a> {
     servers: Vec<JsonServer>,
     /// What `auto` would choose.
     choice: Option<JsonChoice>,
+    /// Addresses for which there was no room.
+    untried: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -208,6 +230,8 @@ struct JsonServer {
 struct JsonChoice {
     address: String,
     mode: String,
+    /// In this network, as is remembered.
+    won_before: bool,
 }
 
 #[derive(Serialize)]
@@ -238,8 +262,12 @@ fn to_json(outcome: &ProbeOutcome) -> Result<String, Failure> {
     let json = Json {
         network: outcome.network.as_deref(),
         servers: remotes(&outcome.reports).into_iter().map(server).collect(),
-        choice: choice(&outcome.reports)
-            .map(|report| JsonChoice { address: report.remote.to_string(), mode: report.mode.to_string() }),
+        choice: choice(outcome).map(|report| JsonChoice {
+            address: report.remote.to_string(),
+            mode: report.mode.to_string(),
+            won_before: won_before(outcome, report),
+        }),
+        untried: outcome.untried.iter().map(ToString::to_string).collect(),
     };
     let text = serde_json::to_string(&json);
     let text = text.map_err(|error| Failure::new(ExitCode::Failure, format!("no JSON: {error}")))?;
@@ -272,7 +300,6 @@ fn json_mode(report: &ProbeReport) -> JsonMode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::carrier::Mode;
 
     fn good() -> ProbeReport {
         ProbeReport {
@@ -305,6 +332,8 @@ mod tests {
         ProbeOutcome {
             network: Some("gateway 02:00:00:00:00:01".to_owned()),
             reports: vec![reset, bare, good(), bad(Mode::BareFixed, Reach::BareSent)],
+            winners: Vec::new(),
+            untried: Vec::new(),
         }
     }
 
@@ -317,7 +346,7 @@ network: gateway 02:00:00:00:00:01
 
 server: 198.51.100.2:443
   mode               TCP      sealed   round trip         lost out / in  MTU out / in  forged
-  handshake+fixed    does not pass: a RST answers our SYN (2 RST forged)
+  handshake+fixed    does not pass: a RST answers our SYN
   bare+advance       -        41.0 ms  40.0 ms / 42.0 ms  20 % / 25 %    1500 / 1400   3 RST
   handshake+advance  40.1 ms  41.0 ms  40.0 ms / 42.0 ms  20 % / 25 %    1500 / 1400   3 RST
   bare+fixed         does not pass: no answer to our handshake
@@ -342,6 +371,33 @@ auto would choose: handshake+advance to 198.51.100.2:443
     }
 
     #[test]
+    fn what_won_before_is_chosen_while_it_carries() {
+        let remote = good().remote.ip();
+        let chosen = |winner| {
+            let outcome = ProbeOutcome { winners: vec![(remote, winner)], ..outcome() };
+            let json: serde_json::Value = serde_json::from_str(&to_json(&outcome).unwrap()).unwrap();
+            (table(&outcome), json["choice"].clone())
+        };
+        let (text, json) = chosen(Mode::BareAdvance);
+        assert!(
+            text.ends_with(
+                "auto would choose: bare+advance to 198.51.100.2:443, as it did in this network before\n"
+            ),
+            "{text}"
+        );
+        assert_eq!((&json["mode"], &json["won_before"]), (&"bare+advance".into(), &true.into()));
+        let (text, json) = chosen(Mode::BareFixed);
+        assert!(text.ends_with("auto would choose: handshake+advance to 198.51.100.2:443\n"), "{text}");
+        assert_eq!(json["won_before"], false);
+    }
+
+    #[test]
+    fn says_which_addresses_there_was_no_room_for() {
+        let outcome = ProbeOutcome { untried: vec!["192.0.2.9:443".parse().unwrap()], ..outcome() };
+        assert!(table(&outcome).contains("\nnot tried, there are too many: 192.0.2.9:443\n"));
+    }
+
+    #[test]
     fn fails_with_the_layer_that_does_not_pass() {
         assert_eq!(verdict(&outcome().reports), Ok(()));
         let silent = [bad(Mode::HandshakeAdvance, Reach::SynSent), bad(Mode::BareAdvance, Reach::BareSent)];
@@ -351,6 +407,10 @@ auto would choose: handshake+advance to 198.51.100.2:443
         assert!(verdict(&answered).unwrap_err().message.contains("TCP is answered"));
         let filtered = [ProbeReport { sealed: good().sealed, ..silent[0].clone() }, answered[0].clone()];
         assert!(verdict(&filtered).unwrap_err().message.contains("sealed packets do not"));
+        let closed = [bad(Mode::BareFixed, Reach::SynReset)];
+        assert!(verdict(&closed).unwrap_err().message.contains("a RST answers our first packet"));
+        let cut = [ProbeReport { arrived: 3, answered: 3, ..filtered[0].clone() }];
+        assert!(verdict(&cut).unwrap_err().message.contains("such flows are cut"));
         let refused = [ProbeReport { refused: Some(Refusal::UnknownKey), ..silent[0].clone() }];
         let failure = verdict(&refused).unwrap_err();
         assert_eq!(failure.class, ExitCode::Refused);

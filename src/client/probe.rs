@@ -3,7 +3,7 @@
 //! Nothing of the host is changed: the ports that are held silent meanwhile are free when the process ends, however it ends.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::dns::Resolver;
@@ -15,9 +15,9 @@ use crate::control::{self, InstanceName, Paths, Request, Response};
 use crate::crypto::{SuiteSet, Timestamp};
 use crate::failure::{ExitCode, Failure};
 use crate::instance::{self, EndSignals};
-use crate::io::{self as shell, Family, Poller, PortFilter, PortGuard, Readiness, Timer, Wire};
+use crate::io::{self as shell, Family, Poller, PortFilter, PortGuard, Readiness, Timer, Wire, mtu_at};
 use crate::netcfg;
-use crate::session::{Probe, ProbeReport, ProbeSettings};
+use crate::session::{self, Probe, ProbeReport, ProbeSettings, REMOTES_MAX};
 
 /// What `vpn probe` was asked.
 #[derive(Debug)]
@@ -35,6 +35,10 @@ pub struct ProbeOutcome {
     pub network: Option<String>,
     /// Address by address and mode by mode.
     pub reports: Vec<ProbeReport>,
+    /// Which mode won for which server in this network before; `auto` tries it first.
+    pub winners: Vec<(IpAddr, Mode)>,
+    /// Addresses for which there was no room.
+    pub untried: Vec<SocketAddr>,
 }
 
 /// Tries every mode to every address of the servers.
@@ -63,7 +67,9 @@ async fn run(options: &ProbeOptions) -> Result<ProbeOutcome, Failure> {
     let mut memory = Memory::load(&paths);
     let resolver = Resolver::new(netcfg::host_resolvers(), mark.unwrap_or_default());
     let names = Names::resolve(&config.server, resolver, &mut memory).await?;
-    let addresses = names.distinct();
+    let mut addresses = names.to_probe();
+    let mut untried = addresses.split_off(addresses.len().min(REMOTES_MAX));
+    untried.retain(|address| addresses.iter().all(|tried| tried.ip() != address.ip()));
     let network = match addresses.first() {
         Some(first) => {
             netcfg::network_name(first.ip(), mark.unwrap_or_default(), Duration::ZERO).await.ok().flatten()
@@ -80,7 +86,19 @@ async fn run(options: &ProbeOptions) -> Result<ProbeOutcome, Failure> {
     let runner = Runner::open(probe, &addresses, mark);
     let mut runner = runner.map_err(|error| Failure::of_system("cannot open raw sockets", &error))?;
     runner.run().await.map_err(|error| Failure::of_system("the raw sockets failed", &error))?;
-    Ok(ProbeOutcome { network, reports: runner.probe.reports() })
+    let winners = winners(&addresses, memory.modes(), network.as_deref().unwrap_or_default());
+    Ok(ProbeOutcome { network, reports: runner.probe.reports(), winners, untried })
+}
+
+/// What is remembered of each address in this network.
+fn winners(addresses: &[SocketAddr], modes: &session::Memory, network: &str) -> Vec<(IpAddr, Mode)> {
+    let mut known = Vec::new();
+    for ip in addresses.iter().map(SocketAddr::ip) {
+        if let Some(mode) = modes.winner(ip, network).filter(|mode| !known.contains(&(ip, *mode))) {
+            known.push((ip, mode));
+        }
+    }
+    known
 }
 
 /// The mark by which packets pass the tunnel of this name, if it is up: the carriers' own way is the one to be tried.
@@ -156,6 +174,9 @@ impl Runner {
     /// A guarded port on the address that packets to `remote` leave from; guarded until the process ends.
     fn reserve(&mut self, remote: SocketAddr) -> io::Result<SocketAddr> {
         let (guard, local) = PortGuard::towards(remote, self.mark)?;
+        if let Ok(mtu) = mtu_at(local.ip()) {
+            self.probe.set_mtu(mtu);
+        }
         self.guards.push(guard);
         self.wire.set_filter(&PortFilter::ports(self.guards.iter().map(PortGuard::port)))?;
         Ok(local)

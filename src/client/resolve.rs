@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dns::{ADDRESSES_MAX, Resolver};
 use super::memory::Memory;
-use crate::config::{Endpoint, Endpoints, Host};
+use crate::config::{Endpoint, Endpoints, Host, Ports};
 use crate::failure::{ExitCode, Failure};
 
 /// The servers of the configuration, and what addresses they have.
@@ -91,6 +91,24 @@ impl Names {
         for address in self.servers().into_iter().flatten() {
             if !distinct.contains(&address) {
                 distinct.push(address);
+            }
+        }
+        distinct
+    }
+
+    /// What a probe tries, the most telling first: every address of every server by the first of its ports, then by the last, then by
+    /// one between. Boxes that judge by ports seldom mean all of a range.
+    pub(super) fn to_probe(&self) -> Vec<SocketAddr> {
+        let pick: [fn(Ports) -> u16; 3] =
+            [|ports| ports.first, |ports| ports.last, |ports| ports.first.midpoint(ports.last)];
+        let mut distinct = Vec::new();
+        for pick in pick {
+            for (server, found) in self.servers.iter().zip(&self.found) {
+                for address in found.iter().map(|address| SocketAddr::new(*address, pick(server.ports))) {
+                    if !distinct.contains(&address) {
+                        distinct.push(address);
+                    }
+                }
             }
         }
         distinct
@@ -284,6 +302,17 @@ mod tests {
         let found: Vec<_> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found, ["[2001:db8::9]:443", "127.0.0.1:80", "192.0.2.9:1"]);
         assert!(memory.addresses("localhost").contains(&"127.0.0.1".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_probe_tries_every_address_before_other_ports_of_a_range() {
+        let (_folder, mut memory) = memory();
+        let list = r#"["192.0.2.9:4000-4100", "192.0.2.8:443", "192.0.2.7:80-81", "192.0.2.8:443"]"#;
+        let names = Names::resolve(&servers(list), nobody(), &mut memory).await.unwrap();
+        let found: Vec<_> = names.to_probe().iter().map(ToString::to_string).collect();
+        let (firsts, others) = found.split_at(3);
+        assert_eq!(firsts, ["192.0.2.9:4000", "192.0.2.8:443", "192.0.2.7:80"]);
+        assert_eq!(others, ["192.0.2.9:4100", "192.0.2.7:81", "192.0.2.9:4050"]);
     }
 
     #[tokio::test]
