@@ -328,6 +328,12 @@ pub struct Peer {
     pub remote: Option<String>,
     /// Since its last handshake.
     pub handshake_age_s: Option<f64>,
+    /// The carriers of its session, the one in use first.
+    #[serde(default)]
+    pub carriers: Vec<Carrier>,
+    /// How often another carrier took over.
+    #[serde(default)]
+    pub migrations: u64,
     /// What went through its session.
     pub session: Session,
     /// Its inner TCP connections.

@@ -69,6 +69,8 @@ fn peer(peer: &PeerStatus) -> Peer {
         addresses: peer.addresses.clone(),
         state: peer.last_heard.map(|silence| if silence < MISSED { State::Up } else { State::Recovering }),
         remote: peer.carriers.first().map(|carrier| carrier.remote.to_string()),
+        carriers: session.iter().flat_map(|_| peer.carriers.iter().map(carrier_report)).collect(),
+        migrations: peer.migrations,
         handshake_age_s: peer.carriers.first().map(|carrier| carrier.keys_age.as_secs_f64()),
         session: session.map_or_else(|| sum([]), session_report),
         flows: Flows {
