@@ -105,7 +105,8 @@ fn begin_download(topology: &Topology, seconds: u64) -> Result<Process> {
 fn judge(topology: &Topology, mode: &str, capture: &Path) -> Result<String> {
     let judge = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/judge");
     let words = format!("--only tshark,ndpi,p0f,census --mode {mode}");
-    let finished = topology.router.program(judge)?.words(&words).arg(capture).run(LIMIT * 4)?.expect_code(0)?;
+    let finished =
+        topology.router.program(judge)?.words(&words).arg(capture).run(LIMIT * 4)?.expect_code(0)?;
     Ok(finished.stdout.clone())
 }
 
