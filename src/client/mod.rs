@@ -36,7 +36,7 @@ use crate::control::{InstanceName, Paths, State, Tunnel};
 use crate::crypto::{Refusal, SuiteSet};
 use crate::failure::{ExitCode, Failure};
 use crate::instance::{self, Instance};
-use crate::io::{self, SendStats, TunDevice};
+use crate::io::{self, TunDevice};
 use crate::kcp::CongestionKind;
 use crate::netcfg::{self, ClientPlan};
 use crate::session::{Client, ClientEvent, ClientSettings, ClientState, Connect, Ending, Reach};
@@ -164,7 +164,7 @@ async fn resolve(
             order = instance.order() => {
                 let status = |instance: &Instance| {
                     let interface = config.tunnel.interface.as_str();
-                    status::tunnel(client, &SendStats::default(), interface, None, config, instance)
+                    status::tunnel(client, Default::default(), interface, None, config, instance)
                 };
                 if instance.obey(order, status).is_break() {
                     return Ok(None);
@@ -293,13 +293,14 @@ async fn carry(
 }
 
 fn describe(
-    runner: &Runner,
+    runner: &mut Runner,
     surroundings: &Surroundings,
     config: &ClientConfig,
     instance: &Instance,
 ) -> Tunnel {
+    let wire = (runner.sent(), runner.received());
     let (name, mark) = (runner.tun.name(), Some(runner.mark()));
-    let tunnel = status::tunnel(&runner.client, &runner.sent(), name, mark, config, instance);
+    let tunnel = status::tunnel(&runner.client, wire, name, mark, config, instance);
     let network = Some(surroundings.network()).filter(|network| !network.is_empty());
     Tunnel { network: network.map(str::to_owned), ..tunnel }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::surroundings::{News, Surroundings};
 use crate::crypto::Timestamp;
 use crate::io::{
-    self as shell, Family, Poller, PortFilter, PortGuard, Readiness, SendStats, TUN_MTU, Timer, TunDevice,
-    Wire, mtu_at, source_for,
+    self as shell, Family, Poller, PortFilter, PortGuard, Readiness, ReceiveStats, SendStats, TUN_MTU, Timer,
+    TunDevice, Wire, mtu_at, source_for,
 };
 use crate::session::{Client, ClientEvent};
 
@@ -99,6 +99,11 @@ impl Runner {
     /// What became of the packets that were sent.
     pub(crate) fn sent(&self) -> SendStats {
         self.wire.sent()
+    }
+
+    /// What came in, and what the kernel had no room for.
+    pub(crate) fn received(&mut self) -> ReceiveStats {
+        self.wire.received()
     }
 
     /// Waits for the next input and hands it over. Cancel-safe: what was not taken stays in the sockets.

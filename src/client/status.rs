@@ -6,13 +6,13 @@ use crate::instance::{
     Instance, carrier_report, migration_report, mode_report, session_drops, session_report, sum_drops,
     wire_drops,
 };
-use crate::io::{self, SendStats};
+use crate::io::{self, ReceiveStats, SendStats};
 use crate::session::{Client, ClientDrops, ClientState};
 
-/// `sent` tells of the raw sockets, once there are any, and `mark` is on what they send.
+/// `wire` tells of the raw sockets, once there are any, and `mark` is on what they send.
 pub(super) fn tunnel(
     client: &Client,
-    sent: &SendStats,
+    wire: (SendStats, ReceiveStats),
     interface: &str,
     mark: Option<u32>,
     config: &ClientConfig,
@@ -59,7 +59,7 @@ pub(super) fn tunnel(
             data: 0,
         },
         drops: sum_drops(
-            drops(&status.drops).into_iter().chain(session_drops(&status.session)).chain(wire_drops(sent)),
+            drops(&status.drops).into_iter().chain(session_drops(&status.session)).chain(wire_drops(wire)),
         ),
         peers: Vec::new(),
     }

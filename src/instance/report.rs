@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::control::{Carrier, Kcp, KcpDrops, KcpPhase, Migrated, ModeKnown, Session};
-use crate::io::SendStats;
+use crate::io::{ReceiveStats, SendStats};
 use crate::kcp;
 use crate::session::{CarrierStatus, Migrations, ModeRecord, SessionStatus};
 
@@ -163,11 +163,13 @@ pub(crate) fn session_drops(session: &SessionStatus) -> [(&'static str, u64); 13
 }
 
 /// What the kernel did not take or give, likewise.
-pub(crate) fn wire_drops(send: &SendStats) -> [(&'static str, u64); 3] {
+pub(crate) fn wire_drops((send, receive): (SendStats, ReceiveStats)) -> [(&'static str, u64); 5] {
     [
         ("send_denied", send.denied),
         ("send_unreachable", send.unreachable + send.bad_source),
         ("send_lost", send.no_buffers + send.too_big + send.malformed + send.other),
+        ("receive_full", receive.kernel_drops),
+        ("receive_malformed", receive.truncated + receive.malformed + receive.undescribed),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! The classic BPF program of the tap: unfragmented TCP for our ports, addressed to this host's link address.
+//! The classic BPF program of the tap: TCP for our ports, addressed to this host's link address.
 //!
 //! Loads are relative to the network header (`SKF_NET_OFF`), so that links without an Ethernet header work: PPP,
 //! tunnels, raw IP modems. Such loads see only the linear part of a packet, which some drivers leave empty for large
@@ -18,13 +18,27 @@ pub struct PortFilter {
     pub destination: Vec<RangeInclusive<u16>>,
     /// Source ports that pass; `None` = any.
     pub source: Option<RangeInclusive<u16>>,
+    /// Which of them.
+    pub segments: Segments,
+}
+
+/// Which TCP segments a tap hands out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Segments {
+    /// All.
+    #[default]
+    All,
+    /// SYNs without ACK: what strangers begin with.
+    Syns,
+    /// All but those.
+    AllButSyns,
 }
 
 impl PortFilter {
     /// Lets packets to these single ports pass.
     pub fn ports(ports: impl IntoIterator<Item = u16>) -> Self {
         let destination = ports.into_iter().map(|port| port..=port).collect();
-        Self { destination, source: None }
+        Self { destination, ..Self::default() }
     }
 
     /// Assembles the program for one IP version.
@@ -34,10 +48,10 @@ impl PortFilter {
     pub(super) fn program(&self, family: Family) -> io::Result<Vec<Instruction>> {
         let mut assembler = Assembler::default();
         assembler.check_link(family);
-        assembler.load_ports(family, ETHERNET_HEADER);
+        assembler.check_packet(family, ETHERNET_HEADER, self.segments);
         assembler.jump(Label::Ports);
         assembler.place(Label::Network);
-        assembler.load_ports(family, NETWORK_OFFSET);
+        assembler.check_packet(family, NETWORK_OFFSET, self.segments);
         assembler.jump(Label::Ports);
         // Here and not at the end, because a conditional jump reaches 255 instructions only.
         assembler.place(Label::Drop);
@@ -136,26 +150,40 @@ impl Assembler {
         self.jump_if(JUMP_EQUAL, u32::from(ethertype(family)), Label::Next, Label::Network);
     }
 
-    /// Leaves both ports in the accumulator, the source's in the upper half; drops all but whole TCP packets.
+    /// Leaves both ports in the accumulator, the source's in the upper half; drops all but TCP packets, and those that
+    /// are not `segments`. A first fragment passes, for its reader to drop and count; later ones have no ports to know them by.
     ///
     /// An IPv6 packet with extension headers is not ours: we send none.
-    fn load_ports(&mut self, family: Family, base: u32) {
+    fn check_packet(&mut self, family: Family, base: u32, segments: Segments) {
         let tcp = u32::from(IPPROTO_TCP);
         match family {
             Family::V4 => {
                 self.push(Instruction::new(LOAD_BYTE, base + 9));
                 self.jump_if(JUMP_EQUAL, tcp, Label::Next, Label::Drop);
                 self.push(Instruction::new(LOAD_HALF, base + 6));
-                self.jump_if(JUMP_BITS, IPV4_FRAGMENT_BITS, Label::Drop, Label::Next);
+                self.jump_if(JUMP_BITS, IPV4_FRAGMENT_OFFSET, Label::Drop, Label::Next);
                 self.push(Instruction::new(LOAD_INDEX_HEADER_LENGTH, base));
+                self.check_flags(Instruction::new(LOAD_BYTE_INDEXED, base + TCP_FLAGS), segments);
                 self.push(Instruction::new(LOAD_WORD_INDEXED, base));
             }
             Family::V6 => {
                 self.push(Instruction::new(LOAD_BYTE, base + 6));
                 self.jump_if(JUMP_EQUAL, tcp, Label::Next, Label::Drop);
+                self.check_flags(Instruction::new(LOAD_BYTE, base + IPV6_HEADER + TCP_FLAGS), segments);
                 self.push(Instruction::new(LOAD_WORD, base + IPV6_HEADER));
             }
         }
+    }
+
+    fn check_flags(&mut self, load: Instruction, segments: Segments) {
+        let (if_syn, if_other) = match segments {
+            Segments::All => return,
+            Segments::Syns => (Label::Next, Label::Drop),
+            Segments::AllButSyns => (Label::Drop, Label::Next),
+        };
+        self.push(load);
+        self.push(Instruction::new(AND, SYN | ACK));
+        self.jump_if(JUMP_EQUAL, SYN, if_syn, if_other);
     }
 
     fn check_destination(&mut self, ranges: &[RangeInclusive<u16>]) {
@@ -232,9 +260,13 @@ fn ethertype(family: Family) -> u16 {
 }
 
 const IPPROTO_TCP: u8 = 6;
-/// "More fragments" and the fragment offset, in the half word at 6 of an IPv4 header (RFC 791).
-const IPV4_FRAGMENT_BITS: u32 = 0x3fff;
+/// The fragment offset, in the half word at 6 of an IPv4 header (RFC 791).
+const IPV4_FRAGMENT_OFFSET: u32 = 0x1fff;
 const IPV6_HEADER: u32 = 40;
+/// Where the flags are in a TCP header, and two of them (RFC 9293, section 3.1).
+const TCP_FLAGS: u32 = 13;
+const SYN: u32 = 0x02;
+const ACK: u32 = 0x10;
 const ETHERNET_HEADER: u32 = 14;
 const ETHERNET_TYPE_AT: u32 = 12;
 
@@ -243,6 +275,7 @@ const LOAD_WORD: u16 = 0x20;
 const LOAD_HALF: u16 = 0x28;
 const LOAD_BYTE: u16 = 0x30;
 const LOAD_WORD_INDEXED: u16 = 0x40;
+const LOAD_BYTE_INDEXED: u16 = 0x50;
 const LOAD_CELL: u16 = 0x60;
 const LOAD_INDEX_HEADER_LENGTH: u16 = 0xb1;
 const STORE: u16 = 0x02;
@@ -312,6 +345,7 @@ mod tests {
                     LOAD_HALF => a = self.load(k, 2)?,
                     LOAD_BYTE => a = self.load(k, 1)?,
                     LOAD_WORD_INDEXED => a = self.load(k.wrapping_add(x), 4)?,
+                    LOAD_BYTE_INDEXED => a = self.load(k.wrapping_add(x), 1)?,
                     LOAD_INDEX_HEADER_LENGTH => x = (self.load(k, 1)? & 0xf) * 4,
                     LOAD_CELL => a = cell,
                     STORE => cell = a,
@@ -364,7 +398,7 @@ mod tests {
     }
 
     fn filter(destination: &[RangeInclusive<u16>], source: Option<RangeInclusive<u16>>) -> PortFilter {
-        PortFilter { destination: destination.to_vec(), source }
+        PortFilter { destination: destination.to_vec(), source, segments: Segments::All }
     }
 
     #[test]
@@ -404,6 +438,32 @@ mod tests {
     }
 
     #[test]
+    fn two_taps_share_all_segments_between_them() {
+        for family in [Family::V4, Family::V6] {
+            let program = |segments| {
+                let filter = PortFilter { segments, ..PortFilter::ports([443]) };
+                filter.program(family).unwrap()
+            };
+            let [syns, others] = [Segments::Syns, Segments::AllButSyns].map(program);
+            for flags in 0..=u8::MAX {
+                let is_syn = flags & 0x12 == 0x02;
+                for options in [0, 12] {
+                    let mut ip = match family {
+                        Family::V4 => ipv4(options, 1, 443),
+                        Family::V6 => ipv6(1, 443),
+                    };
+                    let at = ip.len() - 20 + 13;
+                    ip[at] = flags;
+                    for packet in [on_ethernet(family, &ip), on_tunnel(&ip)] {
+                        let passes = (packet.passes(&syns), packet.passes(&others));
+                        assert_eq!(passes, (is_syn, !is_syn), "{family:?} {flags:#x}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn finds_the_ports_behind_ipv4_options() {
         let program = filter(&[443..=443], None).program(Family::V4).unwrap();
         assert!(on_ethernet(Family::V4, &ipv4(40, 1, 443)).passes(&program));
@@ -412,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn drops_fragments_other_protocols_and_frames_for_other_hosts() {
+    fn drops_later_fragments_other_protocols_and_frames_for_other_hosts() {
         let program = filter(&[0..=u16::MAX], None).program(Family::V4).unwrap();
         let whole = on_ethernet(Family::V4, &ipv4(0, 1, 443));
         assert!(whole.passes(&program));
@@ -422,7 +482,7 @@ mod tests {
             packet.passes(&program)
         };
         assert!(!changed(|packet| packet.bytes[14 + 9] = 17), "UDP");
-        assert!(!changed(|packet| packet.bytes[14 + 6] = 0x20), "first fragment");
+        assert!(changed(|packet| packet.bytes[14 + 6] = 0x20), "first fragment");
         assert!(!changed(|packet| packet.bytes[14 + 7] = 1), "later fragment");
         assert!(!changed(|packet| packet.kind = 3), "another host's frame");
     }

@@ -3,6 +3,7 @@
 //! The only place with `unsafe`; the system calls that need it stand in `sys.rs`, one each.
 //!
 //! - [`PacketSocket`] taps what arrives for our ports, before any firewall, one IP packet at a time.
+//! - [`Doors`] are taps for SYNs alone.
 //! - [`RawSocket`] sends whole IP packets.
 //! - [`PortGuard`] keeps the kernel silent on a port and others off it.
 //! - [`gso`] cuts what the kernel or the card merged.
@@ -12,6 +13,7 @@
 
 mod capability;
 mod clock;
+mod doors;
 mod filter;
 pub mod gso;
 mod guard;
@@ -28,7 +30,8 @@ mod wire;
 
 pub use capability::missing_rights;
 pub use clock::{now, wall};
-pub use filter::PortFilter;
+pub use doors::Doors;
+pub use filter::{PortFilter, Segments};
 pub use guard::PortGuard;
 pub use local::{LocalAddresses, local_networks};
 pub use lots::Lots;

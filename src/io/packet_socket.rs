@@ -43,22 +43,42 @@ pub struct ReceiveStats {
     pub malformed: u64,
     /// Frames that the kernel could not describe with a virtio header, dropped by it.
     pub undescribed: u64,
-    /// Frames dropped by the kernel because the receive buffer was full, as of the last [`PacketSocket::drops`].
+    /// Frames dropped by the kernel because the receive buffer was full.
     pub kernel_drops: u64,
 }
 
+impl std::ops::Add for ReceiveStats {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            frames: self.frames + other.frames,
+            packets: self.packets + other.packets,
+            merged: self.merged + other.merged,
+            truncated: self.truncated + other.truncated,
+            malformed: self.malformed + other.malformed,
+            undescribed: self.undescribed + other.undescribed,
+            kernel_drops: self.kernel_drops + other.kernel_drops,
+        }
+    }
+}
+
 impl PacketSocket {
-    /// Opens a tap on all interfaces for the packets that `filter` lets pass. Non-blocking.
+    /// Frames read at once at most.
+    pub(super) const BATCH: usize = BATCH;
+
+    /// Opens a tap on all interfaces for the packets that `filter` lets pass, of which `room` bytes may wait as the kernel
+    /// counts them. Non-blocking.
     ///
     /// # Errors
     /// `PermissionDenied` without CAP_NET_RAW; `InvalidInput` for a filter with too many ranges.
-    pub fn open(family: Family, filter: &PortFilter) -> io::Result<Self> {
+    pub fn open(family: Family, filter: &PortFilter, room: usize) -> io::Result<Self> {
         // Without a protocol nothing arrives until bind: no packet passes unfiltered.
         let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
         sys::enable_packet_option(socket.as_fd(), libc::PACKET_VNET_HDR)?;
         sys::enable_packet_option(socket.as_fd(), libc::PACKET_AUXDATA)?;
-        if set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
-            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        if set_socket_recv_buffer_size_force(&socket, room).is_err() {
+            socket.set_recv_buffer_size(room)?;
         }
         let frames = vec![0; BATCH * FRAME];
         let tap = Self {
@@ -98,17 +118,10 @@ impl PacketSocket {
         Ok(usize::try_from(self.stats.packets - before).unwrap_or(usize::MAX))
     }
 
-    /// Returns how many frames the kernel dropped so far because we read too slowly.
-    ///
-    /// # Errors
-    /// Whatever getsockopt(2) says.
-    pub fn drops(&mut self) -> io::Result<u64> {
-        self.stats.kernel_drops += u64::from(sys::take_packet_drops(self.socket.as_fd())?);
-        Ok(self.stats.kernel_drops)
-    }
-
-    /// What was received and dropped so far.
-    pub fn stats(&self) -> ReceiveStats {
+    /// What was received and dropped so far, by the kernel too.
+    pub fn stats(&mut self) -> ReceiveStats {
+        // It cannot fail on a packet socket that is open.
+        self.stats.kernel_drops += sys::take_packet_drops(self.socket.as_fd()).map_or(0, u64::from);
         self.stats
     }
 
@@ -224,8 +237,6 @@ const GSO_TCPV6: u8 = 4;
 const GSO_ECN: u8 = 0x80;
 /// The largest IP packet, its link header with room to spare, and the virtio header.
 const FRAME: usize = VIRTIO_HEADER + 246 + 65_536;
-/// Our choice: 100 ms at 1 Gbit/s, because the kernel counts its own overhead into it.
-const RECEIVE_BUFFER: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {

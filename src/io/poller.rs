@@ -66,7 +66,7 @@ impl Poller {
         self.add(fd, token, Flags::IN | Flags::OUT | Flags::PRI | Flags::RDHUP | Flags::ET)
     }
 
-    /// Registers `fd` and reports nothing: [`Self::await_room`] asks.
+    /// Registers `fd` and reports nothing: [`Self::await_room`] and [`Self::await_input`] ask.
     ///
     /// # Errors
     /// The descriptor cannot be watched.
@@ -79,7 +79,19 @@ impl Poller {
     /// # Errors
     /// The descriptor is not registered.
     pub fn await_room(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
-        let flags = epoll::EventFlags::OUT | epoll::EventFlags::ONESHOT;
+        self.ask_once(fd, token, epoll::EventFlags::OUT)
+    }
+
+    /// Reports once, as soon as it holds, that `fd` can be read; it was registered by [`Self::watch_on_demand`].
+    ///
+    /// # Errors
+    /// The descriptor is not registered.
+    pub fn await_input(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        self.ask_once(fd, token, epoll::EventFlags::IN)
+    }
+
+    fn ask_once(&self, fd: impl AsFd, token: u64, flags: epoll::EventFlags) -> io::Result<()> {
+        let flags = flags | epoll::EventFlags::ONESHOT;
         Ok(epoll::modify(self.epoll.get_ref(), fd, epoll::EventData::new_u64(token), flags)?)
     }
 

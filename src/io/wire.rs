@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use super::{Family, PacketSocket, Poller, PortFilter, RawSocket, SendStats};
+use super::{Family, PacketSocket, Poller, PortFilter, RawSocket, ReceiveStats, SendStats};
 
 /// Where outer packets come from and go to.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Wire {
     /// # Errors
     /// As [`PacketSocket::open`] and [`RawSocket::open`].
     pub fn open(families: &[Family], filter: &PortFilter, mark: Option<u32>) -> io::Result<Self> {
-        let taps = families.iter().map(|&family| PacketSocket::open(family, filter));
+        let taps = families.iter().map(|&family| PacketSocket::open(family, filter, RECEIVE_BUFFER));
         let raw = families.iter().map(|&family| Ok((family, RawSocket::open(family, mark)?)));
         Ok(Self {
             taps: taps.collect::<io::Result<_>>()?,
@@ -60,7 +60,8 @@ impl Wire {
         if self.raw.iter().any(|(known, _)| *known == family) {
             return Ok(());
         }
-        let (tap, raw) = (PacketSocket::open(family, filter)?, RawSocket::open(family, mark)?);
+        let (tap, raw) =
+            (PacketSocket::open(family, filter, RECEIVE_BUFFER)?, RawSocket::open(family, mark)?);
         poller.watch_readable(tap.as_fd(), token)?;
         poller.watch_on_demand(raw.as_fd(), token)?;
         self.taps.push(tap);
@@ -160,11 +161,19 @@ impl Wire {
     pub fn sent(&self) -> SendStats {
         self.raw.iter().fold(SendStats::default(), |sum, (_, socket)| sum + socket.stats())
     }
+
+    /// What came in and what did not.
+    pub fn received(&mut self) -> ReceiveStats {
+        self.taps.iter_mut().fold(ReceiveStats::default(), |sum, tap| sum + tap.stats())
+    }
 }
 
 fn family_of(packet: &[u8]) -> Family {
     if packet.first().is_some_and(|byte| byte >> 4 == 6) { Family::V6 } else { Family::V4 }
 }
+
+/// Our choice: 100 ms at 1 Gbit/s, because the kernel counts its own overhead into it.
+const RECEIVE_BUFFER: usize = 16 << 20;
 
 /// Packets of one `sendmmsg`.
 const BATCH: usize = 64;

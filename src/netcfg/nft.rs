@@ -6,6 +6,7 @@
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
+    ops::RangeInclusive,
     process::{Command, Stdio},
 };
 
@@ -34,16 +35,31 @@ pub(super) fn client_ruleset(interface: &str, addresses: &[IpNetwork]) -> String
         let family = own.first().map_or("ip", |address| family(address));
         format!("oifname \"{interface}\" {family} saddr != {{ {} }} masquerade", list.join(", "))
     });
-    ruleset(interface, rules)
+    ruleset(interface, rules, "")
 }
 
 /// The server's table: what leaves the tunnel networks for elsewhere gets the address of its way out.
-pub(super) fn server_ruleset(interface: &str, addresses: &[IpNetwork]) -> String {
+///
+/// To masquerade is to track every connection of the host, those that strangers pretend to begin with us too: a flood fills the
+/// host's table within seconds, and then nobody's connections pass. The kernel has no use for what comes to our ports, which we
+/// read before it; so what is more than ordinary is dropped there before it is an entry of that table.
+pub(super) fn server_ruleset(
+    interface: &str,
+    addresses: &[IpNetwork],
+    ports: &[RangeInclusive<u16>],
+) -> String {
     let rule = |address: &IpNetwork| {
         let network = (address.network(), address.prefix());
         format!("{} saddr {}/{} oifname != \"{interface}\" masquerade", family(address), network.0, network.1)
     };
-    ruleset(interface, addresses.iter().map(rule))
+    // A rule for each range, since those of two versions of IP overlap.
+    let to_ours: String =
+        ports.iter().map(|range| format!("\t\ttcp dport {} goto strangers\n", port_list(range))).collect();
+    let rest = format!(
+        "\tchain strangers {{\n\t\tct state new limit rate over {TRACKED} drop\n\t}}\n\
+         \tchain input {{\n\t\ttype filter hook input priority mangle; policy accept;\n{to_ours}\t}}\n"
+    );
+    ruleset(interface, addresses.iter().map(rule), &rest)
 }
 
 /// The text that removes a table, whether it is there or not.
@@ -92,8 +108,8 @@ fn tolerate_broken_pipe(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
 }
 
-/// The whole table, replacing one of that name.
-fn ruleset(interface: &str, rules: impl Iterator<Item = String>) -> String {
+/// The whole table, replacing one of that name; `rest` are other chains.
+fn ruleset(interface: &str, rules: impl Iterator<Item = String>, rest: &str) -> String {
     let table = table_name(interface);
     let mut text = removal(&table);
     let mut lines = String::new();
@@ -101,9 +117,17 @@ fn ruleset(interface: &str, rules: impl Iterator<Item = String>) -> String {
         writeln!(lines, "\t\t{rule}").unwrap_or_default();
     }
     text += &format!(
-        "table inet {table} {{\n\tchain postrouting {{\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n{lines}\t}}\n}}\n"
+        "table inet {table} {{\n\tchain postrouting {{\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n{lines}\t}}\n{rest}}}\n"
     );
     text
+}
+
+/// Our choice: more new carriers than a server of many clients sees, and, remembered for 300 s each, few entries.
+const TRACKED: &str = "20/second burst 200 packets";
+
+fn port_list(range: &RangeInclusive<u16>) -> String {
+    let (first, last) = (range.start(), range.end());
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
 fn family(address: &IpNetwork) -> &'static str {
@@ -137,9 +161,13 @@ mod tests {
 
     #[test]
     fn a_server_masquerades_its_networks_everywhere_else() {
-        let text = server_ruleset("vpns0", &networks(&["10.77.0.1/24", "fd77::1/64"]));
+        let text =
+            server_ruleset("vpns0", &networks(&["10.77.0.1/24", "fd77::1/64"]), &[443..=443, 4000..=4100]);
         assert!(text.contains("ip saddr 10.77.0.0/24 oifname != \"vpns0\" masquerade\n"), "{text}");
         assert!(text.contains("ip6 saddr fd77::/64 oifname != \"vpns0\" masquerade\n"), "{text}");
+        for rule in ["tcp dport 443 goto strangers\n", "tcp dport 4000-4100 goto strangers\n"] {
+            assert!(text.contains(rule), "{text}");
+        }
     }
 
     #[test]

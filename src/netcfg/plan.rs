@@ -1,5 +1,7 @@
 //! What a tunnel wants of the host.
 
+use std::ops::RangeInclusive;
+
 use anyhow::{Result, ensure};
 use ipnetwork::IpNetwork;
 
@@ -37,6 +39,8 @@ pub struct ServerPlan {
     pub masquerade: bool,
     /// The mark on our own packets.
     pub mark: u32,
+    /// The ports that we listen on.
+    pub ports: Vec<RangeInclusive<u16>>,
 }
 
 /// Refuses interface names that mean something else in a path or in an nftables rule set (`*` is a wildcard there).

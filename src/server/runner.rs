@@ -9,8 +9,8 @@ use super::targets::Targets;
 use crate::carrier;
 use crate::config::Listen;
 use crate::io::{
-    self as shell, Family, LocalAddresses, Poller, PortFilter, PortGuard, Readiness, SendStats, TUN_MTU,
-    Timer, TunDevice, Wire,
+    self as shell, Doors, Family, LocalAddresses, Poller, PortFilter, PortGuard, Readiness, ReceiveStats,
+    Segments, SendStats, TUN_MTU, Timer, TunDevice, Wire,
 };
 use crate::session::Server;
 
@@ -24,8 +24,8 @@ pub(crate) struct Runner {
     /// The sockets of everything that is.
     pub(crate) targets: Targets,
     wire: Wire,
-    listen: Vec<Listen>,
-    local: LocalAddresses,
+    doors: Doors,
+    ours: Ours,
     poller: Poller,
     timer: Timer,
     ready: Vec<Readiness>,
@@ -45,10 +45,12 @@ impl Runner {
         let addresses: Vec<_> = guards.iter().map(PortGuard::local_addr).collect();
         let families = Family::all_of(&addresses);
         let ranges = listen.iter().map(|listen| listen.ports.range()).collect();
-        let filter = PortFilter { destination: ranges, source: None };
+        let filter = PortFilter { destination: ranges, source: None, segments: Segments::AllButSyns };
         let wire = Wire::open(&families, &filter, None)?;
+        let doors = Doors::open(&families, &filter)?;
         let (poller, timer) = (Poller::new()?, Timer::new()?);
         wire.watch(&poller, WIRE)?;
+        doors.watch(&poller, DOORS)?;
         poller.watch_readable(&tun, TUN)?;
         poller.watch_readable(&timer, TIMER)?;
         Ok(Self {
@@ -56,8 +58,8 @@ impl Runner {
             tun,
             targets: Targets::new(FIRST_TARGET, most_files.saturating_sub(guards.len() + OTHER_FILES)),
             wire,
-            listen,
-            local: LocalAddresses::new(),
+            doors,
+            ours: Ours { listen, local: LocalAddresses::new(), unparsed: 0 },
             poller,
             timer,
             ready: Vec::new(),
@@ -69,6 +71,16 @@ impl Runner {
     /// What became of the packets that were sent.
     pub(crate) fn sent(&self) -> SendStats {
         self.wire.sent()
+    }
+
+    /// What came in on our ports, and what the kernel had no room for: SYNs, and everything else.
+    pub(crate) fn received(&mut self) -> [ReceiveStats; 2] {
+        [self.doors.received(), self.wire.received()]
+    }
+
+    /// Packets to our ports that are no TCP of ours.
+    pub(crate) fn unparsed(&self) -> u64 {
+        self.ours.unparsed
     }
 
     /// Waits for the next input and hands it over. Cancel-safe: what was not taken stays in the sockets.
@@ -98,8 +110,10 @@ impl Runner {
             self.targets.handle_event(event, &mut self.server, &self.poller, now);
         }
         self.wire.await_room(&self.poller, WIRE)?;
+        self.doors.await_syns(&self.poller, DOORS, now)?;
         let deadline = if more { Some(now) } else { self.server.poll_timeout(now) };
-        self.timer.set(self.wire.wake_at(deadline, now))
+        let deadline = self.wire.wake_at(deadline, now);
+        self.timer.set([deadline, self.doors.poll_timeout()].into_iter().flatten().min())
     }
 
     /// Tells every client that the server ends, as far as the kernel takes it.
@@ -111,7 +125,12 @@ impl Runner {
 
     fn handle_ready(&mut self, ready: Readiness, now: Instant) -> io::Result<()> {
         match ready.token {
-            WIRE => self.receive(now)?,
+            WIRE => self.wire.receive(|packet, interface| {
+                self.ours.hand_on(packet, interface, (&mut self.server, &self.tun), now);
+            })?,
+            DOORS => self.doors.receive(now, |packet, interface| {
+                self.ours.hand_on(packet, interface, (&mut self.server, &self.tun), now);
+            })?,
             TUN => self.read_tun(now)?,
             TIMER => {
                 self.timer.take_expired()?;
@@ -123,22 +142,8 @@ impl Runner {
 
     /// The addresses of this host may have changed: which packets are ours, and where clients may not go.
     pub(crate) fn refresh_addresses(&mut self) {
-        self.local.refresh(shell::now());
+        self.ours.local.refresh(shell::now());
         self.server.set_own_addresses(shell::local_networks());
-    }
-
-    /// Only what is addressed to this host and to an address we listen on is ours: a router's tap shows other hosts'
-    /// connections too.
-    fn receive(&mut self, now: Instant) -> io::Result<()> {
-        let Self { wire, server, local, listen, tun, .. } = self;
-        wire.receive(|packet, interface| {
-            let Ok(segment) = carrier::parse(packet) else { return };
-            let destination = segment.destination;
-            let listened = listen.iter().any(|listen| listen.covers(destination));
-            if listened && interface != tun.index() && local.is_local(destination.ip(), now) {
-                server.handle_segment(&segment, packet, now);
-            }
-        })
     }
 
     fn read_tun(&mut self, now: Instant) -> io::Result<()> {
@@ -153,10 +158,41 @@ impl Runner {
     }
 }
 
+/// Which of the packets to our ports are ours.
+#[derive(Debug)]
+struct Ours {
+    listen: Vec<Listen>,
+    local: LocalAddresses,
+    unparsed: u64,
+}
+
+impl Ours {
+    /// Only what is addressed to this host and to an address we listen on is ours: a router's tap shows other hosts'
+    /// connections too.
+    fn hand_on(
+        &mut self,
+        packet: &mut [u8],
+        interface: u32,
+        (server, tun): (&mut Server, &TunDevice),
+        now: Instant,
+    ) {
+        let Ok(segment) = carrier::parse(packet) else {
+            self.unparsed += 1;
+            return;
+        };
+        let destination = segment.destination;
+        let listened = self.listen.iter().any(|listen| listen.covers(destination));
+        if listened && interface != tun.index() && self.local.is_local(destination.ip(), now) {
+            server.handle_segment(&segment, packet, now);
+        }
+    }
+}
+
 const WIRE: u64 = 0;
 const TUN: u64 = 1;
 const TIMER: u64 = 2;
-const FIRST_TARGET: u64 = 3;
+const DOORS: u64 = 3;
+const FIRST_TARGET: u64 = 4;
 
 /// Our choice: open files that are no targets' sockets, and no guards. Who asks for our status gets an answer however many
 /// connections there are.

@@ -6,11 +6,12 @@ use super::runner::Runner;
 use crate::config::ServerConfig;
 use crate::control::{Flows, Injected, Limits, Migrated, Peer, Role, Session, State, Tunnel};
 use crate::instance::{Instance, carrier_report, session_drops, session_report, sum_drops, wire_drops};
-use crate::io;
+use crate::io::{self, ReceiveStats};
 use crate::session::{PeerStatus, ServerDrops};
 
-pub(super) fn tunnel(runner: &Runner, config: &ServerConfig, instance: &Instance) -> Tunnel {
+pub(super) fn tunnel(runner: &mut Runner, config: &ServerConfig, instance: &Instance) -> Tunnel {
     let status = runner.server.status(io::now());
+    let [syns, others] = runner.received();
     let sessions =
         || status.peers.iter().filter_map(|peer| peer.session.as_ref().map(|session| (peer, session)));
     let carriers: Vec<_> =
@@ -54,7 +55,11 @@ pub(super) fn tunnel(runner: &Runner, config: &ServerConfig, instance: &Instance
             drops(&status.drops)
                 .into_iter()
                 .chain(sessions().flat_map(|(_, session)| session_drops(session)))
-                .chain(wire_drops(&runner.sent()))
+                .chain([("outer", runner.unparsed()), ("syn_full", syns.kernel_drops)])
+                .chain(wire_drops((
+                    runner.sent(),
+                    ReceiveStats { kernel_drops: others.kernel_drops, ..syns + others },
+                )))
                 .chain([("no_socket", runner.targets.refused())]),
         ),
         peers: status.peers.iter().map(peer).collect(),

@@ -65,6 +65,8 @@ fn resident_bytes_of(pid: u32) -> Result<f64> {
 pub(crate) struct Wire {
     /// Bytes of IP packets sent.
     pub(crate) sent_bytes: f64,
+    /// Packets received.
+    pub(crate) received: f64,
     /// Packets both ways.
     pub(crate) packets: f64,
 }
@@ -79,7 +81,7 @@ impl Wire {
         let [bytes, sent, received] = counters[..] else {
             anyhow::bail!("{} counters of {interface}", counters.len());
         };
-        Ok(Self { sent_bytes: bytes - sent * ETHERNET_HEADER, packets: sent + received })
+        Ok(Self { sent_bytes: bytes - sent * ETHERNET_HEADER, received, packets: sent + received })
     }
 }
 

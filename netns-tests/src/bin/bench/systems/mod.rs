@@ -204,6 +204,11 @@ pub(crate) struct Running<'t> {
 }
 
 impl Running<'_> {
+    /// Ours, to be asked.
+    pub(crate) fn ours(&self) -> Result<&Vpn> {
+        self.vpn.as_ref().context("not ours")
+    }
+
     /// What our KCP measured and counted on the server, which sends a download; `None` of others.
     pub(crate) fn server_kcp(&self) -> Result<Option<Value>> {
         self.vpn.as_ref().map(|vpn| vpn.kcp(&self.topology.server)).transpose()
