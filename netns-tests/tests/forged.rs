@@ -1,7 +1,7 @@
 //! Segments that a box on the way forges, in either end's name, with the numbers that the other expects: nothing ends.
 //!
 //! ```text
-//!   client ──[ 50 Mbit/s, 40 ms ]──(box: RST, FIN ⇇ ⇉)── router ── server ── target
+//!   client ──[ 50 Mbit/s, 40 ms ]──(box: RST, FIN, SYN, data ⇇ ⇉)── router ── server ── target
 //! ```
 
 use std::time::Duration;
@@ -21,6 +21,22 @@ fn forged_resets_end_nothing_and_are_counted() {
 #[test]
 fn forged_fins_end_nothing_and_are_counted() {
     forged("forged_fins_end_nothing_and_are_counted", Segment::Fin, Towards::Both, 100);
+}
+
+#[test]
+fn forged_syns_begin_nothing_and_are_counted() {
+    forged("forged_syns_begin_nothing_and_are_counted", Segment::Syn, Towards::Both, 100);
+}
+
+#[test]
+fn forged_data_is_not_believed_and_is_counted() {
+    forged("forged_data_is_not_believed_and_is_counted", Segment::Data, Towards::Both, 100);
+}
+
+#[test]
+fn forged_data_off_the_window_moves_nothing_and_is_counted() {
+    let name = "forged_data_off_the_window_moves_nothing_and_is_counted";
+    forged(name, Segment::StrayData, Towards::Both, 100);
 }
 
 #[test]
@@ -86,6 +102,8 @@ fn counted(tunnel: &Tunnel<'_>, node: &netns_tests::node::Node, segment: Segment
     let counter = match segment {
         Segment::Reset => "rst",
         Segment::Fin => "fin",
+        Segment::Syn => "syn",
+        Segment::Data | Segment::StrayData => "data",
     };
     injected[counter].as_u64().with_context(|| format!("{injected}"))
 }

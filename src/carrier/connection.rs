@@ -125,6 +125,11 @@ impl Connection {
         }
     }
 
+    /// The payload of a segment of ours was sealed by nobody we know: it is counted, and changes nothing.
+    pub const fn on_forged(&mut self) {
+        self.stats.on_drop(DropReason::Unopened);
+    }
+
     /// A payload of this connection's peer opened that came from, or to, another address (its NAT forgot it, or it moved): what
     /// leaves from now on goes the same way back. Call it before [`on_opened`](Self::on_opened).
     pub const fn on_peer_moved(&mut self, segment: &Segment) {

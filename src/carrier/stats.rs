@@ -89,6 +89,8 @@ drop_reasons! {
     Reset => injected_resets,
     /// A FIN, never believed: only a sealed close ends anything.
     Fin => injected_fins,
+    /// A payload on a carrier's 4-tuple that no key of it opens.
+    Unopened => injected_payloads,
     /// A packet from a stranger without payload.
     NoPayload => no_payload,
     /// A payload that opened far outside of the window: what it carries counts, its numbers do not.

@@ -56,7 +56,7 @@ pub(super) fn tunnel(
             rst: status.outside.injected_resets,
             fin: status.outside.injected_fins,
             syn: status.outside.unexpected_syn,
-            data: 0,
+            data: status.outside.injected_payloads,
         },
         drops: sum_drops(
             drops(&status.drops).into_iter().chain(session_drops(&status.session)).chain(wire_drops(wire)),

@@ -31,7 +31,7 @@ use super::path_mtu::ETHERNET;
 use super::rekey::Renewal;
 use super::status::{CarrierStatus, Migrations, Traffic, Why};
 use crate::carrier::{self, Connection, DropReason, Mode, Segment};
-use crate::crypto::{Header, Keys, MESSAGE1_MIN_LEN, Mask, Message2, Timestamp};
+use crate::crypto::{Header, Keys, MESSAGE1_MIN_LEN, Mask, Message2, OpenError, Timestamp};
 
 /// All carriers of a client.
 #[derive(Debug)]
@@ -735,10 +735,17 @@ impl Carriers {
             return self.on_rekey(number, answer, now);
         }
         let Some(header) = header.filter(|header| link.keys().has(header.index)) else {
+            link.connection_mut().on_forged();
             return Arrival::Dropped(Dropped::Index);
         };
-        let Ok(opened) = link.open(segment, header, payload, now) else {
-            return Arrival::Dropped(Dropped::Sealed);
+        let opened = match link.open(segment, header, payload, now) {
+            Ok(opened) => opened,
+            Err(error) => {
+                if error == OpenError::Forged {
+                    link.connection_mut().on_forged();
+                }
+                return Arrival::Dropped(Dropped::Sealed);
+            }
         };
         self.traffic.on_received(segment.payload.end);
         Arrival::Frames(link.number(), opened.plaintext)

@@ -6,7 +6,7 @@ use crate::checksum::{checksum, pseudo_header};
 use crate::ip::{IPV4_HEADER, IPV6_HEADER, IpHeader, Layer, TCP};
 use crate::tcp::TCP_HEADER;
 
-/// A TCP segment without data or options.
+/// A TCP segment without options.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bare {
     pub(crate) source: SocketAddr,
@@ -18,9 +18,9 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    /// The IP packet; `None` if the two addresses are not of one family.
-    pub(crate) fn packet(&self) -> Option<Vec<u8>> {
-        let mut segment = [0; TCP_HEADER];
+    /// The IP packet with this data; `None` if the two addresses are not of one family.
+    pub(crate) fn packet(&self, payload: &[u8]) -> Option<Vec<u8>> {
+        let mut segment = vec![0; TCP_HEADER];
         segment[0..2].copy_from_slice(&self.source.port().to_be_bytes());
         segment[2..4].copy_from_slice(&self.destination.port().to_be_bytes());
         segment[4..8].copy_from_slice(&self.seq.to_be_bytes());
@@ -28,6 +28,7 @@ impl Bare {
         segment[12] = u8::try_from(TCP_HEADER / 4).unwrap_or(0) << 4;
         segment[13] = self.flags;
         segment[14..16].copy_from_slice(&self.window.to_be_bytes());
+        segment.extend_from_slice(payload);
         ip_packet(self.source.ip(), self.destination.ip(), TCP, &segment, TCP_CHECKSUM)
     }
 }

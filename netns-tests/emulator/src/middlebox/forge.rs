@@ -1,4 +1,4 @@
-//! A box that ends the connections of others: forged resets and ends.
+//! A box that meddles in the connections of others: forged resets, ends, beginnings and data.
 
 use crate::craft::Bare;
 use crate::ip::{Flow, TCP};
@@ -7,7 +7,7 @@ use crate::middlebox::packet::Packet;
 use crate::middlebox::{MAX_FLOWS, Segment, Station, Towards};
 use crate::stats::Cause;
 use crate::table::Table;
-use crate::tcp::{ACK, FIN, RST, TcpHeader, is_after};
+use crate::tcp::{ACK, FIN, PSH, RST, SYN, TcpHeader, is_after};
 
 /// [`Middlebox::Forge`](crate::Middlebox::Forge).
 #[derive(Debug)]
@@ -101,17 +101,46 @@ impl Watched {
     ) -> Option<Vec<u8>> {
         let (source, destination) =
             if seen == direction { ends? } else { ends.map(|(source, destination)| (destination, source))? };
+        let own_window = self.window[direction.index()];
         let (flag, window) = match segment {
             Segment::Reset => (RST, 0),
-            Segment::Fin => (FIN, self.window[direction.index()]),
+            Segment::Fin => (FIN, own_window),
+            Segment::Syn => (SYN, own_window),
+            Segment::Data | Segment::StrayData => (PSH, own_window),
         };
         // To a SYN the other end has said nothing yet: its number is zero, as in the reset of a closed port.
-        let seq = self.next[direction.index()].unwrap_or(0);
-        let acknowledged = self.next[direction.reverse().index()];
+        let next = self.next[direction.index()].unwrap_or(0);
+        let seq = match segment {
+            Segment::Reset | Segment::Fin | Segment::Data => next,
+            Segment::Syn | Segment::StrayData => next.wrapping_add(FAR),
+        };
+        let acknowledged = self.next[direction.reverse().index()].filter(|_| segment != Segment::Syn);
         let (flags, ack) = acknowledged.map_or((flag, 0), |ack| (flag | ACK, ack));
-        Bare { source, destination, seq, ack, flags, window }.packet()
+        let payload = match segment {
+            Segment::Data | Segment::StrayData => noise(self.packets),
+            Segment::Reset | Segment::Fin | Segment::Syn => Vec::new(),
+        };
+        Bare { source, destination, seq, ack, flags, window }.packet(&payload)
     }
 }
+
+/// Bytes that look random, others for each seed (SplitMix64).
+fn noise(seed: u64) -> Vec<u8> {
+    let word = |place: u64| {
+        let mut word =
+            seed.wrapping_mul(NOISE as u64).wrapping_add(place).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ (word >> 31)).to_le_bytes()
+    };
+    (1..).flat_map(word).take(NOISE).collect()
+}
+
+/// Farther than the largest window (RFC 7323, section 2.2), and nobody's past.
+const FAR: u32 = 0x6000_0000;
+
+/// Bytes of forged data: about a small packet of anybody.
+const NOISE: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -142,8 +171,6 @@ mod tests {
         talk.push((Direction::Out, out(ACK).at(1201, 5301).packet()));
         talk
     }
-
-    use crate::tcp::SYN;
 
     #[test]
     fn a_forged_reset_has_the_number_that_its_receiver_expects() {
@@ -228,6 +255,33 @@ mod tests {
         assert_eq!((fin.seq, fin.ack, fin.flags, fin.window), (5301, 1201, FIN | ACK, 77));
         assert_eq!(rig.stats(Direction::In).forged, 4);
         assert_eq!(rig.stats(Direction::Out).forged, 0);
+    }
+
+    #[test]
+    fn forged_beginnings_and_data_stand_where_they_are_asked_for() {
+        let [(client, server), _] = ENDS;
+        for (segment, flags, seq, payload) in [
+            (Segment::Syn, SYN, 5301 + FAR, 0),
+            (Segment::Data, PSH | ACK, 5301, 200),
+            (Segment::StrayData, PSH | ACK, 5301 + FAR, 200),
+        ] {
+            let mut rig = rig(segment, Towards::Client, 6, Some(1));
+            for (direction, packet) in talk(client, server).drain(..5) {
+                assert!(rig.passes(direction, &packet));
+            }
+            let mut last = Vec::new();
+            for n in 0..2 {
+                let ack = Tcp::new(Direction::Out, ACK).at(1201, 5301).packet();
+                let out = rig.pass(Direction::Out, &ack);
+                let forged: Vec<_> = out.into_iter().filter(|(_, packet)| *packet != ack).collect();
+                let [(Direction::In, forged)] = forged.as_slice() else { panic!("{segment:?}: {forged:?}") };
+                assert!(has_valid_checksums(forged));
+                let parsed = parse(forged);
+                assert_eq!((parsed.flags, parsed.seq, parsed.payload), (flags, seq, payload));
+                assert_eq!(*forged == last, n > 0 && payload == 0, "other bytes each time");
+                last.clone_from(forged);
+            }
+        }
     }
 
     #[test]

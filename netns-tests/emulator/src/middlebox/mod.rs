@@ -135,6 +135,12 @@ pub enum Segment {
     Reset,
     /// FIN, and ACK if there is anything to acknowledge.
     Fin,
+    /// SYN, with a number of its own, as of a host that begins anew.
+    Syn,
+    /// Bytes that mean nothing, where the receiver expects the next.
+    Data,
+    /// The same far outside of every window.
+    StrayData,
 }
 
 /// To which ends of a flow a box sends.
