@@ -46,6 +46,7 @@ holds! {
     server_strangers: 8000,
     server_peer: 2000,
     client: 1800,
+    probe: 800,
     egress: 40_000,
     config_client: 12_000,
     config_server: 12_000,

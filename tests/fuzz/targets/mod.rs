@@ -20,6 +20,7 @@ mod kcp;
 mod mux;
 mod packet;
 mod payload;
+mod probe;
 mod sealed;
 mod server;
 mod session;
@@ -62,6 +63,7 @@ targets! {
     server_strangers: server::strangers, strangers_seeds;
     server_peer: server::peer, peer_seeds;
     client: client::run, seeds;
+    probe: probe::run, seeds;
     egress: egress::run, seeds;
     config_client: config::client, client_seeds;
     config_server: config::server, server_seeds;

@@ -15,11 +15,11 @@ use vpn::egress::EgressPolicy;
 use vpn::kcp::CongestionKind;
 use vpn::mux::ResetCode;
 use vpn::packet;
-use vpn::session::{PeerSettings, Server, ServerDrops, ServerEvent, ServerSettings, StreamKey};
+use vpn::session::{PeerSettings, Server, ServerDrops, ServerEvent, ServerSettings, ServerStatus, StreamKey};
 
 use super::handshake::mask_handshake;
 use super::input::Input;
-use super::session::{Puppet, datagram, speeches};
+use super::session::{Puppet, datagram, frame, speeches};
 use super::start;
 use super::wire::{emit, read, repr};
 
@@ -97,6 +97,9 @@ struct World {
     gone: HashSet<StreamKey>,
     now: Instant,
     handshakes: u32,
+    /// The number of the carrier that `alice` speaks on, and how often it asked for new keys.
+    carrier: u32,
+    rekeys: u32,
 }
 
 impl World {
@@ -115,14 +118,16 @@ impl World {
             gone: HashSet::new(),
             now,
             handshakes: 1,
+            carrier: 1,
+            rekeys: 0,
         }
     }
 
     fn operate(&mut self, operation: u8, input: &mut Input<'_>) {
         let now = self.now;
-        match operation % 12 {
+        match operation % 13 {
             0 => self.speak(operation, input),
-            1..=6 => self.speak(operation % 12, input),
+            1..=6 => self.speak(operation % 13, input),
             7 => self.interfere(input),
             8 => {
                 let inner = if input.bool() { datagram(input) } else { input.bytes().to_vec() };
@@ -130,6 +135,7 @@ impl World {
             }
             9 => self.command(input),
             10 => self.reconnect(input),
+            12 => self.rekey(input),
             _ => {
                 self.now += Duration::from_millis(u64::from(input.u16()) << (input.u8() % 8));
                 self.server.handle_timeout(self.now);
@@ -197,7 +203,63 @@ impl World {
         }
         let session = SessionId([input.u8() % 3 + 1; 16]);
         if let Some((alice, message1)) = connect(&mut self.server, self.handshakes, session, self.now) {
-            (self.alice, self.message1) = (alice, message1);
+            (self.alice, self.message1, self.carrier) = (alice, message1, self.handshakes);
+        }
+    }
+
+    /// The client asks for new keys on its carrier, once or twice; perhaps for another session's, or from elsewhere, or it never
+    /// hears the answer. No carrier comes or goes by it, and where new keys are agreed on, they open.
+    fn rekey(&mut self, input: &mut Input<'_>) {
+        self.rekeys += 1;
+        if self.rekeys > 6 {
+            return;
+        }
+        let how = input.u8();
+        let session = if how & 1 == 1 { SessionId([9; 16]) } else { self.alice.session };
+        let index = 1000 + self.rekeys;
+        let since = Duration::from_secs(u64::from(self.handshakes)) + Duration::from_millis(index.into());
+        let message = Message1 {
+            timestamp: Timestamp::from_unix(BEGAN + since),
+            epoch: self.alice.epoch,
+            ..message1(self.carrier, index, session)
+        };
+        let mut rng = StdRng::seed_from_u64(u64::from(index));
+        let (psk, public) = (PresharedKey::default(), server_key().public_key());
+        let (mut initiator, message1) =
+            Initiator::new(&alice_key(), &public, &psk, &message, 200, &mut rng).expect("a fitting size");
+        let mut outer = vec![0; self.alice.connection.header_len()];
+        outer.extend_from_slice(&message1);
+        self.alice.connection.finish_packet(&mut outer, true).expect("an open connection");
+        if how & 2 == 2 {
+            let segment = read(&outer);
+            let elsewhere = SocketAddr::from(([192, 0, 2, 77], 999));
+            outer = emit(&repr(elsewhere, SERVER, segment.flags, segment.seq, segment.ack), &message1);
+        }
+        let before = self.server.status(self.now);
+        let mut answers = exchange(&mut self.server, &mut outer.clone(), self.now);
+        if how & 4 == 4 {
+            answers.extend(exchange(&mut self.server, &mut outer, self.now));
+        }
+        let after = self.server.status(self.now);
+        let live =
+            |status: &ServerStatus| (status.peers[0].carriers.len(), status.peers[0].session.is_some());
+        assert_eq!(live(&after), live(&before), "a handshake alone changes nothing");
+        for mut packet in answers {
+            let segment = read(&packet);
+            match initiator.finish(&packet[segment.payload]) {
+                Ok((Message2::Resumed { .. }, Some(keys)))
+                    if how & 8 == 0 && session == self.alice.session =>
+                {
+                    self.alice.rekey(index, keys.into_pair());
+                    let mut first = self.alice.seal(&frame(PING, &[7; 10])).expect("an open connection");
+                    let before = total(self.server.status(self.now).drops);
+                    self.server.handle_packet(&mut first, self.now);
+                    assert_eq!(total(self.server.status(self.now).drops), before, "new keys do not open");
+                    return;
+                }
+                Ok(_) => {}
+                Err(_) => drop(self.alice.take(&mut packet, self.now)),
+            }
         }
     }
 
@@ -279,18 +341,7 @@ impl World {
 fn connect(server: &mut Server, number: u32, session: SessionId, now: Instant) -> Option<(Puppet, Vec<u8>)> {
     let local = SocketAddr::from(([192, 0, 2, 2], 40_000 + u16::try_from(number).unwrap_or(0)));
     let index = 100 + number;
-    let message = Message1 {
-        version: VERSION,
-        mode: Mode::default().to_wire(),
-        is_probe: false,
-        timestamp: Timestamp::from_unix(Duration::from_secs(1_700_000_000 + u64::from(number))),
-        index,
-        session,
-        epoch: 0,
-        suites: SuiteSet::PORTABLE,
-        carrier: number,
-        keep: 1,
-    };
+    let message = message1(number, index, session);
     let mut rng = StdRng::seed_from_u64(u64::from(number));
     let (psk, public) = (PresharedKey::default(), server_key().public_key());
     let (mut initiator, message1) =
@@ -313,6 +364,21 @@ fn connect(server: &mut Server, number: u32, session: SessionId, now: Instant) -
         }
     }
     None
+}
+
+fn message1(number: u32, index: u32, session: SessionId) -> Message1 {
+    Message1 {
+        version: VERSION,
+        mode: Mode::default().to_wire(),
+        is_probe: false,
+        timestamp: Timestamp::from_unix(BEGAN + Duration::from_secs(number.into())),
+        index,
+        session,
+        epoch: 0,
+        suites: SuiteSet::PORTABLE,
+        carrier: number,
+        keep: 1,
+    }
 }
 
 /// What the server answers to a packet.
@@ -357,6 +423,8 @@ fn alice_key() -> PrivateKey {
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9)), 443);
 const ALICE: [&str; 2] = ["10.77.0.2/24", "fd77::2/64"];
 const BUFFER: usize = 1 << 20;
+const BEGAN: Duration = Duration::from_secs(1_700_000_000);
+const PING: u8 = 1;
 
 pub(crate) fn strangers_seeds() -> Vec<Vec<u8>> {
     let syn = |host: u8| vec![1, host, 9, 9, 9, 9];
@@ -385,6 +453,19 @@ pub(crate) fn peer_seeds() -> Vec<Vec<u8>> {
     let wait = |time: u16, shift: u8| [vec![11], time.to_le_bytes().to_vec(), vec![shift]].concat();
     let mut seeds: Vec<_> =
         (0..speeches().len()).map(|number| [speech(number), wait(60, 0)].concat()).collect();
+    for how in [0, 1, 2, 4, 8, 12] {
+        let again = [
+            speech(0),
+            vec![12, how],
+            speech(4),
+            wait(60, 0),
+            vec![12, 0],
+            speech(10),
+            vec![10, 1],
+            speech(0),
+        ];
+        seeds.push(again.concat());
+    }
     let download = [speech(4), command(0), command(4), command(3), speech(10), wait(50, 0), speech(10)];
     seeds.push(download.concat());
     seeds.push([speech(4), command(1), speech(10), speech(5), wait(0xffff, 7), speech(0)].concat());
