@@ -236,6 +236,12 @@ impl Kcp {
         self.arrange_flush(now);
     }
 
+    /// Says with what leaves next how far everything has arrived, and asks the peer for the same (an ask of the window, which
+    /// carries `una` like its answer): acks may have been lost that nothing would bring again.
+    pub fn compare(&mut self) {
+        self.probe.ask_once();
+    }
+
     /// What was measured and counted.
     pub fn stats(&self) -> Stats {
         let (sent, received) = (self.sender.counters(), self.receiver.counters());
@@ -302,7 +308,7 @@ impl Kcp {
 
     /// When something is due, the interval aside.
     fn due(&self) -> Option<Instant> {
-        let tell = self.probe.has_tell().then_some(self.started);
+        let tell = self.probe.is_due().then_some(self.started);
         [
             self.acks.waiting_since(),
             tell,

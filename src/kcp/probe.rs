@@ -8,6 +8,8 @@ pub(crate) struct Probe {
     /// When to ask next; `None` while the peer's window is open or nothing waits for it.
     ask_at: Option<Instant>,
     wait: Duration,
+    /// The peer is to say once where it stands, whatever its window is.
+    ask: bool,
     /// An ask of the peer, or our own reopened window, waits to be told.
     tell: bool,
 }
@@ -39,10 +41,16 @@ impl Probe {
         self.tell = true;
     }
 
-    /// Whether an ask is due; if so the next waits half as long again.
+    /// Asks once, whatever the peer's window is: what asks says where we stand, and so does the answer.
+    pub(crate) fn ask_once(&mut self) {
+        self.ask = true;
+    }
+
+    /// Whether an ask is due; if it is for a closed window the next waits half as long again.
     pub(crate) fn poll_ask(&mut self, now: Instant) -> bool {
+        let once = std::mem::take(&mut self.ask);
         if self.ask_at.is_none_or(|at| at > now) {
-            return false;
+            return once;
         }
         self.wait = (self.wait * 3 / 2).min(LONGEST_WAIT);
         self.ask_at = Some(now + self.wait);
@@ -54,9 +62,9 @@ impl Probe {
         std::mem::take(&mut self.tell)
     }
 
-    /// Whether a tell waits.
-    pub(crate) fn has_tell(&self) -> bool {
-        self.tell
+    /// Whether a tell waits, or an ask that waits for no time.
+    pub(crate) fn is_due(&self) -> bool {
+        self.tell || self.ask
     }
 
     /// When the next ask is due.
@@ -100,8 +108,18 @@ mod tests {
     fn tells_once() {
         let mut probe = Probe::default();
         probe.on_tell_wanted();
-        assert!(probe.has_tell());
+        assert!(probe.is_due());
         assert!(probe.poll_tell());
-        assert!(!probe.poll_tell());
+        assert!(!probe.poll_tell() && !probe.is_due());
+    }
+
+    #[test]
+    fn asks_once_when_told_to_and_begins_no_back_off() {
+        let mut probe = Probe::default();
+        probe.ask_once();
+        assert!(probe.is_due());
+        assert!(probe.poll_ask(start()));
+        assert!(!probe.poll_ask(start()) && !probe.is_due());
+        assert_eq!(probe.poll_timeout(), None);
     }
 }

@@ -49,6 +49,11 @@ impl Recovery {
                 self.highest.pop();
             }
         }
+        self.on_arrived(order, rtt);
+    }
+
+    /// Notes that transmission `order`, or an early copy of it, took `rtt`: which of them is not known, so it counts as no skip.
+    pub(crate) fn on_arrived(&mut self, order: u64, rtt: Duration) {
         if self.newest.is_none_or(|(newest, _)| newest < order) {
             self.newest = Some((order, rtt));
         }

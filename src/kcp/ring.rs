@@ -58,6 +58,7 @@ impl Ring {
             first_ts: departure.ts,
             base_ts: departure.ts,
             order: 0,
+            copied_by: 0,
             departure,
             before: None,
             after: None,
@@ -72,6 +73,9 @@ impl Ring {
             sent.attempts = sent.attempts.saturating_add(1);
         }
         self.link(sn, departure);
+        if let Some(sent) = self.get_mut(sn) {
+            sent.copied_by = 0;
+        }
     }
 
     /// Makes a segment in flight the newest transmission: what it says of losses is now said of the copy.
@@ -87,6 +91,8 @@ impl Ring {
             return;
         };
         sent.state = State::InFlight;
+        let ahead = u16::try_from(order - sent.order).unwrap_or(u16::MAX);
+        sent.copied_by = sent.copied_by.saturating_add(ahead);
         sent.order = order;
         sent.transmissions = sent.transmissions.saturating_add(1);
         sent.departure = departure;
@@ -122,6 +128,7 @@ impl Ring {
             departure: sent.departure,
             transmissions: sent.transmissions.into(),
             base_ts: sent.base_ts,
+            base_order: sent.base_order(),
         };
         if sent.state == State::InFlight {
             self.unlink(sn);
@@ -235,6 +242,8 @@ pub(crate) struct Sent {
     attempts: u16,
     first_ts: u32,
     base_ts: u32,
+    /// Transmissions from the last that was not an early copy to the last; all that are possible if they are more.
+    copied_by: u16,
     before: Option<u32>,
     after: Option<u32>,
 }
@@ -243,6 +252,11 @@ impl Sent {
     /// How often it was sent because it was new or taken for lost: early copies aside.
     pub(crate) fn attempts(&self) -> u32 {
         u32::from(self.attempts)
+    }
+
+    fn base_order(&self) -> u64 {
+        let order = self.order.saturating_sub(self.copied_by.into());
+        if self.copied_by == u16::MAX { 0 } else { order }
     }
 
     /// The `ts` of its first transmission.
@@ -286,6 +300,8 @@ pub(crate) struct Acknowledged {
     pub(crate) transmissions: u32,
     /// The `ts` of its last transmission that was not an early copy.
     pub(crate) base_ts: u32,
+    /// Number of that transmission, or of an earlier one.
+    pub(crate) base_order: u64,
 }
 
 /// Slots that are kept for the next burst; our choice: 32 KiB.
@@ -313,6 +329,21 @@ mod tests {
 
     fn ends(ring: &Ring) -> (Option<u32>, Option<u32>) {
         (ring.oldest().map(|o| o.0), ring.newest().map(|n| n.0))
+    }
+
+    #[test]
+    fn remembers_the_transmission_that_early_copies_followed() {
+        let mut ring = ring(3);
+        ring.lose(0);
+        ring.depart(0, departure());
+        ring.copy(1, departure());
+        ring.copy(0, departure());
+        ring.copy(0, departure());
+        // Transmissions 0 to 2 were the first ones; 3, 5 and 6 are of the first segment.
+        let acked = ring.acknowledge(0).unwrap();
+        assert_eq!((acked.base_order, acked.order), (3, 6));
+        let acked = ring.acknowledge(1).unwrap();
+        assert_eq!((acked.base_order, acked.order), (1, 4));
     }
 
     #[test]

@@ -263,18 +263,22 @@ impl Sender {
         self.credit > 0
     }
 
-    /// Forgets back-offs and, if acks are overdue, sends the two ends of what is in flight at once; their acks tell the
-    /// rest.
+    /// Forgets back-offs and, if acks are overdue, sends the two ends of what is in flight at once, and after a long outage as much
+    /// of its beginning as a new connection would (RFC 6928); their acks tell the rest.
     pub(crate) fn on_path_restored(&mut self, now: Instant) {
         let rto = self.rtt.rto();
         let is_overdue = self.ring.oldest().is_some_and(|(_, oldest)| oldest.departure.at + rto < now);
         let is_stalled = is_overdue || self.backoff > 0;
+        let was_long = self.backoff >= LONG_OUTAGE;
         self.backoff = 0;
         self.last_timeout = None;
         // After a mere pause nothing is lost: what just left ended the silence itself, and its ack is on the way.
         if is_stalled {
             self.last_progress = Some(now);
             self.probe_tail();
+            if was_long {
+                self.lose_overdue(PROBING_PACKETS * self.packet, now);
+            }
         }
     }
 
@@ -378,10 +382,11 @@ impl Sender {
             self.counters.spurious += 1;
             self.recovery.on_spurious(now);
         }
-        if self.batch.rtt.is_none() {
-            let millis = u64::try_from(distance(clock, ts)).ok();
-            self.batch.rtt = millis.map(Duration::from_millis);
+        let Some(rtt) = u64::try_from(distance(clock, ts)).ok().map(Duration::from_millis) else { return };
+        if distance(ts, acked.base_ts) >= 0 && rtt <= MAX_RTO {
+            self.recovery.on_arrived(acked.base_order, rtt);
         }
+        self.batch.rtt.get_or_insert(rtt);
     }
 
     fn detect_losses(&mut self, now: Instant) {
@@ -427,6 +432,18 @@ impl Sender {
         self.credit = PROBES;
     }
 
+    /// Takes for lost what has been in flight for longer than an RTO, the first of it up to `bytes`.
+    fn lose_overdue(&mut self, bytes: u64, now: Instant) {
+        let (rto, mut left) = (self.rtt.rto(), bytes);
+        while let Some((sn, sent)) = self.ring.oldest() {
+            if sent.departure.at + rto > now || left == 0 {
+                break;
+            }
+            left = left.saturating_sub(self.ring.cost(sn));
+            self.lose(sn);
+        }
+    }
+
     /// RFC 6298 §5: the timer runs from the last progress, backed off with each timeout.
     fn timeout_at(&self) -> Option<Instant> {
         let (_, oldest) = self.ring.oldest()?;
@@ -438,13 +455,7 @@ impl Sender {
     }
 
     fn time_out(&mut self, now: Instant) {
-        let rto = self.rtt.rto();
-        while let Some((sn, sent)) = self.ring.oldest() {
-            if sent.departure.at + rto > now {
-                break;
-            }
-            self.lose(sn);
-        }
+        self.lose_overdue(u64::MAX, now);
         self.backoff = self.backoff.saturating_add(1);
         self.last_timeout = Some(now);
         self.credit = PROBES;
@@ -524,5 +535,7 @@ const URGENT: u32 = 3;
 const PROBES: u32 = 2;
 /// While timeouts go unanswered no more than this is in flight; our choice: enough for small traffic.
 const PROBING_PACKETS: u64 = 10;
+/// Timeouts in a row after which nothing of what is in flight can be under way; our choice: six RTOs in nodelay mode.
+const LONG_OUTAGE: u32 = 4;
 /// An ack this far behind `una` is a duplicate; further behind it is nonsense.
 const OLDEST_ACK: u32 = 1 << 20;
