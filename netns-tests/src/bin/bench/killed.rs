@@ -103,9 +103,10 @@ fn gap_after(running: &Running<'_>, blow: Blow, n: u32, download: &mut Download)
     if !download.wait_for(before + NEW_DATA, LIMIT)? {
         return Ok(f64::INFINITY);
     }
+    // The gap begins with the last arrival before: a blow to the host itself lets nothing in that was on its way.
     let arrivals = download.arrivals()?;
-    let recent: Vec<&Arrival> = arrivals.iter().filter(|arrival| arrival.time >= struck).collect();
-    Ok(recent.windows(2).map(|pair| pair[1].time - pair[0].time).fold(0.0, f64::max))
+    let first = arrivals.partition_point(|arrival: &Arrival| arrival.time < struck).saturating_sub(1);
+    Ok(arrivals[first..].windows(2).map(|pair| pair[1].time - pair[0].time).fold(0.0, f64::max))
 }
 
 fn kills(plan: &Plan) -> u32 {

@@ -257,8 +257,13 @@ impl Running<'_> {
         let first = netns_tests::addresses::client(0);
         let other = Ipv4Addr::from_bits(first.to_bits() + 75);
         let (old, new) = if n.is_multiple_of(2) { (first, other) } else { (other, first) };
-        // Nobody has the old address any more, and the router asks for whoever has it.
-        self.topology.router.ip(&format!("neighbour flush to {old} dev client0"))?;
+        // The network takes it: what still leaves from it, or goes to it, ends at the router.
+        let router = &self.topology.router;
+        router.set_sysctl("net/ipv4/conf/all/rp_filter", "1")?;
+        router.ip(&format!("route replace blackhole {old}/32"))?;
+        if n > 0 {
+            router.ip(&format!("route del blackhole {new}/32"))?;
+        }
         client.ip(&format!("address del {old}/24 dev eth0"))?;
         client.ip(&format!("address add {new}/24 dev eth0"))?;
         client.ip(&format!("route replace default via {}", netns_tests::addresses::client_gateway(0)))?;
