@@ -52,7 +52,7 @@ impl Tunnel {
             packet: Vec::new(),
             now,
         };
-        tunnel.client.set_servers(vec![vec![([203, 0, 113, 9], 443).into()]], now);
+        tunnel.client.set_servers(vec![vec![SocketAddr::from(([203, 0, 113, 9], 443))]], now);
         tunnel.settle();
         assert_eq!(tunnel.client.status(now).state, ClientState::Up);
         tunnel

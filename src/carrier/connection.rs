@@ -57,7 +57,7 @@ impl Connection {
         let phase = if mode.is_bare() {
             Phase::Established(Open::new(None, ack, WINDOWS.window(true), mode.is_fixed()))
         } else {
-            Phase::SynSent(Opening { isn, next_syn: now, sent: 0 })
+            Phase::SynSent(Opening { isn, last_syn: now, sent: 0, is_hurried: false })
         };
         let scenery = Scenery::new((random >> 64) as u64);
         Self::new((local, remote), mode, &WINDOWS, phase, isn.advanced_by(1), scenery)
@@ -185,11 +185,19 @@ impl Connection {
     /// When [`poll_transmit`](Self::poll_transmit) has something to do next: the next SYN (or giving up), or a delayed ACK.
     /// Meaningful once it was drained.
     #[must_use]
-    pub const fn poll_timeout(&self) -> Option<Instant> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
-            Phase::SynSent(opening) => Some(opening.next_syn),
+            Phase::SynSent(opening) => Some(opening.next_syn()),
             Phase::Established(open) | Phase::Finished(open) => open.ack_at,
             Phase::Closing(_) | Phase::Closed | Phase::TimedOut => None,
+        }
+    }
+
+    /// Says whether somebody waits for the connection: then its SYN is repeated faster, and for as long as that lasts. The caller
+    /// ends it.
+    pub const fn set_hurried(&mut self, is_hurried: bool) {
+        if let Phase::SynSent(opening) = &mut self.phase {
+            opening.is_hurried = is_hurried;
         }
     }
 
@@ -354,17 +362,17 @@ impl Connection {
         Input::Ignored(DropReason::UnexpectedSyn)
     }
 
-    /// The same SYN again after 1 s, 2 s, 4 s …; after the last one's time the connection gives up.
+    /// The same SYN again after 1 s, 2 s, 4 s …; after the last one's time the connection gives up. In a hurry it is repeated
+    /// twice a second, for as long as that lasts.
     fn poll_syn(&mut self, opening: Opening, now: Instant) -> Option<Repr> {
-        if now < opening.next_syn {
+        if now < opening.next_syn() {
             return None;
         }
-        if opening.sent == SYN_ATTEMPTS {
+        if opening.is_over() {
             self.phase = Phase::TimedOut;
             return None;
         }
-        let next_syn = now + SYN_TIMEOUT * (1 << opening.sent);
-        self.phase = Phase::SynSent(Opening { next_syn, sent: opening.sent + 1, ..opening });
+        self.phase = Phase::SynSent(Opening { last_syn: now, sent: opening.sent + 1, ..opening });
         let options = SynOptions::windows(self.mss, self.stack.window_scale);
         Some(Repr { seq: opening.isn, options, ..self.repr(Flags::SYN, Seq(0), initial_window(self.mss)) })
     }
@@ -423,21 +431,15 @@ pub enum State {
     TimedOut,
 }
 
-/// The first wait for a SYN-ACK (RFC 6298, section 2.1); each next one is twice as long.
-const SYN_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// Linux' `tcp_invalid_ratelimit`.
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
-
-/// SYNs sent before giving up, at 0, 1, 3, 7 and 15 s; the last may be answered until 31 s. Our choice: a first connection attempt lasts 20 s.
-const SYN_ATTEMPTS: u32 = 5;
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "some instant must be the first")]
 mod tests {
     use super::*;
     use crate::carrier::emit::tests::{COOKIE, ISN, RANDOM, client, data_v4, data_v6, server, syn_v4};
-    use crate::carrier::phase::{ACK_DELAY, ACK_EVERY};
+    use crate::carrier::phase::{ACK_DELAY, ACK_EVERY, HURRIED_SYN};
     use crate::carrier::{Options, parse};
 
     /// The IP ID of the first packet.
@@ -488,6 +490,24 @@ mod tests {
             assert_eq!(connection.finish_packet(&mut packet, is_last), Ok(()));
             assert_eq!(packet, expected);
         }
+    }
+
+    #[test]
+    fn repeats_the_same_syn_twice_a_second_while_somebody_waits() {
+        let start = Instant::now();
+        let mut connection = Connection::connect(client(4), server(4), Mode::default(), RANDOM, start);
+        let first = connection.poll_transmit(start).unwrap();
+        assert_eq!(connection.poll_timeout(), Some(start + Duration::from_secs(1)));
+        connection.set_hurried(true);
+        for n in 1..100 {
+            let due = start + HURRIED_SYN * n;
+            assert_eq!((connection.poll_timeout(), connection.poll_transmit(start)), (Some(due), None));
+            let again = parse(&connection.poll_transmit(due).unwrap()).unwrap();
+            assert_eq!((again.flags, again.seq), (Flags::SYN, parse(&first).unwrap().seq));
+        }
+        connection.set_hurried(false);
+        assert_eq!(connection.poll_transmit(connection.poll_timeout().unwrap()), None);
+        assert_eq!(connection.state(), State::TimedOut);
     }
 
     #[test]

@@ -20,11 +20,28 @@ pub(super) enum Phase {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opening {
     pub(super) isn: Seq,
-    pub(super) next_syn: Instant,
+    /// When the last SYN left, or the first is due.
+    pub(super) last_syn: Instant,
     pub(super) sent: u32,
+    /// Somebody waits for the connection.
+    pub(super) is_hurried: bool,
 }
 
 impl Opening {
+    /// When the next SYN is due, or giving up.
+    pub(super) fn next_syn(&self) -> Instant {
+        match self.sent.checked_sub(1) {
+            None => self.last_syn,
+            Some(_) if self.is_hurried => self.last_syn + HURRIED_SYN,
+            Some(repeats) => self.last_syn + SYN_TIMEOUT * (1 << repeats.min(SYN_ATTEMPTS)),
+        }
+    }
+
+    /// Whether enough SYNs have left.
+    pub(super) const fn is_over(&self) -> bool {
+        self.sent >= SYN_ATTEMPTS && !self.is_hurried
+    }
+
     pub(super) fn is_answered_by(&self, segment: &Segment) -> bool {
         segment.ack == self.isn.advanced_by(1)
     }
@@ -139,6 +156,16 @@ impl Open {
         Self { unacknowledged: 0, ack_at: None, ..self }
     }
 }
+
+/// The first wait for a SYN-ACK (RFC 6298, section 2.1); each next one is twice as long.
+const SYN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Each wait while somebody waits. Our choice: data a second after a path's return at 100 ms, which takes three round trips more.
+/// No stack is so quick (Linux since 6.5 repeats four times a second apart), so only as long as it must be.
+pub(super) const HURRIED_SYN: Duration = Duration::from_millis(500);
+
+/// SYNs sent before giving up, at 0, 1, 3, 7 and 15 s; the last may be answered until 31 s. Our choice: a first connection attempt lasts 20 s.
+const SYN_ATTEMPTS: u32 = 5;
 
 /// The longest a payload waits for its ACK: Linux' and Windows' delayed-ACK time.
 pub(super) const ACK_DELAY: Duration = Duration::from_millis(40);

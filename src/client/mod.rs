@@ -14,7 +14,6 @@ mod runner;
 mod status;
 mod surroundings;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
@@ -39,7 +38,9 @@ use crate::instance::{self, Instance};
 use crate::io::{self, TunDevice};
 use crate::kcp::CongestionKind;
 use crate::netcfg::{self, ClientPlan};
-use crate::session::{Client, ClientEvent, ClientSettings, ClientState, Connect, Ending, Reach};
+use crate::session::{
+    Client, ClientEvent, ClientSettings, ClientState, Connect, Ending, Reach, ServerAddress,
+};
 
 /// What `vpn up` was asked.
 #[derive(Debug)]
@@ -117,7 +118,7 @@ async fn tunnel(
     let names = resolve(&client, config, resolver, &mut memory, instance).await?;
     let Some(names) = names else { return stopped(options) };
     let tun = instance.create_tun(config.tunnel.interface.as_str()).await?;
-    let mut runner = Runner::open(client, tun, &names.distinct(), number)
+    let mut runner = Runner::open(client, tun, &names.first_ports(), number)
         .map_err(|error| Failure::of_system("cannot open raw sockets", &error))?;
     let host = Host::watch(runner.tun.index(), number).await;
     let host = host.map_err(|error| instance::host_failure(&error))?;
@@ -400,7 +401,7 @@ fn ended(ending: Ending) -> Failure {
     Failure::new(ExitCode::Refused, message)
 }
 
-fn unreachable(runner: &Runner, servers: &[SocketAddr]) -> Failure {
+fn unreachable(runner: &Runner, servers: &[ServerAddress]) -> Failure {
     let remotes: Vec<_> = servers.iter().map(ToString::to_string).collect();
     let remotes = remotes.join(", ");
     let message = match runner.client.reach() {

@@ -17,6 +17,7 @@ use super::dns::{ADDRESSES_MAX, Resolver};
 use super::memory::Memory;
 use crate::config::{Endpoint, Endpoints, Host, Ports};
 use crate::failure::{ExitCode, Failure};
+use crate::session::ServerAddress;
 
 /// The servers of the configuration, and what addresses they have.
 #[derive(Debug)]
@@ -77,16 +78,17 @@ impl Names {
     }
 
     /// The addresses of each server, in the order of the configuration.
-    pub(super) fn servers(&self) -> Vec<Vec<SocketAddr>> {
+    pub(super) fn servers(&self) -> Vec<Vec<ServerAddress>> {
         let servers = self.servers.iter().zip(&self.found);
-        let with_port = |(server, found): (&Endpoint, &Vec<IpAddr>)| {
-            found.iter().map(|address| SocketAddr::new(*address, server.ports.first)).collect()
+        let with_ports = |(server, found): (&Endpoint, &Vec<IpAddr>)| {
+            let Ports { first, last } = server.ports;
+            found.iter().map(|&address| ServerAddress { address, first, last }).collect()
         };
-        servers.map(with_port).collect()
+        servers.map(with_ports).collect()
     }
 
     /// All addresses of all servers, each once, where it comes first.
-    pub(super) fn distinct(&self) -> Vec<SocketAddr> {
+    pub(super) fn distinct(&self) -> Vec<ServerAddress> {
         let mut distinct = Vec::new();
         for address in self.servers().into_iter().flatten() {
             if !distinct.contains(&address) {
@@ -112,6 +114,11 @@ impl Names {
             }
         }
         distinct
+    }
+
+    /// All addresses of all servers, each once and with the first port where it comes first.
+    pub(super) fn first_ports(&self) -> Vec<SocketAddr> {
+        self.distinct().into_iter().map(ServerAddress::with_first_port).collect()
     }
 
     /// What the user may want to know.
@@ -292,15 +299,15 @@ mod tests {
     #[tokio::test]
     async fn keeps_the_order_of_a_list_and_each_address_once() {
         let list =
-            r#"["[2001:db8::9]:443", "127.0.0.1:80", "localhost:80", "[2001:db8::9]:443", "192.0.2.9:1"]"#;
+            r#"["[2001:db8::9]:443", "127.0.0.1:80", "localhost:80", "[2001:db8::9]:443", "192.0.2.9:1-3"]"#;
         let (_folder, mut memory) = memory();
         let names = Names::resolve(&servers(list), nobody(), &mut memory).await.unwrap();
         assert_eq!(names.servers().len(), 5);
         let mut found = names.distinct();
         // What else a host calls localhost is its own affair.
-        found.retain(|address| *address != "[::1]:80".parse().unwrap());
+        found.retain(|address| address.to_string() != "[::1]:80");
         let found: Vec<_> = found.iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["[2001:db8::9]:443", "127.0.0.1:80", "192.0.2.9:1"]);
+        assert_eq!(found, ["[2001:db8::9]:443", "127.0.0.1:80", "192.0.2.9:1-3"]);
         assert!(memory.addresses("localhost").contains(&"127.0.0.1".parse().unwrap()));
     }
 
@@ -324,7 +331,8 @@ mod tests {
         assert!(failure.message.contains("vpn.invalid"), "{failure}");
         memory.learn("other.invalid", &["192.0.2.7".parse().unwrap()]);
         let names = Names::resolve(&list, nobody(), &mut memory).await.unwrap();
-        assert_eq!(names.servers(), [vec![], vec!["192.0.2.7:443".parse().unwrap()]]);
+        let seven: SocketAddr = "192.0.2.7:443".parse().unwrap();
+        assert_eq!(names.servers(), [vec![], vec![seven.into()]]);
         assert!(names.notes().iter().any(|note| note.contains("it had last")), "{:?}", names.notes());
     }
 

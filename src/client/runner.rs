@@ -12,7 +12,7 @@ use crate::io::{
     self as shell, Family, Poller, PortFilter, PortGuard, Readiness, ReceiveStats, SendStats, TUN_MTU, Timer,
     TunDevice, Wire, mtu_at, source_for,
 };
-use crate::session::{Client, ClientEvent};
+use crate::session::{Client, ClientEvent, ServerAddress};
 
 /// The data path of one client.
 #[derive(Debug)]
@@ -71,8 +71,9 @@ impl Runner {
     }
 
     /// From now on these are the addresses of each server.
-    pub(crate) fn set_servers(&mut self, servers: Vec<Vec<SocketAddr>>) {
-        let addresses: Vec<_> = servers.iter().flatten().copied().collect();
+    pub(crate) fn set_servers(&mut self, servers: Vec<Vec<ServerAddress>>) {
+        let addresses = servers.iter().flatten().copied().map(ServerAddress::with_first_port);
+        let addresses: Vec<_> = addresses.collect();
         let ports = PortFilter::ports(self.guards.iter().map(|guard| guard.port.port()));
         for family in Family::all_of(&addresses) {
             // The other addresses are as good as before.

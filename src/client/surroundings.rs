@@ -85,7 +85,7 @@ impl Surroundings {
     }
 
     fn first_server(&self) -> Option<IpAddr> {
-        self.names.distinct().first().map(|address| address.ip())
+        self.names.distinct().first().map(|server| server.address)
     }
 
     /// In a task of its own, because the tunnel goes on meanwhile.

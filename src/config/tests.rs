@@ -356,10 +356,13 @@ fn refuses_by_name_what_is_not_built_yet() {
         let found = client(&format!("{head}{rest}\n")).unwrap_err();
         assert_eq!(found, format!("x.toml:{place}: this value is not built yet: use {instead}"));
     }
-    for value in ["\"h:1-2\"", "[\"h:1\", \"i:1-2\"]"] {
-        let text = head.replace("\"h:1\"", value);
-        let what = "this value is not built yet: use addresses or names with one port each";
-        assert_eq!(client(&text).unwrap_err(), format!("x.toml:2:10: server: {what}"));
+}
+
+#[test]
+fn takes_ranges_of_ports_of_one_server_and_of_several() {
+    for (value, shown) in [("\"h:1-2\"", "h:1-2"), ("[\"h:1\", \"[::1]:1-2\"]", "h:1, [::1]:1-2")] {
+        let (config, _) = client(&client_head().replace("\"h:1\"", value)).unwrap();
+        assert_eq!(config.server.to_string(), shown);
     }
 }
 

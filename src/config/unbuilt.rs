@@ -4,17 +4,15 @@
 //! instead. Such a value is refused, never ignored; whoever builds the feature deletes its line.
 
 use super::document::Document;
-use super::{ClientConfig, ClientDns, ConfigError, Endpoint, Preface, ServerConfig};
+use super::{ClientConfig, ClientDns, ConfigError, Preface, ServerConfig};
 
 /// Refuses what a client's configuration asks for and is not built yet.
 pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result<(), ConfigError> {
     let (tunnel, carrier) = (&config.tunnel, &config.carrier);
-    let plain_server = !config.server.iter().any(ranged);
     let plain_dns = matches!(tunnel.dns, ClientDns::Server | ClientDns::Off);
     refuse_first(
         document,
         &[
-            ("server", !plain_server, "addresses or names with one port each"),
             ("tunnel.domains", !tunnel.domains.is_empty(), "[]"),
             ("tunnel.dns", !plain_dns, r#""server" or "off""#),
             ("tunnel.kill_switch", tunnel.kill_switch, "false"),
@@ -30,10 +28,6 @@ pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result
 /// Refuses what a server's configuration asks for and is not built yet.
 pub(super) fn check_server(config: &ServerConfig, document: &Document) -> Result<(), ConfigError> {
     refuse_first(document, &[("metrics.listen", config.metrics.listen.is_some(), r#""""#)])
-}
-
-fn ranged(endpoint: &Endpoint) -> bool {
-    endpoint.ports.is_range()
 }
 
 /// A key, whether its value asks for what is missing, and what to write instead.

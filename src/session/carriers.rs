@@ -29,6 +29,7 @@ use super::loss::{Counts, LossHistory, LossMeter};
 use super::modes::{Memory, ModeRecord, Modes};
 use super::path_mtu::ETHERNET;
 use super::rekey::Renewal;
+use super::servers::ServerAddress;
 use super::status::{CarrierStatus, Migrations, Traffic, Why};
 use crate::carrier::{self, Connection, DropReason, Mode, Segment};
 use crate::crypto::{Header, Keys, MESSAGE1_MIN_LEN, Mask, Message2, OpenError, Timestamp};
@@ -55,6 +56,8 @@ pub(crate) struct Carriers {
     /// Of the interface towards the server, in bytes.
     mtu: u16,
     outage: Option<Outage>,
+    /// An end may not know what has arrived at the other.
+    is_in_doubt: bool,
     loss: LossHistory,
     caution: Caution,
     /// When another carrier may next be tried only because the one in use loses so much.
@@ -180,6 +183,7 @@ impl Carriers {
             ending: VecDeque::new(),
             mtu: ETHERNET,
             outage: None,
+            is_in_doubt: false,
             loss: LossHistory::default(),
             caution: Caution { level: 0, at: now },
             better_at: now + BETTER_EVERY,
@@ -208,11 +212,11 @@ impl Carriers {
 
     /// The modes in the order in which the next dials would take them.
     pub(crate) fn ranking(&self) -> Vec<ModeRecord> {
-        self.dialing.servers.peek().map_or_else(Vec::new, |server| self.modes.ranking(server.ip()))
+        self.dialing.servers.peek().map_or_else(Vec::new, |server| self.modes.ranking(server))
     }
 
     /// From now on these are the addresses of each server.
-    pub(crate) fn set_servers(&mut self, servers: Vec<Vec<SocketAddr>>) {
+    pub(crate) fn set_servers(&mut self, servers: Vec<Vec<ServerAddress>>) {
         self.dialing.servers.set(servers);
     }
 
@@ -236,13 +240,13 @@ impl Carriers {
         let timestamp = Timestamp::after(self.timestamp, self.dialing.timestamp(wall));
         self.timestamp = Some(timestamp);
         let offer = Offer { timestamp, index: self.fresh_index(), epoch };
-        let lifetime = self.dialing.lifetime();
+        let lifetime = self.dialing.lifetime(&request);
         let room = Room { interface: self.mtu, mtu: self.mtu, known: self.known_size(local, request.remote) };
         match Dial::begin(&self.caller, request, (offer, room), local, lifetime, &mut self.rng, now) {
             Some(dial) => {
                 self.timestamp = self.timestamp.max(dial.timestamp());
                 self.modes.on_dial(request.mode, now);
-                self.dialing.dials.push(dial);
+                self.dialing.on_begun(&request, dial, now);
             }
             None => {
                 self.events.push_back(CarrierEvent::Retired(local));
@@ -291,7 +295,7 @@ impl Carriers {
         packet: &'a mut [u8],
         now: Instant,
     ) -> Arrival<'a> {
-        match self.dialing.dials.iter_mut().find(|dial| dial.is_from(segment)) {
+        match self.dialing.dials_mut().iter_mut().find(|dial| dial.is_from(segment)) {
             Some(dial) => {
                 let (number, progress) = (dial.number(), dial.handle_segment(segment, packet, now));
                 self.on_progress(number, progress, now)
@@ -303,6 +307,8 @@ impl Carriers {
     /// Runs what is due.
     pub(crate) fn handle_timeout(&mut self, demand: Demand, now: Instant) {
         self.check_live(demand, now);
+        // Who comes up for the first time looks like any other program that connects.
+        self.dialing.set_hurried(demand.urgent && self.settled != 0);
         while let Some(number) = self.dialing.expired(now) {
             self.drop_dial(number);
         }
@@ -312,8 +318,11 @@ impl Carriers {
     /// Writes the next outer packet into `out`: of the carrier in use, also what `engine` has to send. `false` when there is
     /// none now.
     pub(crate) fn poll_transmit(&mut self, engine: &mut Engine, out: &mut Vec<u8>, now: Instant) -> bool {
-        if self.dialing.dials.iter_mut().any(|dial| dial.poll_transmit(out, now)) {
+        if self.dialing.dials_mut().iter_mut().any(|dial| dial.poll_transmit(out, now)) {
             return true;
+        }
+        if std::mem::take(&mut self.is_in_doubt) {
+            engine.compare();
         }
         for carrier in &mut self.live {
             let is_used = carrier.link.number() == self.used;
@@ -474,10 +483,13 @@ impl Carriers {
         self.use_carrier(number);
         self.retire_others(number, now);
         self.drop_dials();
-        self.dialing.on_settled(now);
-        self.dialing.servers.on_carried_by(remote);
+        self.dialing.on_settled((remote, mode), now);
         self.modes.on_carried(remote.ip(), mode, now);
         let outage = self.outage.take();
+        if outage.is_some() {
+            // The server may have heard us all the while: saying it anew tells that it is heard again.
+            self.use_number += 1;
+        }
         if self.settled == number
             && let Some(outage) = outage
             && now.saturating_duration_since(outage.since) < FALSE_WITHIN
@@ -593,14 +605,14 @@ impl Carriers {
 
     /// How many there are, old ones and those in the making included.
     pub(crate) fn count(&self) -> usize {
-        self.live.len() + self.retired.len() + self.dialing.dials.len()
+        self.live.len() + self.retired.len() + self.dialing.dials().len()
     }
 
     /// What every connection saw of the outside so far.
     pub(crate) fn outside(&self) -> carrier::Stats {
         let mut total = self.outside;
         let links = self.links().map(Link::connection);
-        let dialing = self.dialing.dials.iter().map(Dial::connection);
+        let dialing = self.dialing.dials().iter().map(Dial::connection);
         links.chain(dialing).for_each(|connection| total += connection.stats());
         total
     }
@@ -705,7 +717,7 @@ impl Carriers {
     }
 
     fn ask_beside(&mut self, remote: SocketAddr, mode: Mode, now: Instant) -> bool {
-        let request = self.dialing.request_beside(remote, mode, now);
+        let request = self.dialing.request_beside((remote, mode), &mut self.rng, now);
         if let Some(Request { attempt, remote, .. }) = request {
             self.events.push_back(CarrierEvent::Dial { attempt, remote });
         }
@@ -794,8 +806,9 @@ impl Carriers {
         let (token, use_frame) = (self.rng.random(), (self.use_number, self.used));
         let Some(carrier) = self.live_mut(number) else { return };
         let Some(token) = carrier.liveness.poll_ping(demand.urgent, token, now) else { return };
-        let is_calm = !carrier.liveness.is_doubted();
-        let is_calm = is_calm && number == self.used && !self.needs_carrier();
+        let is_doubted = carrier.liveness.is_doubted();
+        self.is_in_doubt |= is_doubted && number == self.used;
+        let is_calm = !is_doubted && number == self.used && !self.needs_carrier();
         if is_calm && self.begin_rekey(demand.epoch, now) {
             return;
         }
@@ -838,7 +851,9 @@ impl Carriers {
         if !self.needs_carrier() {
             return;
         }
-        while let Some(Request { attempt, remote, .. }) = self.dialing.poll_request(&self.candidates(), now) {
+        let modes = self.candidates();
+        while let Some(request) = self.dialing.poll_request(&modes, &mut self.rng, now) {
+            let Request { attempt, remote, .. } = request;
             self.events.push_back(CarrierEvent::Dial { attempt, remote });
         }
     }
@@ -846,7 +861,7 @@ impl Carriers {
     /// The modes for the next dial.
     fn candidates(&self) -> Vec<Mode> {
         let server = self.dialing.servers.peek();
-        server.map_or_else(Vec::new, |server| self.modes.candidates(server.ip()))
+        server.map_or_else(Vec::new, |server| self.modes.candidates(server))
     }
 
     fn on_outage(&mut self, since: Instant, why: Why) {
@@ -887,7 +902,7 @@ impl Carriers {
     }
 
     fn drop_dials(&mut self) {
-        while let Some(number) = self.dialing.dials.first().map(Dial::number) {
+        while let Some(number) = self.dialing.dials().first().map(Dial::number) {
             self.drop_dial(number);
         }
     }
@@ -912,7 +927,7 @@ impl Carriers {
     fn fresh_index(&mut self) -> u32 {
         loop {
             let index = self.rng.random();
-            let dialing = self.dialing.dials.iter().map(Dial::index);
+            let dialing = self.dialing.dials().iter().map(Dial::index);
             if index != 0
                 && self
                     .links()

@@ -25,6 +25,7 @@ use super::frame::{self, CloseCode, Frame, Frames};
 use super::load::{ClientLoad, SessionLoad};
 use super::modes::{Memory, ModeRecord};
 use super::outbox::Outbox;
+use super::servers::ServerAddress;
 use super::splice::{Connect, Splice};
 use super::status::{ClientState, ClientStatus, SessionStatus};
 use crate::carrier::{self, Mode};
@@ -231,8 +232,9 @@ impl Client {
 
     /// From now on these are the addresses of each server of the list. All of one server's lead to the same sessions, and a
     /// carrier may move between them; another server is asked only when there are no flows to lose.
-    pub fn set_servers(&mut self, servers: Vec<Vec<SocketAddr>>, now: Instant) {
-        self.carriers.set_servers(servers);
+    pub fn set_servers<A: Into<ServerAddress>>(&mut self, servers: Vec<Vec<A>>, now: Instant) {
+        let servers = servers.into_iter().map(|server| server.into_iter().map(Into::into).collect());
+        self.carriers.set_servers(servers.collect());
         if self.is_running() {
             self.carriers.check_requests(now);
         }

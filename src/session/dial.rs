@@ -109,6 +109,8 @@ pub(crate) struct Dial {
     is_known: bool,
     /// How long the answer to the first message 1 may take.
     patience: Duration,
+    /// Somebody waits for the path.
+    is_hurried: bool,
     repeats: u32,
     /// The last answer that opens under no key of ours, and how often we had asked by then.
     unopened: Option<(Vec<u8>, u32)>,
@@ -184,6 +186,7 @@ impl Dial {
             room,
             is_known: offer.epoch > 0,
             patience: FIRST_REPEAT,
+            is_hurried: false,
             repeats: 0,
             unopened: None,
             differs: false,
@@ -212,6 +215,20 @@ impl Dial {
 
     pub(crate) fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// Another dial takes its place: it is given up at `deadline`, if not before.
+    pub(crate) fn end_by(&mut self, deadline: Instant) {
+        self.deadline = self.deadline.min(deadline);
+    }
+
+    /// Says whether somebody waits for the path: then each packet is repeated at full pace.
+    pub(crate) fn set_hurried(&mut self, is_hurried: bool) {
+        self.is_hurried = is_hurried;
+        self.connection.set_hurried(is_hurried);
+        if is_hurried && let (Some(due), Some(asked)) = (&mut self.next_message1, self.asked) {
+            *due = (*due).min(asked + FIRST_REPEAT);
+        }
     }
 
     pub(crate) fn is_from(&self, segment: &Segment) -> bool {
@@ -342,7 +359,8 @@ impl Dial {
         if self.next_message1.is_none_or(|due| due > now) {
             return false;
         }
-        self.next_message1 = Some(now + self.patience * (1 << self.repeats.min(4)));
+        let wait = self.patience * (1 << self.repeats.min(4));
+        self.next_message1 = Some(now + if self.is_hurried { wait.min(FIRST_REPEAT) } else { wait });
         if self.repeats > 0 {
             self.turn = (self.turn + 1).min(self.initiations.len() - 1);
         }
@@ -374,5 +392,5 @@ impl Room {
 /// Our choice: above what the server takes to answer when it is busy.
 const SHORTEST_REPEAT: Duration = Duration::from_millis(150);
 
-/// Our choice: above the round trip of any path worth using.
+/// Our choice: above the round trip of any path worth using. In a hurry no wait is longer.
 const FIRST_REPEAT: Duration = Duration::from_millis(500);

@@ -7,9 +7,14 @@
 //! A race goes once through all addresses that may be asked, 250 ms apart (RFC 8305 §5), in each mode that is to be tried; who
 //! answers sealed packets first carries on. After that single dials go on, slower and slower. Old ones stay open beside the
 //! new, and above all of it stands a budget of source ports, so that no provider's table of flows is flooded.
+//!
+//! Only new ports back off. What carried last is what will most likely pass again, so every other dial is one in its mode and to
+//! its address, which asks on from the same port until the next of them does: when the path returns one is always there.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
 
 use super::dial::{Dial, Reach};
 use super::servers::Servers;
@@ -21,7 +26,10 @@ use crate::crypto::Timestamp;
 pub(crate) struct Dialing {
     pub(crate) servers: Servers,
     /// Each has a port.
-    pub(crate) dials: Vec<Dial>,
+    dials: Vec<Dial>,
+    /// Of them, the newest that asks for what carried last.
+    standing: Option<u32>,
+    is_hurried: bool,
     /// The shell was asked for a port for each.
     requests: Vec<Request>,
     next: Instant,
@@ -30,6 +38,8 @@ pub(crate) struct Dialing {
     /// Of those, after the race.
     back_offs: u32,
     ports: PortBudget,
+    /// Where to and how it was that packets last made the round trip.
+    usual: Option<Way>,
     /// How far earlier dials came.
     reach: Reach,
     /// The server knows a later timestamp of ours.
@@ -46,16 +56,22 @@ pub(crate) struct Request {
     pub(crate) mode: Mode,
 }
 
+/// Where to a carrier goes, and how it looks.
+pub(crate) type Way = (SocketAddr, Mode);
+
 impl Dialing {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             servers: Servers::default(),
             dials: Vec::new(),
+            standing: None,
+            is_hurried: false,
             requests: Vec::new(),
             next: now,
             steps: 0,
             back_offs: 0,
             ports: PortBudget::new(now),
+            usual: None,
             reach: Reach::None,
             above: None,
             attempts: 0,
@@ -64,7 +80,7 @@ impl Dialing {
 
     /// The next dial that a port is wanted for, if one may begin; `modes` are those worth trying, the best first. Ask only if
     /// a carrier is needed.
-    pub(crate) fn poll_request(&mut self, modes: &[Mode], now: Instant) -> Option<Request> {
+    pub(crate) fn poll_request(&mut self, modes: &[Mode], rng: &mut StdRng, now: Instant) -> Option<Request> {
         if !self.may_begin() || self.next > now {
             return None;
         }
@@ -73,18 +89,37 @@ impl Dialing {
             return None;
         }
         let width = self.servers.count().min(RACERS);
-        let mode = modes.get(self.steps.checked_div(width)?.checked_rem(modes.len())?).copied()?;
-        let remote = self.servers.next_address()?;
-        self.steps += 1;
+        let is_after_race = self.steps >= width * modes.len();
+        let usual = self.usual.filter(|_| is_after_race && !self.back_offs.is_multiple_of(2));
+        let usual =
+            usual.and_then(|(remote, mode)| self.servers.again(remote, rng).map(|remote| (remote, mode)));
+        let (remote, mode) = match usual {
+            Some(usual) => usual,
+            None => self.next_of_race(width, modes, rng)?,
+        };
         self.next = now + self.pause(width, modes.len());
         Some(self.request(remote, mode, now))
     }
 
-    /// A dial beside a carrier that answers, if the budget allows.
-    pub(crate) fn request_beside(&mut self, remote: SocketAddr, mode: Mode, now: Instant) -> Option<Request> {
+    /// The next of all addresses in all modes, round and round.
+    fn next_of_race(&mut self, width: usize, modes: &[Mode], rng: &mut StdRng) -> Option<Way> {
+        let mode = modes.get(self.steps.checked_div(width)?.checked_rem(modes.len())?).copied()?;
+        let remote = self.servers.next_address(rng)?;
+        self.steps += 1;
+        Some((remote, mode))
+    }
+
+    /// A dial beside a carrier that answers, to the same address, if the budget allows.
+    pub(crate) fn request_beside(
+        &mut self,
+        (remote, mode): Way,
+        rng: &mut StdRng,
+        now: Instant,
+    ) -> Option<Request> {
         if self.is_busy() || self.ports.ready_at().is_some_and(|ready| ready > now) {
             return None;
         }
+        let remote = self.servers.again(remote, rng).unwrap_or(remote);
         Some(self.request(remote, mode, now))
     }
 
@@ -128,6 +163,39 @@ impl Dialing {
         self.next = self.next.min(now + NOT_BEGUN);
     }
 
+    /// The dial of `request` has begun. One that asks for what carried last takes the place of the one that did so far, which may
+    /// be answered a while yet.
+    pub(crate) fn on_begun(&mut self, request: &Request, mut dial: Dial, now: Instant) {
+        if self.is_usual(request) {
+            let last = self.standing.replace(request.attempt);
+            if let Some(last) = self.dials.iter_mut().find(|dial| Some(dial.number()) == last) {
+                last.end_by(now + FIRST_LIFETIME);
+            }
+        }
+        dial.set_hurried(self.is_hurried);
+        self.dials.push(dial);
+    }
+
+    /// Whether somebody waits for the path.
+    pub(crate) fn set_hurried(&mut self, is_hurried: bool) {
+        self.is_hurried = is_hurried;
+        self.dials.iter_mut().for_each(|dial| dial.set_hurried(is_hurried));
+    }
+
+    pub(crate) fn dials(&self) -> &[Dial] {
+        &self.dials
+    }
+
+    pub(crate) fn dials_mut(&mut self) -> &mut [Dial] {
+        &mut self.dials
+    }
+
+    fn is_usual(&self, request: &Request) -> bool {
+        self.usual.is_some_and(|(remote, mode)| {
+            mode == request.mode && self.servers.is_same(remote, request.remote)
+        })
+    }
+
     /// Takes the dial of this attempt out: it has become a carrier.
     pub(crate) fn take(&mut self, attempt: u32) -> Option<Dial> {
         let at = self.dials.iter().position(|dial| dial.number() == attempt)?;
@@ -146,8 +214,10 @@ impl Dialing {
         self.dials.iter().find(|dial| dial.deadline() <= now).map(Dial::number)
     }
 
-    /// Packets make the round trip: nothing is wanted, and the next race begins afresh.
-    pub(crate) fn on_settled(&mut self, now: Instant) {
+    /// Packets make the round trip this way: nothing is wanted, and the next race begins afresh.
+    pub(crate) fn on_settled(&mut self, way: Way, now: Instant) {
+        self.usual = Some(way);
+        self.servers.on_carried_by(way.0);
         self.requests.clear();
         self.begin_race(now);
     }
@@ -177,8 +247,11 @@ impl Dialing {
         }
     }
 
-    /// How long a dial may take.
-    pub(crate) fn lifetime(&self) -> Duration {
+    /// How long the dial of `request` may take.
+    pub(crate) fn lifetime(&self, request: &Request) -> Duration {
+        if self.is_usual(request) {
+            return STANDING_LIFETIME;
+        }
         if self.back_offs < 2 { FIRST_LIFETIME } else { MAX_BACK_OFF }
     }
 
@@ -264,6 +337,10 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(10);
 /// Our choice: a SYN, two repeats, and a round trip of a bad path.
 const FIRST_LIFETIME: Duration = Duration::from_secs(4);
 
+/// Until the next but one has begun, and been answered.
+const STANDING_LIFETIME: Duration =
+    Duration::from_secs(2 * MAX_BACK_OFF.as_secs() + FIRST_LIFETIME.as_secs());
+
 /// Our choice: how soon a port is asked for again when there was no route.
 const NOT_BEGUN: Duration = Duration::from_millis(500);
 
@@ -276,6 +353,8 @@ const PORT_EVERY: Duration = Duration::from_secs(3);
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "some instant must be the first")]
 mod tests {
+    use rand::SeedableRng as _;
+
     use super::*;
 
     const MODE: [Mode; 1] = [Mode::HandshakeAdvance];
@@ -286,8 +365,12 @@ mod tests {
 
     fn dialing(count: u8, now: Instant) -> Dialing {
         let mut dialing = Dialing::new(now);
-        dialing.servers.set(vec![addresses(count)]);
+        dialing.servers.set(vec![addresses(count).into_iter().map(Into::into).collect()]);
         dialing
+    }
+
+    fn poll(dialing: &mut Dialing, modes: &[Mode], now: Instant) -> Option<Request> {
+        dialing.poll_request(modes, &mut StdRng::seed_from_u64(1), now)
     }
 
     /// When each dial is asked for in this time, and what it is, if each port comes at once and each dial comes to nothing.
@@ -300,7 +383,7 @@ mod tests {
         let mut requests = Vec::new();
         let mut now = start;
         while now <= start + time {
-            while let Some(request) = dialing.poll_request(modes, now) {
+            while let Some(request) = poll(dialing, modes, now) {
                 dialing.take_request(request.attempt);
                 requests.push(((now - start).as_millis().try_into().unwrap(), request));
             }
@@ -328,8 +411,8 @@ mod tests {
     fn a_port_that_comes_when_none_is_wanted_any_more_is_not_used() {
         let now = Instant::now();
         let mut dialing = dialing(1, now);
-        let request = dialing.poll_request(&MODE, now).unwrap();
-        dialing.on_settled(now);
+        let request = poll(&mut dialing, &MODE, now).unwrap();
+        dialing.on_settled((addresses(1)[0], MODE[0]), now);
         assert_eq!(dialing.take_request(request.attempt), None);
     }
 
@@ -361,9 +444,9 @@ mod tests {
         let mut dialing = dialing(1, now);
         assert_eq!(requests(&mut dialing, &MODE, now, Duration::from_secs(20)).len(), 5);
         let later = now + Duration::from_secs(21);
-        assert_eq!(dialing.poll_request(&MODE, later), None);
+        assert_eq!(poll(&mut dialing, &MODE, later), None);
         dialing.begin_race(later);
-        assert!(dialing.poll_request(&MODE, later).is_some());
+        assert!(poll(&mut dialing, &MODE, later).is_some());
     }
 
     #[test]
@@ -374,7 +457,7 @@ mod tests {
         for second in 0..600 {
             let now = start + Duration::from_secs(second);
             dialing.begin_race(now);
-            while let Some(request) = dialing.poll_request(&MODE, now) {
+            while let Some(request) = poll(&mut dialing, &MODE, now) {
                 dialing.take_request(request.attempt);
                 dialing.next = now;
                 spent += 1;
@@ -387,10 +470,34 @@ mod tests {
     fn a_dial_that_cannot_begin_costs_no_port_and_little_time() {
         let now = Instant::now();
         let mut dialing = dialing(1, now);
-        let request = dialing.poll_request(&MODE, now).unwrap();
+        let request = poll(&mut dialing, &MODE, now).unwrap();
         dialing.take_request(request.attempt);
         dialing.on_not_begun(now);
         assert_eq!(dialing.poll_timeout(true), Some(now + NOT_BEGUN));
         assert_eq!(dialing.ports.left, PORTS_AT_ONCE);
+    }
+
+    #[test]
+    fn what_carried_last_is_asked_for_at_all_times_and_everything_else_now_and_then() {
+        let now = Instant::now();
+        let mut dialing = dialing(2, now);
+        let usual = (addresses(2)[1], Mode::HandshakeFixed);
+        dialing.on_settled(usual, now);
+        let asked = requests(&mut dialing, &Mode::ALL, now, Duration::from_secs(600));
+        let mut covered_until = 0;
+        for (at, request) in &asked {
+            if (request.remote, request.mode) == usual {
+                assert!(*at <= covered_until || covered_until == 0, "nobody asked for it at {at} ms");
+                covered_until = at + u64::try_from(dialing.lifetime(request).as_millis()).unwrap();
+            }
+        }
+        assert!(covered_until >= 600_000);
+        for mode in Mode::ALL {
+            for remote in addresses(2) {
+                let count = asked.iter().filter(|(_, it)| (it.remote, it.mode) == (remote, mode)).count();
+                assert!(count >= 4, "{count} times {mode} to {remote}");
+            }
+        }
+        assert!(asked.len() <= 75, "{} ports in ten minutes", asked.len());
     }
 }

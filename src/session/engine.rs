@@ -300,6 +300,11 @@ impl Engine {
         self.kcp.on_path_restored(now);
     }
 
+    /// Says with the next packet what has arrived, whether or not that is news, and asks for the same.
+    pub(crate) fn compare(&mut self) {
+        self.kcp.compare();
+    }
+
     /// When to ask for packets again if nothing else happens.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let waits = !self.large_pieces.is_idle() || !self.large.is_empty();

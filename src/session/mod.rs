@@ -59,6 +59,7 @@ pub use modes::{LIVES, Memory, ModeRecord};
 pub use peer::{PeerMemory, PeerSettings};
 pub use probe::{Probe, ProbePort, ProbeReport, ProbeSettings, REMOTES_MAX};
 pub use server::{Abandoned, Server, ServerDrops, ServerEvent, ServerSettings, StreamKey};
+pub use servers::ServerAddress;
 pub use splice::Connect;
 pub use status::{
     CarrierStatus, ClientState, ClientStatus, Injected, Migrations, PeerStatus, ServerStatus, SessionStatus,

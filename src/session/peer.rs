@@ -309,11 +309,13 @@ impl Peer {
         if number < session.use_number {
             return;
         }
+        let is_said_anew = number > session.use_number;
         session.use_number = number;
         let named = self.carriers.iter().find(|carrier| {
             carrier.confirmed && carrier.session == session.id && carrier.link.number() == carrier_number
         });
-        if let Some(carrier) = named.filter(|carrier| carrier.link.id() != session.active) {
+        // Said anew of the same one, it means that our packets arrive again, although we have heard the client all the while.
+        if let Some(carrier) = named.filter(|carrier| is_said_anew || carrier.link.id() != session.active) {
             session.active = carrier.link.id();
             session.engine.on_path_restored(now);
         }
@@ -430,8 +432,8 @@ const QUIET_AFTER: Duration = Duration::from_secs(60);
 /// Our choice: hosts that share a key, and then some.
 const REPLACED_MAX: usize = 16;
 
-/// Our choice: several round trips of the worst path; the client dials for at most 10 s.
-const PENDING_FOR: Duration = Duration::from_secs(15);
+/// Our choice: a client dials for at most 24 s, and an answer takes several round trips of the worst path.
+const PENDING_FOR: Duration = Duration::from_secs(30);
 
 /// Our choice: longer than the pings of an idle client are apart.
 const CHALLENGED_FOR: Duration = Duration::from_secs(25);

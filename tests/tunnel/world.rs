@@ -199,6 +199,13 @@ impl World {
         self.line.kill_flow(flow);
     }
 
+    /// None of the 4-tuples that carry the current host's session, or could, ever passes anything again.
+    pub(crate) fn kill_live_tuples(&mut self) {
+        for carrier in self.host().client.status(self.now).carriers {
+            self.line.kill_flow(Flow::new(TCP, carrier.local, carrier.remote));
+        }
+    }
+
     /// The newest 4-tuple of the current host passes nothing in one direction any more.
     pub(crate) fn kill_tuple_one_way(&mut self, way: Way) {
         let flow = Flow::new(TCP, self.host().local(), self.server_address);
