@@ -10,6 +10,8 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
+use super::clock::now;
+
 /// A timer that makes its file descriptor readable at a deadline (timerfd_create(2)).
 #[derive(Debug)]
 pub struct Timer {
@@ -19,12 +21,12 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// Creates a disarmed timer.
+    /// Creates a disarmed timer, on the clock of [`now`]: what fell due in a suspend is due when it ends.
     ///
     /// # Errors
     /// Too many open files.
     pub fn new() -> io::Result<Self> {
-        let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let fd = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         Ok(Self { fd, armed: None })
     }
 
@@ -74,11 +76,6 @@ impl AsRawFd for Timer {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a timer is relative to the clock")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// Zero would disarm the timer (timerfd_settime(2)).
