@@ -37,6 +37,8 @@ pub(crate) struct World {
     /// Packets out of the server's TUN.
     pub(crate) server_tun: Vec<Vec<u8>>,
     pub(crate) bounds: Bounds,
+    /// A host's port whose packets are lost both ways, each with this chance, and nobody else's.
+    policed: Option<(u16, f64)>,
     client_settings: ClientSettings,
     pub(crate) server_settings: ServerSettings,
     rng: StdRng,
@@ -85,6 +87,7 @@ impl World {
             targets: Targets::default(),
             server_tun: Vec::new(),
             bounds: Bounds::of(&client_settings, &server_settings),
+            policed: None,
             client_settings,
             server_settings,
             rng,
@@ -234,6 +237,16 @@ impl World {
         self.hosts[0] = Host::new(0, servers, self.client_settings.clone(), seed, self.start, self.now);
     }
 
+    /// The newest 4-tuple loses this share each way from now on.
+    pub(crate) fn police_tuple(&mut self, share: f64) {
+        self.policed = Some((self.host().port, share));
+    }
+
+    fn is_policed(&mut self, end: End, packet: &[u8]) -> bool {
+        let port = endpoint(packet, end).map(|endpoint| endpoint.port());
+        self.policed.is_some_and(|(policed, share)| Some(policed) == port && self.rng.random_bool(share))
+    }
+
     /// The newest 4-tuple takes this much longer than others.
     pub(crate) fn slow_tuple(&mut self, by: Duration) {
         let flow = Flow::new(TCP, self.host().local(), self.server_address);
@@ -372,13 +385,16 @@ impl World {
     fn transmit(&mut self) -> bool {
         let mut out = Vec::new();
         let mut moved = false;
-        for host in &mut self.hosts {
-            while host.poll_transmit(&mut out, self.now) {
+        for number in 0..self.hosts.len() {
+            while self.hosts[number].poll_transmit(&mut out, self.now) {
                 moved = true;
                 self.captured.note(Way::Out, &out);
                 self.transcript.note(Way::Out, &out, self.start, self.now);
                 // What leaves from an address that is not the host's any more goes nowhere.
-                if endpoint(&out, End::Source).is_some_and(|source| host.has(source.ip())) {
+                let source = endpoint(&out, End::Source);
+                if source.is_some_and(|source| self.hosts[number].has(source.ip()))
+                    && !self.is_policed(End::Source, &out)
+                {
                     self.line.handle_frame(Way::Out, &out, self.now);
                 }
             }
@@ -387,7 +403,9 @@ impl World {
             moved = true;
             self.captured.note(Way::In, &out);
             self.transcript.note(Way::In, &out, self.start, self.now);
-            self.line.handle_frame(Way::In, &out, self.now);
+            if !self.is_policed(End::Destination, &out) {
+                self.line.handle_frame(Way::In, &out, self.now);
+            }
         }
         moved
     }
