@@ -58,31 +58,34 @@ const LOTS: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::{Read as _, Seek as _, SeekFrom};
+
     use super::super::sys::page_size;
     use super::*;
 
-    /// Memory of this process that is there, in bytes (proc(5), `statm`).
-    fn resident() -> usize {
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * page_size()
+    /// How many pages of `memory` there are (pagemap.rst of the kernel: present, or swapped).
+    fn resident(memory: &[u8]) -> usize {
+        let first = memory.as_ptr().addr() / page_size();
+        let mut map = File::open("/proc/self/pagemap").unwrap();
+        map.seek(SeekFrom::Start(first as u64 * 8)).unwrap();
+        let mut entries = vec![0; memory.len() / page_size() * 8];
+        map.read_exact(&mut entries).unwrap();
+        entries.chunks_exact(8).filter(|entry| entry[7] & 0xc0 != 0).count()
     }
 
     #[test]
     fn lots_take_memory_when_they_are_written_and_give_it_back() {
         const SIZE: usize = 1 << 20;
         let mut lots = Lots::new(SIZE);
-        let before = resident();
-        let mut lent: Vec<_> = (0..100).map(|_| lots.lend().unwrap()).collect();
-        assert!(lent.iter().all(|lot| lot.len() == SIZE));
-        for (number, lot) in lent.iter_mut().enumerate() {
-            lot.fill(u8::try_from(number).unwrap());
-        }
-        let full = resident();
-        assert!(full - before > 90 * SIZE, "{before} {full}");
         for number in 0..100 {
+            let lot = lots.lend().unwrap();
+            assert_eq!((lot.len(), resident(lot)), (SIZE, 0));
+            lot.fill(7);
+            assert_eq!(resident(lot), SIZE / page_size());
             lots.discard(number, 0..SIZE);
+            assert_eq!(resident(lot), 0);
         }
-        assert!(resident() - before < 30 * SIZE, "{before} {full} {}", resident());
     }
 
     #[test]
