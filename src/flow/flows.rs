@@ -232,8 +232,13 @@ impl Flows {
             open.deadline = None;
             if open.is_given_up(now) {
                 self.on_reset(id, now);
-            } else {
-                self.make_ready(id);
+                continue;
+            }
+            // Most timers have become pointless by the time they run: what they guarded was acknowledged.
+            match self.stack.wish(&open.socket, now) {
+                Wish::Never => {}
+                Wish::Now => self.make_ready(id),
+                Wish::At(at) => open.deadline = self.deadlines.sooner(id, None, at),
             }
         }
         while let Some(id) = self.resting.pop_due(now) {

@@ -1,6 +1,7 @@
 //! Flows against a second smoltcp in the part of the programs' kernel, in virtual time.
 
 mod memory;
+mod timers;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
