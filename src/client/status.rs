@@ -2,6 +2,7 @@
 
 use crate::config::ClientConfig;
 use crate::control::{Flows, Injected, Limits, Role, State, Tunnel};
+use crate::flow;
 use crate::instance::{
     Instance, carrier_report, migration_report, mode_report, session_drops, session_report, sum_drops,
     wire_drops,
@@ -50,7 +51,7 @@ pub(super) fn tunnel(
         limits: Limits {
             session_buffer: config.limits.session_buffer.bytes() as u64,
             process_buffer: config.limits.process_buffer.bytes() as u64,
-            buffered: (status.session.mux.send_buffered + status.session.mux.receive_buffered) as u64,
+            buffered: (status.session.buffered() + status.flows.memory) as u64,
         },
         injected: Injected {
             rst: status.outside.injected_resets,
@@ -59,10 +60,25 @@ pub(super) fn tunnel(
             data: status.outside.injected_payloads,
         },
         drops: sum_drops(
-            drops(&status.drops).into_iter().chain(session_drops(&status.session)).chain(wire_drops(wire)),
+            drops(&status.drops)
+                .into_iter()
+                .chain(flow_drops(&status.flows))
+                .chain(session_drops(&status.session))
+                .chain(wire_drops(wire)),
         ),
         peers: Vec::new(),
     }
+}
+
+fn flow_drops(flows: &flow::Stats) -> [(&'static str, u64); 6] {
+    [
+        ("flow_malformed", flows.dropped_malformed),
+        ("flow_beyond_window", flows.dropped_beyond_window),
+        ("flow_no_memory", flows.dropped_for_memory),
+        ("flow_syn", flows.dropped_syns),
+        ("flow_too_many", flows.limited),
+        ("flow_reply", flows.dropped_replies),
+    ]
 }
 
 fn drops(drops: &ClientDrops) -> [(&'static str, u64); 8] {

@@ -143,6 +143,10 @@ fn session_lines(block: &mut Block, session: &Session, flows: Flows) {
         _ => block.line("round trip", Milliseconds(session.rtt_ms)),
     }
     block.line("flows", format!("{} open, {} in all", flows.open, flows.total));
+    if session.buffer_bytes > 0 {
+        let (held, most) = (Size(session.buffered_bytes), Size(session.buffer_bytes));
+        block.line("buffered", format!("{held} of {most}"));
+    }
 }
 
 /// What an engineer asks first, in three lines; the rest is in the JSON.
@@ -288,6 +292,7 @@ server: 203.0.113.9:443
   in flight: 300.00 KiB of 2.00 MiB, the path carries about 11.00 MiB/s
   segments: 3.8 % lost, 4.7 % sent again, 10.0 % of these needlessly, 5.8 % copied early
   flows: 3 open, 120 in all
+  buffered: 1.00 KiB of 64.00 MiB
 "
         );
     }

@@ -164,6 +164,12 @@ pub struct Session {
     pub goodput_sent_bytes: u64,
     /// Bytes of apps received.
     pub goodput_received_bytes: u64,
+    /// Bytes that it holds now.
+    #[serde(default)]
+    pub buffered_bytes: u64,
+    /// Bytes that it may hold.
+    #[serde(default)]
+    pub buffer_bytes: u64,
     /// What KCP measured and counted; `None` in the sum of a server's peers.
     pub kcp: Option<Kcp>,
 }
@@ -452,6 +458,8 @@ pub(super) mod tests {
                 received_bytes: 3 << 30,
                 goodput_sent_bytes: 4 << 20,
                 goodput_received_bytes: 900,
+                buffered_bytes: 1024,
+                buffer_bytes: 64 << 20,
                 kcp: Some(kcp()),
             },
             flows: Flows { open: 3, total: 120 },
@@ -495,6 +503,8 @@ pub(super) mod tests {
             ("/session/received_bytes", json!(3_221_225_472_u64)),
             ("/session/goodput_sent_bytes", json!(4_194_304)),
             ("/session/goodput_received_bytes", json!(900)),
+            ("/session/buffered_bytes", json!(1024)),
+            ("/session/buffer_bytes", json!(67_108_864)),
             ("/flows/open", json!(3)),
             ("/flows/total", json!(120)),
             ("/limits/session_buffer", json!(67_108_864)),

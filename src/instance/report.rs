@@ -17,6 +17,8 @@ pub(crate) fn session_report(session: &SessionStatus) -> Session {
         received_bytes: session.traffic.received,
         goodput_sent_bytes: session.mux.sent_bytes,
         goodput_received_bytes: session.mux.received_bytes,
+        buffered_bytes: session.buffered() as u64,
+        buffer_bytes: session.buffer as u64,
         kcp: Some(kcp_report(&session.kcp)),
     }
 }
@@ -196,6 +198,7 @@ mod tests {
     #[test]
     fn reports_each_number_of_kcp_under_its_name() {
         let report = serde_json::to_value(session_report(&session())).unwrap();
+        assert_eq!((&report["buffered_bytes"], &report["buffer_bytes"]), (&313.into(), &1000.into()));
         let kcp = &report["kcp"];
         for (key, expected) in [
             ("srtt_ms", 101.5),
@@ -325,7 +328,8 @@ mod tests {
             datagrams: datagram::Stats::default(),
             fragments: FragmentStats::default(),
             kcp,
-            mux: mux::Stats::default(),
+            mux: mux::Stats { send_buffered: 100, receive_buffered: 200, ..mux::Stats::default() },
+            buffer: 1000,
             flows_open: 0,
             flows_total: 0,
         }

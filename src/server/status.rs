@@ -41,9 +41,7 @@ pub(super) fn tunnel(runner: &mut Runner, config: &ServerConfig, instance: &Inst
         limits: Limits {
             session_buffer: config.limits.session_buffer.bytes() as u64,
             process_buffer: config.limits.process_buffer.bytes() as u64,
-            buffered: sessions()
-                .map(|(_, session)| (session.mux.send_buffered + session.mux.receive_buffered) as u64)
-                .sum(),
+            buffered: sessions().map(|(_, session)| session.buffered() as u64).sum(),
         },
         injected: Injected {
             rst: status.injected.resets,
@@ -93,6 +91,8 @@ fn sum(sessions: impl IntoIterator<Item = Session>) -> Session {
         received_bytes: 0,
         goodput_sent_bytes: 0,
         goodput_received_bytes: 0,
+        buffered_bytes: 0,
+        buffer_bytes: 0,
         kcp: None,
     };
     sessions.into_iter().fold(none, |sum, session| Session {
@@ -102,6 +102,8 @@ fn sum(sessions: impl IntoIterator<Item = Session>) -> Session {
         received_bytes: sum.received_bytes + session.received_bytes,
         goodput_sent_bytes: sum.goodput_sent_bytes + session.goodput_sent_bytes,
         goodput_received_bytes: sum.goodput_received_bytes + session.goodput_received_bytes,
+        buffered_bytes: sum.buffered_bytes + session.buffered_bytes,
+        buffer_bytes: sum.buffer_bytes + session.buffer_bytes,
         kcp: None,
     })
 }

@@ -419,6 +419,7 @@ impl Client {
             why: self.carriers.migrations(),
             outside: self.carriers.outside(),
             session: SessionStatus::of(&self.engine, traffic, self.splice.open(), self.splice.total()),
+            flows: self.splice.flows.stats(),
             drops: ClientDrops { tun_full: self.tun.dropped(), ..self.drops },
         }
     }

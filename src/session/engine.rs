@@ -337,6 +337,11 @@ impl Engine {
         self.small.stats() + self.large.stats()
     }
 
+    /// Bytes of streams that it may hold.
+    pub(crate) fn buffer(&self) -> usize {
+        self.settings.buffer
+    }
+
     /// Pieces of frames, received.
     pub(crate) fn fragments(&self) -> FragmentStats {
         self.reassembler.stats()

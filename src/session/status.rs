@@ -13,6 +13,7 @@ use super::server::ServerDrops;
 use crate::carrier::{self, Kind, Mode};
 use crate::crypto::PublicKey;
 use crate::datagram;
+use crate::flow;
 use crate::kcp;
 use crate::mux;
 
@@ -126,6 +127,8 @@ pub struct SessionStatus {
     pub kcp: kcp::Stats,
     /// Streams and frames.
     pub mux: mux::Stats,
+    /// Bytes that it may hold.
+    pub buffer: usize,
     /// Flows open now.
     pub flows_open: usize,
     /// Flows since the start.
@@ -181,6 +184,8 @@ pub struct ClientStatus {
     pub outside: carrier::Stats,
     /// The session.
     pub session: SessionStatus,
+    /// Flows, and the memory that they take beside the session.
+    pub flows: flow::Stats,
     /// Packets not acted on.
     pub drops: ClientDrops,
 }
@@ -242,6 +247,13 @@ impl Injected {
 }
 
 impl SessionStatus {
+    /// Bytes of streams that it holds, of [`Self::buffer`].
+    #[must_use]
+    pub const fn buffered(&self) -> usize {
+        let (kcp, mux) = (&self.kcp, &self.mux);
+        kcp.send_buffered + kcp.receive_buffered + mux.send_buffered + mux.receive_buffered
+    }
+
     pub(crate) fn of(engine: &Engine, traffic: Traffic, flows_open: usize, flows_total: u64) -> Self {
         Self {
             traffic,
@@ -252,6 +264,7 @@ impl SessionStatus {
             rtt: engine.srtt(),
             kcp: engine.kcp_stats(),
             mux: engine.mux.stats(),
+            buffer: engine.buffer(),
             flows_open,
             flows_total,
         }
