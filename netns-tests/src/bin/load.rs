@@ -5,9 +5,13 @@
 //! ```text
 //!   load serve PORT                          "listening", then nothing
 //!   load download HOST:PORT                  "SECONDS TOTAL" whenever data has come, at most one line in 10 ms
+//!   load downloads HOST:PORT COUNT STOPPED WARM SECONDS
+//!                                            opens COUNT downloads; the first STOPPED are not read any more after a first piece;
+//!                                            "BYTES" of each that came in SECONDS after WARM
 //!   load requests HOST:PORT COUNT GAP_MS     "SECONDS" to a byte's answer, each on a connection of its own, one each GAP
 //!   load flows HOST:PORT COUNT RATE SECONDS  "open OPENED SECONDS", then RATE requests a second in turn over all of them,
 //!                                            "done ANSWERED", and the connections stay open
+//!   load used HOST:PORT COUNT BYTES          "open OPENED SECONDS" once each has carried BYTES both ways, and they stay open
 //! ```
 //!
 //! Times are [`wait::uptime`]. A request without an answer is the line "failed: REASON".
@@ -49,6 +53,12 @@ async fn run(words: &[&str]) -> Result<()> {
     match words {
         ["serve", port] => serve(port.parse()?).await,
         ["download", server] => download(server.parse()?).await,
+        ["downloads", server, count, stopped, warm, seconds] => {
+            let (warm, time) = (warm.parse()?, seconds.parse()?);
+            let times = (Duration::from_secs(warm), Duration::from_secs(time));
+            downloads(server.parse()?, count.parse()?, stopped.parse()?, times).await
+        }
+        ["used", server, count, bytes] => used(server.parse()?, count.parse()?, bytes.parse()?).await,
         ["requests", server, count, gap] => {
             requests(server.parse()?, count.parse()?, Duration::from_millis(gap.parse()?)).await
         }
@@ -74,7 +84,7 @@ async fn serve(port: u16) -> Result<()> {
 
 async fn answer(mut connection: TcpStream, bytes: &[u8]) -> Result<()> {
     connection.set_nodelay(true)?;
-    let mut buffer = [0; 256];
+    let mut buffer = [0; 4096];
     loop {
         let length = connection.read(&mut buffer).await?;
         match &buffer[..length] {
@@ -103,6 +113,63 @@ async fn download(server: SocketAddr) -> Result<()> {
             say(&format!("{:.4} {total}", now.as_secs_f64()))?;
         }
     }
+}
+
+async fn downloads(
+    server: SocketAddr,
+    count: usize,
+    stopped: usize,
+    (warm, time): (Duration, Duration),
+) -> Result<()> {
+    let totals: Vec<_> = (0..count).map(|_| Rc::new(Cell::new(0_u64))).collect();
+    let mut running = JoinSet::new();
+    for (number, total) in totals.iter().enumerate() {
+        running.spawn_local(count_download(server, number < stopped, Rc::clone(total)));
+    }
+    tokio::time::sleep(warm).await;
+    let before: Vec<u64> = totals.iter().map(|total| total.get()).collect();
+    tokio::time::sleep(time).await;
+    if let Some(outcome) = running.try_join_next() {
+        bail!("a download ended: {:?}", outcome?);
+    }
+    for (total, before) in totals.iter().zip(before) {
+        say(&(total.get() - before).to_string())?;
+    }
+    Ok(())
+}
+
+async fn count_download(server: SocketAddr, is_stopped: bool, total: Rc<Cell<u64>>) -> Result<()> {
+    let mut connection = TcpStream::connect(server).await?;
+    connection.write_all(&[DOWNLOAD]).await?;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let length = connection.read(&mut buffer).await?;
+        ensure!(length > 0, "it was closed");
+        total.set(total.get() + length as u64);
+        if is_stopped {
+            return std::future::pending().await;
+        }
+    }
+}
+
+async fn used(server: SocketAddr, count: usize, bytes: usize) -> Result<()> {
+    let begun = wait::now();
+    let mut connections = open(server, count).await?;
+    let mut carried = JoinSet::new();
+    for mut connection in std::mem::take(&mut connections) {
+        carried.spawn_local(async move {
+            let (mut reader, mut writer) = connection.split();
+            let ask = async { writer.write_all(&vec![REQUEST; bytes]).await };
+            let mut answer = vec![0; bytes];
+            tokio::try_join!(ask, reader.read_exact(&mut answer))?;
+            Ok::<_, anyhow::Error>(connection)
+        });
+    }
+    while let Some(connection) = carried.join_next().await {
+        connections.push(connection??);
+    }
+    say(&format!("open {} {:.4}", connections.len(), begun.elapsed().as_secs_f64()))?;
+    std::future::pending().await
 }
 
 /// A request is begun each `gap` whether the earlier ones are answered or not.

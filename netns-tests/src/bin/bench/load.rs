@@ -25,6 +25,21 @@ pub(crate) fn requests(client: &Node, server: SocketAddr, count: u32, gap: Durat
     finished.stdout.lines().map(seconds).collect()
 }
 
+/// Opens `count` downloads at once, of which the first `stopped` are not read for long; the bytes that each had in `time` after
+/// `warm`.
+pub(crate) fn downloads(
+    client: &Node,
+    server: SocketAddr,
+    count: u32,
+    stopped: u32,
+    warm: Duration,
+    time: Duration,
+) -> Result<Vec<f64>> {
+    let words = format!("downloads {server} {count} {stopped} {} {}", warm.as_secs(), time.as_secs());
+    let finished = program(client)?.words(&words).run(warm + time + START_LIMIT * 2)?.expect_code(0)?;
+    finished.stdout.lines().map(|line| line.parse().with_context(|| format!("load said {line:?}"))).collect()
+}
+
 fn seconds(line: &str) -> Result<f64> {
     if line.starts_with("failed") {
         return Ok(f64::INFINITY);
@@ -106,6 +121,11 @@ pub(crate) struct Flows {
 }
 
 impl Flows {
+    /// Opens `count` connections and carries `bytes` over each, both ways.
+    pub(crate) fn used(client: &Node, server: SocketAddr, count: u32, bytes: u32) -> Result<Self> {
+        Self::start(client, &format!("used {server} {count} {bytes}"), count)
+    }
+
     /// Opens `count` connections and then asks for `rate` bytes a second for `time`.
     pub(crate) fn open(
         client: &Node,
@@ -114,8 +134,11 @@ impl Flows {
         rate: u32,
         time: Duration,
     ) -> Result<Self> {
-        let words = format!("flows {server} {count} {rate} {}", time.as_secs());
-        let mut process = program(client)?.words(&words).start()?;
+        Self::start(client, &format!("flows {server} {count} {rate} {}", time.as_secs()), count)
+    }
+
+    fn start(client: &Node, words: &str, count: u32) -> Result<Self> {
+        let mut process = program(client)?.words(words).start()?;
         process.wait_for_text("open", OPEN_LIMIT)?;
         let (stdout, stderr) = process.logs()?;
         let mut words = stdout.split_whitespace().skip(1).map(str::parse);

@@ -12,6 +12,7 @@
 mod blackout;
 mod bulk;
 mod emulator;
+mod fair;
 mod flood;
 mod flows;
 mod idle;
@@ -121,7 +122,7 @@ struct Part {
     takes: fn(&Plan) -> Duration,
 }
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 11] = [
     Part {
         name: "emulator",
         about: "the link emulator itself, without a tunnel",
@@ -146,6 +147,12 @@ const PARTS: [Part; 10] = [
     Part { name: "killed", about: "the outer flow killed for good", run: killed::run, takes: killed::takes },
     Part { name: "idle", about: "packets and memory of what is idle", run: idle::run, takes: idle::takes },
     Part { name: "flood", about: "strangers who flood the server", run: flood::run, takes: flood::takes },
+    Part {
+        name: "fair",
+        about: "the shares of downloads beside each other",
+        run: fair::run,
+        takes: fair::takes,
+    },
     Part { name: "flows", about: "CPU over 10 to 10,000 open flows", run: flows::run, takes: flows::takes },
 ];
 
