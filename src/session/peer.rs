@@ -55,7 +55,10 @@ pub(crate) struct Peer {
     /// Who of this peer only asks what passes.
     pub(crate) probes: Probes,
     newest: Option<Timestamp>,
-    seen: VecDeque<[u8; 32]>,
+    /// The last handshakes that were answered: what each said its time was, and its ephemeral key.
+    seen: VecDeque<(Timestamp, [u8; 32])>,
+    /// What says to be as old as this, and is not among them, was forgotten by now.
+    floor: Option<Timestamp>,
     /// The last handshake that was answered without keys, which may be answered again.
     denied: Option<([u8; 32], Message2)>,
     /// Sessions that a newer one took the place of: they do not come back.
@@ -106,6 +109,7 @@ impl Peer {
             probes: Probes::default(),
             newest: None,
             seen: VecDeque::new(),
+            floor: None,
             denied: None,
             replaced: VecDeque::new(),
         }
@@ -145,11 +149,11 @@ impl Peer {
         if let Some((_, answer)) = self.denied.as_ref().filter(|(denied, _)| denied == ephemeral) {
             return Some(answer.clone());
         }
-        if self.seen.contains(ephemeral) {
+        if self.has_seen(ephemeral) {
             return None;
         }
         let answer = self.denial(message)?;
-        self.seen(*ephemeral);
+        self.seen(message.timestamp, *ephemeral);
         self.denied = Some((*ephemeral, answer.clone()));
         Some(answer)
     }
@@ -161,8 +165,7 @@ impl Peer {
         if self.replaced.contains(&message.session) {
             return Some(Message2::Refused { reason: Refusal::Replaced });
         }
-        let current = self.session.as_ref().is_some_and(|session| session.id == message.session);
-        let above = self.newest.filter(|newest| !current && message.timestamp <= *newest)?;
+        let above = self.newest.filter(|newest| !self.is_current(message) && message.timestamp <= *newest)?;
         Some(Message2::Stale { above })
     }
 
@@ -194,13 +197,23 @@ impl Peer {
         true
     }
 
-    /// Whether this ephemeral was answered before; remembers it if not.
-    pub(crate) fn is_replay(&mut self, ephemeral: [u8; 32]) -> bool {
-        let replay = self.seen.contains(&ephemeral);
-        if !replay {
-            self.seen(ephemeral);
+    /// Whether this message 1 was answered before, as far as is known; remembers it if not. Those of one session may come in
+    /// any order, but for what is older than all that is remembered: that would be taken for new whenever it comes again.
+    pub(crate) fn is_replay(&mut self, message: &Message1, ephemeral: [u8; 32]) -> bool {
+        let is_forgotten = self.is_current(message) && Some(message.timestamp) <= self.floor;
+        let is_replay = is_forgotten || self.has_seen(&ephemeral);
+        if !is_replay {
+            self.seen(message.timestamp, ephemeral);
         }
-        replay
+        is_replay
+    }
+
+    fn is_current(&self, message: &Message1) -> bool {
+        self.session.as_ref().is_some_and(|session| session.id == message.session)
+    }
+
+    fn has_seen(&self, ephemeral: &[u8; 32]) -> bool {
+        self.seen.iter().any(|(_, seen)| seen == ephemeral)
     }
 
     /// What is to be remembered; the timestamp judges what is older than the ephemerals.
@@ -209,21 +222,26 @@ impl Peer {
         PeerMemory {
             public_key: self.settings.public_key,
             newest: self.newest,
-            seen: self.seen.iter().skip(older).copied().collect(),
+            seen: self.seen.iter().skip(older).map(|(_, ephemeral)| *ephemeral).collect(),
         }
     }
 
-    /// Remembers what was known before a restart.
+    /// Remembers what was known before a restart. What was accepted then, and is not in it, is as old as its newest at most.
     pub(crate) fn remember(&mut self, memory: &PeerMemory) {
+        let Some(newest) = memory.newest else { return };
         self.newest = self.newest.max(memory.newest);
-        memory.seen.iter().take(REMEMBERED_MAX).for_each(|ephemeral| self.seen(*ephemeral));
+        self.floor = self.floor.max(memory.newest);
+        memory.seen.iter().take(REMEMBERED_MAX).for_each(|ephemeral| self.seen(newest, *ephemeral));
     }
 
-    fn seen(&mut self, ephemeral: [u8; 32]) {
-        if self.seen.len() == SEEN_MAX {
-            self.seen.pop_front();
+    /// Nobody's clock but that of an accepted handshake moves the floor: one that only asks what passes may be far ahead.
+    fn seen(&mut self, timestamp: Timestamp, ephemeral: [u8; 32]) {
+        if self.seen.len() == SEEN_MAX
+            && let Some((forgotten, _)) = self.seen.pop_front()
+        {
+            self.floor = self.floor.max(self.newest.map(|newest| newest.min(forgotten)));
         }
-        self.seen.push_back(ephemeral);
+        self.seen.push_back((timestamp, ephemeral));
     }
 
     /// Remembers the newest timestamp of an accepted message 1.

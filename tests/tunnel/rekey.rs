@@ -175,6 +175,54 @@ fn recorded_handshakes_are_refused_after_a_restart_of_the_server_too() {
     world.finish(MINUTE);
 }
 
+/// Every packet of the first carrier is recorded and its 4-tuple killed; the second lives for so many rekeys.
+fn long_after_its_first_carrier(seed: u64, rekeys_at_least: u64) -> (World, Vec<Vec<u8>>) {
+    let mut world = World::new(FAIR, seed);
+    let recorded: Vec<_> = world.captured.all(Way::Out).cloned().collect();
+    world.kill_tuple(0);
+    world.open(false, 10_000, 10_000);
+    world.finish(MINUTE);
+    assert_eq!(migrations(&world), 1);
+    assert!(
+        world.run_until(20 * 60 * MINUTE, |world| rekeys(world).1 >= rekeys_at_least),
+        "{:?}",
+        rekeys(&world)
+    );
+    assert_eq!(migrations(&world), 1, "the same carrier all the time");
+    (world, recorded)
+}
+
+/// Plays `recorded` again, slowly enough for whatever a server would spend on strangers.
+fn assert_that_they_open_nothing(world: &mut World, recorded: Vec<Vec<u8>>) {
+    let carriers = world.server.load().carriers;
+    let before = world.server.status(world.now).drops;
+    for packet in recorded {
+        world.deliver_up(packet);
+        assert_eq!(world.server.load().carriers, carriers, "a replay made a carrier");
+        world.run_for(Duration::from_secs(1));
+    }
+    let drops = world.server.status(world.now).drops;
+    assert_eq!(drops.budget, before.budget);
+    assert!(drops.replayed > before.replayed, "no handshake was among them");
+}
+
+#[test]
+fn a_handshake_of_this_very_session_is_refused_after_three_hundred_rekeys() {
+    let (mut world, recorded) = long_after_its_first_carrier(6, 300);
+    assert_that_they_open_nothing(&mut world, recorded);
+    assert_eq!(migrations(&world), 1);
+}
+
+#[test]
+fn a_handshake_of_this_very_session_is_refused_after_more_rekeys_than_a_restarted_server_remembers() {
+    let (mut world, recorded) = long_after_its_first_carrier(7, 40);
+    world.restart_server_that_remembers();
+    world.open(false, 10_000, 10_000);
+    world.finish(MINUTE);
+    world.run_for(MINUTE);
+    assert_that_they_open_nothing(&mut world, recorded);
+}
+
 #[test]
 fn a_clock_that_was_set_back_is_believed_over_a_restart_of_both_ends() {
     for seed in 0..5 {

@@ -102,7 +102,9 @@ impl Server {
             let answer = received.responder.write(&denial);
             return self.outbox.push(answer.ok().and_then(|(reply, _)| carrier.link.wrap(&reply)));
         }
-        if carrier.link.keys().is_overtaken(message.timestamp) || self.peers[id].is_replay(ephemeral) {
+        if carrier.link.keys().is_overtaken(message.timestamp)
+            || self.peers[id].is_replay(&message, ephemeral)
+        {
             self.drops.replayed += 1;
             return;
         }
@@ -136,7 +138,7 @@ impl Server {
         if let Some(message) = peer.judge(&received.payload, &received.ephemeral) {
             return self.answer(received, &message, |reply| wrap(&mut connection, reply));
         }
-        if peer.is_replay(received.ephemeral) {
+        if peer.is_replay(&received.payload, received.ephemeral) {
             self.drops.replayed += 1;
             return;
         }
