@@ -290,7 +290,12 @@ impl Engine {
         self.reassembler.expire(now);
     }
 
-    /// How long no packet of the session has opened.
+    /// When a packet of the session last opened.
+    pub(crate) fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
+    /// How long none has.
     pub(crate) fn silence(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.last_heard)
     }

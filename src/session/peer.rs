@@ -98,6 +98,33 @@ pub(crate) struct Carrier {
     pub(crate) loss_out: LossMeter,
 }
 
+/// Which carrier is waited for longer than the others, and how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    active: Option<u32>,
+    keep: Duration,
+}
+
+impl Session {
+    /// When it is given up if nothing is heard of it.
+    pub(crate) fn expires_at(&self) -> Instant {
+        self.engine.last_heard() + self.keep
+    }
+}
+
+impl Carrier {
+    fn expires_at(&self, patience: Patience) -> Instant {
+        self.last_opened
+            + if !self.confirmed {
+                PENDING_FOR
+            } else if Some(self.link.id()) == patience.active {
+                patience.keep
+            } else {
+                OLD_FOR
+            }
+    }
+}
+
 impl Peer {
     pub(crate) fn new(settings: PeerSettings) -> Self {
         Self {
@@ -348,18 +375,23 @@ impl Peer {
 
     /// Removes carriers that were never confirmed in time, have been silent too long, or are closed.
     pub(crate) fn expire_carriers(&mut self, now: Instant) {
-        let keep = self.session.as_ref().map_or(OLD_FOR, |session| session.keep);
-        let active = self.session.as_ref().map(|session| session.active);
-        self.carriers.retain(|carrier| {
-            let patience = if !carrier.confirmed {
-                PENDING_FOR
-            } else if Some(carrier.link.id()) == active {
-                keep
-            } else {
-                OLD_FOR
-            };
-            !carrier.link.is_closed() && now.saturating_duration_since(carrier.last_opened) < patience
-        });
+        let patience = self.patience();
+        self.carriers.retain(|carrier| !carrier.link.is_closed() && carrier.expires_at(patience) > now);
+    }
+
+    /// When a carrier, a probe or the session is over if nothing else is heard of it.
+    pub(crate) fn expires_at(&self) -> Option<Instant> {
+        let patience = self.patience();
+        let carriers = self.carriers.iter().map(|carrier| carrier.expires_at(patience));
+        let session = self.session.as_ref().map(Session::expires_at);
+        carriers.chain(self.probes.expires_at()).chain(session).min()
+    }
+
+    fn patience(&self) -> Patience {
+        Patience {
+            active: self.session.as_ref().map(|session| session.active),
+            keep: self.session.as_ref().map_or(OLD_FOR, |session| session.keep),
+        }
     }
 
     /// Makes room for one more carrier: the oldest goes, pending ones first, never the one in use.

@@ -64,6 +64,11 @@ impl Probes {
         self.0.retain(|probed| probed.until > now);
     }
 
+    /// When the next one's time is over.
+    pub(crate) fn expires_at(&self) -> Option<Instant> {
+        self.0.iter().map(|probed| probed.until).min()
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.0.len()

@@ -233,8 +233,8 @@ impl Server {
     /// When to call [`Self::handle_timeout`] and [`Self::poll_transmit`] if nothing else happens.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let peers = self.peers.iter().filter_map(|peer| peer.poll_timeout(now)).min();
-        let sweep = (!self.by_index.is_empty()).then_some(self.next_sweep);
-        peers.into_iter().chain(sweep).min()
+        let expiry = self.peers.iter().filter_map(Peer::expires_at).min();
+        peers.into_iter().chain(expiry.map(|at| at.max(self.next_sweep))).min()
     }
 
     /// The target answered: the client's app may be told.
@@ -593,8 +593,7 @@ impl Server {
             let peer = &mut self.peers[id];
             peer.expire_carriers(now);
             peer.probes.expire(now);
-            let silent = |session: &Session| session.engine.silence(now) >= session.keep;
-            if peer.session.as_ref().is_some_and(silent) {
+            if peer.session.as_ref().is_some_and(|session| session.expires_at() <= now) {
                 self.end_session(id);
             }
         }
@@ -637,7 +636,7 @@ fn tuple(segment: &Segment) -> (SocketAddr, SocketAddr) {
     (segment.destination, segment.source)
 }
 
-/// Our choice: how often silent carriers and sessions are looked for.
+/// Our choice: how often silent carriers and sessions, and indexes without a carrier, are looked for at most.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Our choice: answers to strangers and handshakes that wait for the network.

@@ -44,6 +44,8 @@ pub(crate) struct World {
     rng: StdRng,
     /// How often time moved.
     pub(crate) steps: u64,
+    /// How often the timer of the current host went off, and that of the server.
+    pub(crate) wakeups: [u64; 2],
     /// How often in a row something was due at once although nothing could move.
     overdue: u32,
     /// All packets that travelled, to replay some.
@@ -92,6 +94,7 @@ impl World {
             server_settings,
             rng,
             steps: 0,
+            wakeups: [0; 2],
             overdue: 0,
             captured: Captured::default(),
             transcript: Transcript::default(),
@@ -255,7 +258,12 @@ impl World {
 
     /// Packets that entered the line so far.
     pub(crate) fn packets(&self) -> u64 {
-        Way::BOTH.into_iter().map(|way| self.line.stats(way).received).sum()
+        self.sent().into_iter().sum()
+    }
+
+    /// The same, of the hosts and of the server.
+    pub(crate) fn sent(&self) -> [u64; 2] {
+        Way::BOTH.map(|way| self.line.stats(way).received)
     }
 
     /// The outer network is IPv6, from before the first dial.
@@ -313,6 +321,7 @@ impl World {
         assert!(self.overdue < OVERDUE, "seed {}: it spins\n{}", self.seed, self.describe());
         self.now = next.max(self.now + TICK);
         self.steps += 1;
+        self.count_wakeups();
         self.deliver();
         self.settle();
         true
@@ -439,6 +448,14 @@ impl World {
         if let Some(host) = self.hosts.iter_mut().find(|host| host.has(destination.ip())) {
             host.handle_packet(packet, self.now);
             self.bounds.check_client(&host.load());
+        }
+    }
+
+    fn count_wakeups(&mut self) {
+        let now = self.now;
+        let due = [self.hosts[self.current].poll_timeout(now), self.server.poll_timeout(now)];
+        for (count, due) in self.wakeups.iter_mut().zip(due) {
+            *count += u64::from(due.is_some_and(|due| due <= now));
         }
     }
 
