@@ -8,9 +8,11 @@
 //! - [`Connection`]: either end of one fake connection;
 //! - [`Listener`]: answers SYNs from strangers without keeping anything about them.
 //!
-//! An incoming packet goes `parse` → [`Connection::handle_segment`] (a known 4-tuple) or [`Listener::handle_segment`]
-//! (anything else, and *every* SYN) → the seal → [`Connection::on_opened`]. Only that last step moves a
-//! connection's numbers: whoever can forge a TCP header but not the seal changes nothing.
+//! What comes to a client goes `parse` → [`Connection::handle_segment`], by its 4-tuple → the seal →
+//! [`Connection::on_opened`]. A server has many clients and believes no 4-tuple: what the seal opens goes `parse` → the
+//! seal → [`Connection::on_opened`], everything else to the [`Listener`], and to a connection only what that must answer as
+//! TCP would. Only [`Connection::on_opened`] moves a connection's numbers: whoever can forge a TCP header but not the seal
+//! changes nothing.
 
 mod checksum;
 mod connection;
@@ -36,6 +38,6 @@ pub use emit::{EmitError, Repr, header_len};
 pub use listener::{Accepted, Listener, ListenerAction};
 pub use mode::{Mode, UnknownMode};
 pub use options::{Options, SynOptions};
-pub use packet::{Flags, Kind, Pieces, Segment, parse};
+pub use packet::{Flags, Kind, Segment, parse};
 pub use seq::Seq;
 pub use stats::{DropReason, Stats};

@@ -61,39 +61,6 @@ impl Segment {
     pub const fn end(&self) -> Seq {
         self.seq.advanced_by(self.payload.end.saturating_sub(self.payload.start))
     }
-
-    /// Cuts a segment that the kernel or the card has merged (GRO, TSO) back into those that were sent.
-    ///
-    /// `size` is the payload length of each but the last (`gso_size`); 0 means that nothing was merged.
-    #[must_use]
-    pub const fn pieces(self, size: usize) -> Pieces {
-        Pieces { rest: Some(self), size }
-    }
-}
-
-/// The segments of a merged one, in order; see [`Segment::pieces`]. At least one, even if the payload is empty.
-#[derive(Clone, Debug)]
-pub struct Pieces {
-    rest: Option<Segment>,
-    size: usize,
-}
-
-impl Iterator for Pieces {
-    type Item = Segment;
-
-    fn next(&mut self) -> Option<Segment> {
-        let mut piece = self.rest.take()?;
-        if self.size == 0 || piece.payload.len() <= self.size {
-            return Some(piece);
-        }
-        let cut = piece.payload.start + self.size;
-        let mut rest = piece.clone();
-        rest.payload.start = cut;
-        rest.seq = piece.seq.advanced_by(self.size);
-        self.rest = Some(rest);
-        piece.payload.end = cut;
-        Some(piece)
-    }
 }
 
 /// What a segment is for.
@@ -344,16 +311,6 @@ mod tests {
         assert!(parse(&packet).is_ok());
     }
 
-    #[test]
-    fn cuts_a_merged_segment_where_it_was_joined() {
-        let mut merged = parse(&data_v4()).unwrap();
-        merged.seq = Seq(u32::MAX - 1);
-        let pieces: Vec<_> = merged.clone().pieces(2).map(|piece| (piece.seq.0, piece.payload)).collect();
-        assert_eq!(pieces, [(u32::MAX - 1, 40..42), (0, 42..44), (2, 44..45)]);
-        assert_eq!(merged.clone().pieces(0).collect::<Vec<_>>(), [merged.clone()]);
-        assert_eq!(merged.clone().pieces(5).count(), 1);
-    }
-
     proptest! {
         #[test]
         fn never_panics_on_random_bytes(packet in proptest::collection::vec(any::<u8>(), 0..200)) {
@@ -372,8 +329,7 @@ mod tests {
             }
             packet.truncate(keep);
             if let Ok(segment) = parse(&packet) {
-                prop_assert!(packet.get(segment.payload.clone()).is_some());
-                prop_assert!(segment.pieces(1).count() <= packet.len());
+                prop_assert!(packet.get(segment.payload).is_some());
             }
         }
     }

@@ -3,14 +3,14 @@
 //! Message 1:
 //!
 //! ```text
-//!      0         1      2        3   4       8       12        16           32           44
-//!      | version | mode | suites | 0 | index | epoch | carrier | session id | timestamp | padding
+//!      0         1      2        3      4       8       12        16           32           44
+//!      | version | mode | suites | keep | index | epoch | carrier | session id | timestamp | padding
 //! ```
 //!
-//! `mode`: bit 7 is set in a probe's, which wants no session; `suites`: bit 0 AES-256-GCM, bit 1 ChaCha20-Poly1305, which must be set; `index`: the one that
-//! packets to the client shall name, never 0; `timestamp`: TAI64N. These 44 bytes mean the same in
-//! every version; what a later version adds stands where this one pads. The padding is zero and
-//! not looked at.
+//! `mode`: bit 7 is set in a probe's, which wants no session; `suites`: bit 0 AES-256-GCM, bit 1 ChaCha20-Poly1305, which
+//! must be set; `keep`: hours for which the server keeps the session when it hears nothing, 0 is one; `index`: the one that
+//! packets to the client shall name, never 0; `timestamp`: TAI64N. These 44 bytes mean the same in every version; what a
+//! later version adds stands where this one pads. The padding is zero and not looked at.
 //!
 //! Message 2:
 //!
@@ -248,9 +248,6 @@ pub enum Refusal {
     /// It speaks another version.
     #[error("the server speaks another version")]
     Version,
-    /// It has no room for another session.
-    #[error("the server is busy")]
-    Busy,
     /// Its session was replaced by a newer one of the same key.
     #[error("a newer session of the same key took the place of this one")]
     Replaced,
@@ -265,7 +262,6 @@ impl Refusal {
         match self {
             Self::UnknownKey => "unknown_key",
             Self::Version => "version",
-            Self::Busy => "busy",
             Self::Replaced => "replaced",
             Self::Other(_) => "other",
         }
@@ -275,7 +271,6 @@ impl Refusal {
         match self {
             Self::UnknownKey => 1,
             Self::Version => 2,
-            Self::Busy => 3,
             Self::Replaced => 4,
             Self::Other(number) => number,
         }
@@ -285,7 +280,6 @@ impl Refusal {
         match number {
             1 => Self::UnknownKey,
             2 => Self::Version,
-            3 => Self::Busy,
             4 => Self::Replaced,
             _ => Self::Other(number),
         }
@@ -495,7 +489,7 @@ pub(crate) mod tests {
             fresh(),
             refused(Refusal::UnknownKey),
             refused(Refusal::Version),
-            refused(Refusal::Busy),
+            refused(Refusal::Other(3)),
             refused(Refusal::Replaced),
             refused(Refusal::Other(200)),
             Message2::Stale { above: message1().timestamp },

@@ -71,10 +71,15 @@ fn keys_are_renewed_at_twenty_percent_loss_under_load() {
         let mut world = busy(lossy(0.2), seed);
         world.run_for(Duration::from_secs(110));
         let usual = longest_stall(&mut world, Duration::from_secs(10));
+        let before = (rekeys(&world), migrations(&world));
+        assert_eq!(before.0, (0, 0), "seed {seed}");
         let stall = longest_stall(&mut world, Duration::from_secs(120));
         let (client, server) = rekeys(&world);
-        assert!(client > 0 || migrations(&world) > 0, "seed {seed}: {client} and {server}");
+        assert_eq!((client, migrations(&world)), (1, before.1), "seed {seed}: {server} at the server");
         assert!(client.abs_diff(server) <= 1, "seed {seed}: {client} and {server}");
+        let age = world.host().client.status(world.now).carriers[0].keys_age;
+        let on_time = Duration::from_secs(115)..Duration::from_secs(120);
+        assert!(on_time.contains(&age), "seed {seed}: the keys are {age:?} old 120 s after they were due");
         // A segment lost several times holds up all behind it: by chance, in two minutes, for longer than in ten seconds.
         let bound = (3 * usual).max(Duration::from_millis(1500));
         assert!(stall <= bound, "seed {seed}: {stall:?}, before {usual:?}");

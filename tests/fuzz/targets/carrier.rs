@@ -13,15 +13,14 @@ use super::input::Input;
 use super::start;
 use super::wire::{emit, read, repr};
 
-/// `size of merged segments u16, packet`. What parses is in bounds, is the same after it was written again, and is cut
-/// into contiguous pieces.
+/// `u16 that only the cutting looks at, packet`. What parses is in bounds, and is the same after it was written again.
 pub(crate) fn packet(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let (size, packet) = (usize::from(input.u16()), input.rest());
+    input.u16();
+    let packet = input.rest();
     let Ok(segment) = parse(packet) else { return };
     let payload = packet.get(segment.payload.clone()).expect("the payload lies in the packet");
     write_again(&segment, payload);
-    cut(&segment, size);
 }
 
 fn write_again(segment: &Segment, payload: &[u8]) {
@@ -39,21 +38,6 @@ fn options_of(segment: &Segment) -> Option<SynOptions> {
         return Some(SynOptions::NONE);
     }
     mss.map(|mss| SynOptions::linux(mss, window_scale, sack_permitted))
-}
-
-fn cut(segment: &Segment, size: usize) {
-    let length = segment.payload.len();
-    let count = if size == 0 { 1 } else { length.div_ceil(size).max(1) };
-    let mut at = segment.payload.start;
-    let mut number = 0;
-    for piece in segment.clone().pieces(size) {
-        number += 1;
-        assert_eq!(piece.payload.start, at);
-        assert_eq!(piece.seq, segment.seq.advanced_by(at - segment.payload.start));
-        assert!(number == count || piece.payload.len() == size, "{piece:?} of {segment:?} by {size}");
-        at = piece.payload.end;
-    }
-    assert_eq!((number, at), (count, segment.payload.end));
 }
 
 pub(crate) fn packet_seeds() -> Vec<Vec<u8>> {

@@ -293,7 +293,7 @@ impl World {
             4 => fresh(u32::MAX, 2),
             5 => fresh(epoch.saturating_add(1), 3),
             6 => Message2::Stale { above: timestamp.next() },
-            _ => Message2::Refused { reason: Refusal::Busy },
+            _ => Message2::Refused { reason: Refusal::Version },
         }
     }
 

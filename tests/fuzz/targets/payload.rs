@@ -71,7 +71,7 @@ pub(crate) fn all_of_message2(timestamp: Timestamp) -> Vec<Message2> {
     vec![
         Message2::Resumed { index, suite },
         Message2::Fresh { index, suite, epoch: 4, addresses: addresses.to_vec(), dns: dns.to_vec() },
-        Message2::Refused { reason: Refusal::Busy },
+        Message2::Refused { reason: Refusal::Version },
         Message2::Stale { above: timestamp },
     ]
 }

@@ -200,7 +200,7 @@ impl World {
             0 | 1 => Message2::Resumed { index, suite },
             2 => Message2::Fresh { index, suite, epoch: 1, addresses: Vec::new(), dns: Vec::new() },
             3 => Message2::Stale { above: message1.timestamp.next() },
-            _ => Message2::Refused { reason: Refusal::Busy },
+            _ => Message2::Refused { reason: Refusal::Version },
         };
         let mut connection = Connection::accepted(accepted, Mode::from_wire(message1.mode)?, self.now);
         let (reply, keys) = received.responder.write(&message).expect("the client is known");
