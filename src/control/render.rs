@@ -40,9 +40,6 @@ fn interface_block(tunnel: &Tunnel) -> String {
         let drops: Vec<_> = drops.map(|(reason, count)| format!("{count} {reason}")).collect();
         block.line("dropped", drops.join(", "));
     }
-    if tunnel.role == Role::Server {
-        injected_line(&mut block, tunnel);
-    }
     block.text
 }
 
@@ -61,17 +58,9 @@ fn server_block(tunnel: &Tunnel) -> String {
     if tunnel.migrations > 0 {
         block.line("migrations", format!("{}{}", tunnel.migrations, reasons(&tunnel.migrated)));
     }
-    injected_line(&mut block, tunnel);
+    injected_line(&mut block, tunnel.injected);
     session_lines(&mut block, &tunnel.session, tunnel.flows);
     block.text
-}
-
-fn injected_line(block: &mut Block, tunnel: &Tunnel) {
-    let Injected { rst, fin, syn, data } = tunnel.injected;
-    if rst + fin + syn + data > 0 {
-        let text = format!("{rst} RST, {fin} FIN, {syn} SYN, {data} data, all ignored");
-        block.line("middlebox injected", text);
-    }
 }
 
 fn peer_block(peer: &Peer) -> String {
@@ -82,20 +71,22 @@ fn peer_block(peer: &Peer) -> String {
         return block.text;
     };
     block.line("state", state.as_str());
-    if let Some(remote) = &peer.remote {
-        block.line("endpoint", remote);
-    }
     for carrier in &peer.carriers {
         carrier_lines(&mut block, carrier);
     }
-    if let Some(age) = peer.handshake_age_s.filter(|_| peer.carriers.is_empty()) {
-        block.line("latest handshake", format!("{} ago", Age(age)));
+    if peer.migrations + peer.moves > 0 {
+        block.line("migrations", format!("{}, its address changed {} times", peer.migrations, peer.moves));
     }
-    if peer.migrations > 0 {
-        block.line("migrations", peer.migrations);
-    }
+    injected_line(&mut block, peer.injected);
     session_lines(&mut block, &peer.session, peer.flows);
     block.text
+}
+
+fn injected_line(block: &mut Block, Injected { rst, fin, syn, data }: Injected) {
+    if rst + fin + syn + data > 0 {
+        let text = format!("{rst} RST, {fin} FIN, {syn} SYN, {data} data, all ignored");
+        block.line("middlebox injected", text);
+    }
 }
 
 fn carrier_lines(block: &mut Block, carrier: &Carrier) {
@@ -308,6 +299,8 @@ server: 203.0.113.9:443
             handshake_age_s: None,
             carriers: Vec::new(),
             migrations: 0,
+            moves: 0,
+            injected: Injected::default(),
             session: Session::default(),
             flows: Flows::default(),
         };
@@ -318,7 +311,9 @@ server: 203.0.113.9:443
             remote: Some("192.0.2.7:51234".to_owned()),
             handshake_age_s: Some(0.4),
             carriers: client().carriers,
-            migrations: 2,
+            migrations: 1,
+            moves: 2,
+            injected: Injected { rst: 3, ..Injected::default() },
             ..absent.clone()
         };
         let server = Tunnel {
@@ -342,18 +337,17 @@ interface: vpn0
   state: failed: the device is gone
   running for: 1 hour, 2 minutes, 5 seconds
   buffered: 1.50 KiB of 1.00 GiB
-  middlebox injected: 3 RST, 0 FIN, 1 SYN, 2 data, all ignored
 
 peer: alice
   public key: B=
   addresses: 10.77.0.2
   state: up
-  endpoint: 192.0.2.7:51234
   carrier: 192.0.2.7:51234 -> 203.0.113.9:443, handshake+advance, raw
   carries for: 6 minutes, 20 seconds
   latest handshake: 1 minute, 20 seconds ago
   path: round trip 101.2 ms, loss 2.0 % out, 0.0 % in, packets of 1500 bytes
-  migrations: 2
+  migrations: 1, its address changed 2 times
+  middlebox injected: 3 RST, 0 FIN, 0 SYN, 0 data, all ignored
   transfer: 0 B received, 0 B sent, 0 B of it again
   goodput: 0 B received, 0 B sent
   round trip: not measured

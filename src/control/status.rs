@@ -47,7 +47,7 @@ pub struct Tunnel {
     /// The modes in the order in which a client's next carriers would try them.
     #[serde(default)]
     pub modes: Vec<ModeKnown>,
-    /// How often a new carrier took over.
+    /// How often another carrier took over; of a server the sum of all peers.
     pub migrations: u64,
     /// Why; of a client only.
     #[serde(default)]
@@ -334,12 +334,18 @@ pub struct Peer {
     pub remote: Option<String>,
     /// Since its last handshake.
     pub handshake_age_s: Option<f64>,
-    /// The carriers of its session, the one in use first.
+    /// Its carriers, the one in use first.
     #[serde(default)]
     pub carriers: Vec<Carrier>,
-    /// How often another carrier took over.
+    /// How often packets to it began to leave on another carrier of its session.
     #[serde(default)]
     pub migrations: u64,
+    /// How often its address changed under a carrier, as when its NAT forgot it.
+    #[serde(default)]
+    pub moves: u64,
+    /// Packets that others sent in its name, and that were not believed.
+    #[serde(default)]
+    pub injected: Injected,
     /// What went through its session.
     pub session: Session,
     /// Its inner TCP connections.

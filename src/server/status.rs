@@ -7,7 +7,7 @@ use crate::config::ServerConfig;
 use crate::control::{Flows, Injected, Limits, Migrated, Peer, Role, Session, State, Tunnel};
 use crate::instance::{Instance, carrier_report, session_drops, session_report, sum_drops, wire_drops};
 use crate::io::{self, ReceiveStats};
-use crate::session::{PeerStatus, ServerDrops};
+use crate::session::{self, PeerStatus, ServerDrops};
 
 pub(super) fn tunnel(runner: &mut Runner, config: &ServerConfig, instance: &Instance) -> Tunnel {
     let status = runner.server.status(io::now());
@@ -43,12 +43,7 @@ pub(super) fn tunnel(runner: &mut Runner, config: &ServerConfig, instance: &Inst
             process_buffer: config.limits.process_buffer.bytes() as u64,
             buffered: sessions().map(|(_, session)| session.buffered() as u64).sum(),
         },
-        injected: Injected {
-            rst: status.injected.resets,
-            fin: status.injected.fins,
-            syn: status.injected.syns,
-            data: status.injected.payloads,
-        },
+        injected: injected(&status.injected),
         drops: sum_drops(
             drops(&status.drops)
                 .into_iter()
@@ -75,12 +70,19 @@ fn peer(peer: &PeerStatus) -> Peer {
         carriers: session.iter().flat_map(|_| peer.carriers.iter().map(carrier_report)).collect(),
         migrations: peer.migrations,
         handshake_age_s: peer.carriers.first().map(|carrier| carrier.keys_age.as_secs_f64()),
+        moves: peer.moves,
+        injected: injected(&peer.injected),
         session: session.map_or_else(|| sum([]), session_report),
         flows: Flows {
             open: session.map_or(0, |session| session.flows_open as u64),
             total: session.map_or(0, |session| session.flows_total),
         },
     }
+}
+
+fn injected(injected: &session::Injected) -> Injected {
+    let session::Injected { resets, fins, syns, payloads } = *injected;
+    Injected { rst: resets, fin: fins, syn: syns, data: payloads }
 }
 
 fn sum(sessions: impl IntoIterator<Item = Session>) -> Session {

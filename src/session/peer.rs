@@ -15,7 +15,7 @@ use super::frame::{self, CloseCode};
 use super::link::Link;
 use super::loss::LossMeter;
 use super::probed::Probes;
-use super::status::{CarrierStatus, PeerStatus, SessionStatus, Traffic};
+use super::status::{CarrierStatus, Injected, PeerStatus, SessionStatus, Traffic};
 use crate::carrier::Segment;
 use crate::crypto::{Message1, Message2, PresharedKey, PublicKey, Refusal, SessionId, Timestamp, VERSION};
 
@@ -51,7 +51,12 @@ pub(crate) struct Peer {
     pub(crate) carriers: Vec<Carrier>,
     /// Counts sessions and epochs, so that a stream's key is never used twice.
     pub(crate) incarnation: u64,
+    /// How often packets began to leave on another carrier of the same session.
     pub(crate) migrations: u64,
+    /// How often the client's address changed under a carrier.
+    pub(crate) moves: u64,
+    /// What came on the 4-tuple of the carrier in use and was not believed.
+    pub(crate) injected: Injected,
     /// Who of this peer only asks what passes.
     pub(crate) probes: Probes,
     newest: Option<Timestamp>,
@@ -133,6 +138,8 @@ impl Peer {
             carriers: Vec::new(),
             incarnation: 0,
             migrations: 0,
+            moves: 0,
+            injected: Injected::default(),
             probes: Probes::default(),
             newest: None,
             seen: VecDeque::new(),
@@ -290,18 +297,10 @@ impl Peer {
     pub(crate) fn confirm(&mut self, index: u32, settings: Settings, now: Instant) -> bool {
         let Some(carrier) = self.carrier(index) else { return false };
         carrier.confirmed = true;
-        let index = carrier.link.id();
-        let (id, epoch, keep, number) = (carrier.session, carrier.epoch, carrier.keep, carrier.link.number());
+        let (index, id, epoch, keep) = (carrier.link.id(), carrier.session, carrier.epoch, carrier.keep);
         match &mut self.session {
             Some(session) if session.id == id => {
-                // What the client said last holds, unless it said so before there was this carrier.
-                if number >= session.use_number {
-                    session.use_number = number;
-                    session.active = index;
-                    session.engine.on_path_restored(now);
-                }
                 session.keep = keep;
-                self.migrations += 1;
                 self.advance_epoch(epoch, now)
             }
             _ => {
@@ -348,6 +347,26 @@ impl Peer {
         true
     }
 
+    /// What the first packet of a carrier said was obeyed: packets leave on it, unless the client has named another since there was
+    /// this one.
+    pub(crate) fn prefer(&mut self, index: u32, now: Instant) {
+        let Some(carrier) = self.carrier(index) else { return };
+        let (id, of, number) = (carrier.link.id(), carrier.session, carrier.link.number());
+        let Some(session) = self.session.as_mut().filter(|session| session.id == of) else { return };
+        if number >= session.use_number {
+            session.use_number = number;
+            self.switch_to(id, now);
+        }
+    }
+
+    fn switch_to(&mut self, id: u32, now: Instant) {
+        if let Some(session) = self.session.as_mut().filter(|session| session.active != id) {
+            session.active = id;
+            session.engine.on_path_restored(now);
+            self.migrations += 1;
+        }
+    }
+
     /// The peer's `USE`: packets leave on the carrier it names.
     pub(crate) fn use_carrier(&mut self, number: u32, carrier_number: u32, now: Instant) {
         let Some(session) = &mut self.session else { return };
@@ -359,10 +378,12 @@ impl Peer {
         let named = self.carriers.iter().find(|carrier| {
             carrier.confirmed && carrier.session == session.id && carrier.link.number() == carrier_number
         });
-        // Said anew of the same one, it means that our packets arrive again, although we have heard the client all the while.
-        if let Some(carrier) = named.filter(|carrier| is_said_anew || carrier.link.id() != session.active) {
-            session.active = carrier.link.id();
-            session.engine.on_path_restored(now);
+        if let Some(id) = named.map(|carrier| carrier.link.id()) {
+            // Said anew of the same one, it means that our packets arrive again, although we have heard the client all the while.
+            if is_said_anew && id == session.active {
+                session.engine.on_path_restored(now);
+            }
+            self.switch_to(id, now);
         }
     }
 
@@ -443,10 +464,13 @@ impl Peer {
                 .into_iter()
                 .map(|carrier| {
                     let losses = (carrier.loss_in.share(), carrier.loss_out.share());
+                    let rtt = rtt.filter(|_| Some(carrier.link.id()) == active);
                     CarrierStatus::of(&carrier.link, rtt, losses, now)
                 })
                 .collect(),
             migrations: self.migrations,
+            moves: self.moves,
+            injected: self.injected,
             session: session.map(|session| {
                 let open = session.engine.mux.stats().streams;
                 SessionStatus::of(&session.engine, session.traffic, open, session.streams_total)

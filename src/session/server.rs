@@ -87,7 +87,6 @@ pub struct Server {
     /// Handshakes that opened under the key of a peer, so far.
     handshakes: u64,
     next_sweep: Instant,
-    injected: Injected,
     drops: ServerDrops,
 }
 
@@ -125,7 +124,6 @@ impl Server {
             budgets: Budgets::new(rng.random(), now),
             handshakes: 0,
             next_sweep: now + SWEEP_INTERVAL,
-            injected: Injected::default(),
             drops: ServerDrops::default(),
             rng,
             settings,
@@ -279,9 +277,11 @@ impl Server {
 
     /// Everything there is to know.
     pub fn status(&self, now: Instant) -> ServerStatus {
+        let mut injected = Injected::default();
+        self.peers.iter().for_each(|peer| injected += peer.injected);
         ServerStatus {
             peers: self.peers.iter().map(|peer| peer.status(now)).collect(),
-            injected: self.injected,
+            injected,
             drops: ServerDrops {
                 tun_full: self.tun.dropped(),
                 outbox_full: self.outbox.dropped(),
@@ -340,8 +340,8 @@ impl Server {
     /// A packet that names no index of ours.
     fn handle_stranger(&mut self, segment: &Segment, packet: &[u8], now: Instant) {
         let live = self.by_tuple.get(&tuple(segment)).copied();
-        if live.is_some_and(|id| self.peers[id].is_in_use(segment)) {
-            self.injected.count(segment.kind());
+        if let Some(id) = live.filter(|&id| self.peers[id].is_in_use(segment)) {
+            self.peers[id].injected.count(segment.kind());
         }
         if let Some(id) = live.filter(|_| segment.kind() == Kind::Syn)
             && self.peers[id].challenge(segment, now)
@@ -392,7 +392,7 @@ impl Server {
             Err(error) => {
                 let is_injected =
                     error == OpenError::Forged && carrier.confirmed && carrier.link.is_from(segment);
-                self.injected.payloads += u64::from(is_injected);
+                self.peers[id].injected.payloads += u64::from(is_injected);
                 self.drops.sealed += 1;
                 return;
             }
@@ -407,13 +407,20 @@ impl Server {
         if !confirmed || before != after {
             self.on_proved(id, before, after);
         }
+        self.peers[id].moves += u64::from(confirmed && before != after);
         self.handle_frames(id, header.index, opened.plaintext, segment.payload.end, now);
+        if !confirmed {
+            self.peers[id].prefer(header.index, now);
+        }
         self.touch(id);
     }
 
     /// A carrier was confirmed, or its client has moved.
     fn on_proved(&mut self, id: usize, before: (SocketAddr, SocketAddr), after: (SocketAddr, SocketAddr)) {
-        self.by_tuple.remove(&before);
+        // A NAT may have given the old one to another by now.
+        if self.by_tuple.get(&before).is_some_and(|&owner| !self.peers[owner].has_live(before)) {
+            self.by_tuple.remove(&before);
+        }
         self.by_tuple.insert(after, id);
         let (_, client) = after;
         self.budgets.on_proved(client.ip());

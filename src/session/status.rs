@@ -1,6 +1,7 @@
 //! What a session knows about itself, for `vpn status` and the tests.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
@@ -174,7 +175,7 @@ pub struct ClientStatus {
     pub state: ClientState,
     /// Its tunnel addresses.
     pub addresses: Vec<IpNetwork>,
-    /// The carrier in use, if there is one.
+    /// Those that may carry the session, the one in use first.
     pub carriers: Vec<CarrierStatus>,
     /// How often another carrier took over.
     pub migrations: u64,
@@ -201,8 +202,12 @@ pub struct PeerStatus {
     pub addresses: Vec<IpAddr>,
     /// Its carriers, the one in use first.
     pub carriers: Vec<CarrierStatus>,
-    /// How often another carrier took over.
+    /// How often packets to it began to leave on another carrier of its session.
     pub migrations: u64,
+    /// How often its address changed under a carrier.
+    pub moves: u64,
+    /// What came on the 4-tuple of its carrier in use and was not believed.
+    pub injected: Injected,
     /// Its session, if it has one.
     pub session: Option<SessionStatus>,
     /// Since a packet of it last opened.
@@ -214,7 +219,7 @@ pub struct PeerStatus {
 pub struct ServerStatus {
     /// Every peer, connected or not.
     pub peers: Vec<PeerStatus>,
-    /// What came on the 4-tuple of a carrier in use and was not believed.
+    /// What came on the 4-tuples of carriers in use and was not believed.
     pub injected: Injected,
     /// Packets not acted on.
     pub drops: ServerDrops,
@@ -243,6 +248,15 @@ impl Injected {
             // Those of the client's fake TCP carry no proof either.
             Kind::Acknowledgement => {}
         }
+    }
+}
+
+impl AddAssign for Injected {
+    fn add_assign(&mut self, other: Self) {
+        self.resets += other.resets;
+        self.fins += other.fins;
+        self.syns += other.syns;
+        self.payloads += other.payloads;
     }
 }
 

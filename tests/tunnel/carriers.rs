@@ -131,7 +131,7 @@ fn a_syn_on_a_carrier_that_was_just_heard_gets_an_ack_and_much_later_a_syn_ack()
 }
 
 /// A SYN from the current host's port, with other numbers.
-fn syn(world: &World) -> Vec<u8> {
+pub(crate) fn syn(world: &World) -> Vec<u8> {
     let (source, destination) = (world.host().local(), world.server_address());
     let repr = Repr {
         source,

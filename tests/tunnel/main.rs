@@ -17,6 +17,7 @@
 //! | `census` | what a payload looks like to who counts bytes |
 //! | `fast` | connects that wait for no answer |
 //! | `carriers`, `outage`, `migration` | when carriers are opened; how soon a flow goes on |
+//! | `switches` | where the server's packets leave |
 //! | `path_mtu` | paths that carry less than others, or less than before |
 //!
 //! Here are the tests of one thing each. Every failure names its seed, and the seed reproduces it.
@@ -39,6 +40,7 @@ mod rekey;
 mod runner;
 mod stranger;
 mod stream;
+mod switches;
 mod tally;
 mod target;
 mod transition;

@@ -200,7 +200,12 @@ fn an_hour_of_bad_weather_wastes_few_ports_and_moves_nothing_to_and_fro() {
         assert!(dials <= 20, "{name}: {dials} dials");
         assert!(status.migrations <= 3, "{name}: {} migrations", status.migrations);
         assert!(!world.host().events.contains(&ClientEvent::Restarted), "{name}");
-        assert!(world.server.status(world.now).peers[0].migrations <= 2 * status.migrations + 1, "{name}");
+        let switches = world.server.status(world.now).peers[0].migrations;
+        eprintln!("{name}: the server switched {switches} times");
+        assert!(
+            switches <= dials as u64,
+            "{name}: the server changed carriers {switches} times, {dials} were tried"
+        );
     }
 }
 
