@@ -378,6 +378,11 @@ impl Carriers {
         !self.live.is_empty()
     }
 
+    /// Whether this carrier may carry the session, and has not been left.
+    pub(crate) fn is_live(&self, number: u32) -> bool {
+        self.live.iter().any(|carrier| carrier.link.number() == number)
+    }
+
     /// Whether no carrier answers, or none has answered yet.
     pub(crate) fn needs_carrier(&self) -> bool {
         self.outage.is_some() || !self.used().is_some_and(|used| used.proven)

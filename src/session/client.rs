@@ -518,7 +518,9 @@ impl Client {
             Frame::Pong { token, .. } => self.on_pong(origin.carrier, token, now),
             Frame::Seen(counts) => self.carriers.on_seen(origin.carrier, counts, now),
             Frame::Epoch(epoch) => self.adopt_epoch(epoch, now),
-            Frame::Close(code) => self.on_close(code, now),
+            Frame::Close(code) if self.carriers.is_live(origin.carrier) => self.on_close(code, now),
+            // Of another server's, perhaps, that lost the race: what carries on is not its to end.
+            Frame::Close(_) => {}
             // Only the client chooses.
             Frame::Use { .. } => self.drops.frame += 1,
         }

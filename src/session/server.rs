@@ -486,8 +486,12 @@ impl Server {
             }
             Frame::Epoch(epoch) => self.advance_epoch(id, epoch, now),
             Frame::Close(_) => {
-                // As TCP would: a FIN of ours, too.
-                peer.carriers.iter_mut().for_each(|carrier| carrier.link.close());
+                // As TCP would: a FIN of ours, too. Another session of the same key may just be beginning.
+                let ended = peer.session.as_ref().map(|session| session.id);
+                let carriers = peer.carriers.iter_mut();
+                carriers
+                    .filter(|carrier| Some(carrier.session) == ended)
+                    .for_each(|carrier| carrier.link.close());
                 self.end_session(id);
             }
             Frame::Seen(counts) => {
@@ -551,13 +555,11 @@ impl Server {
     /// Forgets a session and its carriers.
     fn end_session(&mut self, id: usize) {
         let peer = &mut self.peers[id];
-        if peer.session.take().is_none() {
-            return;
-        }
+        let Some(ended) = peer.session.take() else { return };
         tracing::info!(peer = %peer.settings.name, "its session has ended");
         peer.incarnation += 1;
         // Pending carriers that were to resume it have nothing to resume; those in use may still have a goodbye to say.
-        peer.carriers.retain(|carrier| carrier.confirmed);
+        peer.carriers.retain(|carrier| carrier.confirmed || carrier.session != ended.id);
         self.abandon(id);
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use link_emulator::Direction as Way;
 use vpn::carrier::{Flags, Kind, Mode, Repr, Seq, SynOptions, parse};
-use vpn::session::ClientEvent;
+use vpn::session::{ClientEvent, ClientState};
 
 use super::MINUTE;
 use super::weather::{FAIR, lossy};
@@ -107,6 +107,47 @@ fn fins(world: &World) -> [usize; 2] {
         let parsed = world.captured.all(way).map(|packet| parse(packet).expect("one of ours"));
         parsed.filter(|segment| segment.kind() == Kind::Fin).count()
     })
+}
+
+#[test]
+fn a_goodbye_on_a_carrier_that_was_left_ends_nothing() {
+    let mut world = World::new(FAIR, 6);
+    world.open(false, 0, 1 << 30);
+    world.run_for(Duration::from_secs(1));
+    let old = world.host().local();
+    world.kill_tuple_one_way(Way::Out);
+    let has_moved = |world: &World| world.host().client.status(world.now).migrations == 1;
+    assert!(world.run_until(MINUTE, has_moved));
+    let events = world.host().events.len();
+    world.server.close();
+    let (mut packet, mut delivered) = (Vec::new(), 0);
+    while world.server.poll_transmit(&mut packet, world.now) {
+        let segment = parse(&packet).expect("one of ours");
+        if segment.destination == old && segment.kind() == Kind::Data {
+            world.deliver_down(packet.clone());
+            delivered += 1;
+        }
+    }
+    assert!(delivered > 0, "nothing was said on the old carrier");
+    assert_eq!(world.host().client.status(world.now).state, ClientState::Up);
+    world.run_for(Duration::from_millis(1));
+    let events = &world.host().events[events..];
+    let asks = |event: &ClientEvent| matches!(event, ClientEvent::Dial { .. } | ClientEvent::Suspect);
+    assert!(!events.iter().any(asks), "{events:?}");
+}
+
+#[test]
+fn a_host_that_leaves_takes_no_carrier_of_the_next_with_it() {
+    let mut world = World::new(FAIR, 7);
+    world.second_host();
+    let is_pending = |world: &World| world.server.load().carriers == 2;
+    assert!(world.run_until(MINUTE, is_pending) && !world.host().is_up());
+    let now = world.now;
+    world.hosts[0].client.close(now);
+    world.run_for(Duration::from_secs(1));
+    assert!(world.host().is_up(), "{}", world.describe());
+    let dials = world.host().events.iter().filter(|event| matches!(event, ClientEvent::Dial { .. })).count();
+    assert_eq!(dials, 1, "its first carrier was to carry");
 }
 
 /// None of them is acknowledged.
