@@ -58,6 +58,29 @@ fn a_download_survives_a_box_that_kills_every_flow_after_a_second() {
 }
 
 #[test]
+fn a_box_that_kills_flows_whose_numbers_grow_is_passed_by_those_whose_do_not() {
+    let kill = Middlebox::KillAdvancing { after: 200_000 };
+    let name = "a_box_that_kills_flows_whose_numbers_grow_is_passed_by_those_whose_do_not";
+    tunnel_scenario(name, line().with(kill), SIZE, |tunnel| {
+        let mode = || -> Result<_> { Ok(tunnel.vpn.tunnel(tunnel.client())?["carriers"][0]["mode"].clone()) };
+        ensure!(mode()? == "handshake+advance", "it begins as {}", mode()?);
+        tunnel.download()?;
+        ensure!(mode()? == "handshake+fixed", "it goes on as {}", mode()?);
+        let migrations = tunnel.vpn.migrations(tunnel.client())?;
+        ensure!((3..=5).contains(&migrations), "{migrations} migrations");
+        tunnel.upload()?;
+        ensure!(tunnel.vpn.migrations(tunnel.client())? == migrations, "fixed numbers were cut, too");
+        // The next start remembers.
+        tunnel.vpn.down(tunnel.topology, 0)?.expect_code(0)?;
+        tunnel.vpn.up(tunnel.topology, 0, "")?;
+        ensure!(mode()? == "handshake+fixed", "it begins again as {}", mode()?);
+        tunnel.download()?;
+        ensure!(tunnel.vpn.migrations(tunnel.client())? == 0, "it was cut again");
+        Ok(())
+    });
+}
+
+#[test]
 fn files_are_right_when_each_connection_is_policed() {
     let police = Middlebox::Police { rate: 20_000_000, burst: 60_000 };
     tunnel_scenario(

@@ -1,5 +1,6 @@
 //! The boxes on a line, and the chain of them that packets pass.
 
+mod advance;
 mod bucket;
 mod chain;
 mod forge;
@@ -44,6 +45,12 @@ pub enum Middlebox {
         after_bytes: Option<u64>,
         /// So long after its first packet.
         after_time: Option<Duration>,
+    },
+    /// Kills each TCP flow for good, as [`Middlebox::KillFlow`], once the sequence numbers of either end have grown by more than so
+    /// many bytes ("kcptun-raw": Guangdong Mobile).
+    KillAdvancing {
+        /// In bytes.
+        after: u32,
     },
     /// Drops the packets of each flow that exceed a rate; every flow has a token bucket of its own for each direction.
     Police {
@@ -104,6 +111,7 @@ impl Middlebox {
             Self::KillFlow { after_bytes, after_time } => {
                 Box::new(kill::KillFlow::new(after_bytes, after_time))
             }
+            Self::KillAdvancing { after } => Box::new(advance::KillAdvancing::new(after)),
             Self::Police { rate, burst } => Box::new(police::Police::new(rate, burst)),
             Self::RequireHandshake => Box::new(handshake::RequireHandshake::new()),
             Self::RequireWindow => Box::new(window::RequireWindow::new()),
