@@ -11,7 +11,7 @@ use super::memory::Memory;
 use super::pool::Pool;
 use super::resting::Resting;
 use super::slab::{FlowId, Slab};
-use super::socket::{FLOW_BYTES, Phase};
+use super::socket::{FLOW_BYTES, Phase, Socket};
 use super::stack::{RETRY, Stack, Wish};
 use super::tuple::{Keyed, Tuple, TupleMap};
 use crate::packet::icmp::{self, Unreachable};
@@ -448,9 +448,7 @@ impl Flows {
 
     /// Makes room for data of a flow up to `end`; false if there is none.
     fn expect(&mut self, id: FlowId, end: u64, now: Instant) -> bool {
-        let Some(Flow::Open(open)) = self.flows.get(id) else { return false };
-        let more = open.socket.cost_of_receiving(end).saturating_sub(open.socket.charge());
-        let has_room = more == 0 || self.make_room(more);
+        let has_room = self.has_room(id, |socket| socket.cost_of_receiving(end));
         let Some(Flow::Open(open)) = self.flows.get_mut(id) else { return false };
         if !has_room {
             // Where it stands in its ring may be all that it lacks.
@@ -468,9 +466,28 @@ impl Flows {
     /// every flow has one for itself.
     fn room_to_write(&mut self, id: FlowId, length: usize) -> usize {
         let Some(Flow::Open(open)) = self.flows.get(id) else { return 0 };
-        let (length, paid) = (length.min(open.socket.send_room()), open.socket.paid_room());
-        let more = open.socket.cost_of_writing(length).saturating_sub(open.socket.charge());
-        if more == 0 || self.make_room(more) { length } else { length.min(paid) }
+        let length = length.min(open.socket.send_room());
+        if self.has_room(id, |socket| socket.cost_of_writing(length)) {
+            return length;
+        }
+        let Some(Flow::Open(open)) = self.flows.get(id) else { return 0 };
+        length.min(open.socket.paid_room())
+    }
+
+    /// Whether there is memory for what a flow is going to cost, if need be after others have given back. They may have been
+    /// the flow itself, which then lacks more than before.
+    fn has_room(&mut self, id: FlowId, cost: impl Fn(&Socket) -> usize) -> bool {
+        for may_ask in [true, true, false] {
+            let Some(Flow::Open(open)) = self.flows.get(id) else { return false };
+            let more = cost(&open.socket).saturating_sub(open.socket.charge());
+            if more <= self.pool.left() {
+                return true;
+            }
+            if may_ask {
+                self.make_room(more);
+            }
+        }
+        false
     }
 
     /// Counts what a flow takes now; one that takes more than a flow that rests is asked to rest later.
@@ -500,7 +517,7 @@ impl Flows {
         }
     }
 
-    /// Whether `bytes` of memory are left, if need be after others have given back what they do not need at this moment.
+    /// Has flows give back what they do not need at this moment, until `bytes` of memory are left. Says whether they are.
     fn make_room(&mut self, bytes: usize) -> bool {
         if self.pool.left() >= bytes {
             return true;

@@ -1,5 +1,6 @@
 //! Sockets for flows: those of flows that ended, and new ones, within one budget of memory.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::config::FlowLimits;
@@ -13,8 +14,8 @@ pub(super) struct Pool {
     memory: Option<Box<dyn Memory>>,
     /// How many lots the memory has lent.
     lots: usize,
-    /// Sockets without a flow; the last were used last, and still have their pages.
-    spare: Vec<Socket>,
+    /// Sockets without a flow; those that still have their pages are the last.
+    spare: VecDeque<Socket>,
     /// Of those, what they take.
     warm: usize,
     budget: Budget,
@@ -22,7 +23,7 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(limit: usize) -> Self {
-        Self { memory: None, lots: 0, spare: Vec::new(), warm: 0, budget: Budget::new(limit) }
+        Self { memory: None, lots: 0, spare: VecDeque::new(), warm: 0, budget: Budget::new(limit) }
     }
 
     /// Takes memory from elsewhere from now on; to be said before the first flow.
@@ -34,7 +35,7 @@ impl Pool {
 
     /// A socket that waits for the SYN to `target`; `None` if smoltcp does not take the address, or there is no memory.
     pub(super) fn take(&mut self, target: SocketAddr, limits: &FlowLimits) -> Option<Socket> {
-        let mut socket = match self.spare.pop() {
+        let mut socket = match self.spare.pop_back() {
             Some(spare) => {
                 self.warm -= spare.charge();
                 spare
@@ -65,9 +66,11 @@ impl Pool {
         socket.settle(&mut self.budget);
         if self.warm + socket.charge() > WARM {
             self.cool(&mut socket);
+            self.spare.push_front(socket);
+        } else {
+            self.warm += socket.charge();
+            self.spare.push_back(socket);
         }
-        self.warm += socket.charge();
-        self.spare.push(socket);
     }
 
     /// Lets go of the pages of a socket that hold nothing which is needed.

@@ -1,6 +1,7 @@
 //! Which flows may have pages to give back, in the order in which they are asked.
 //!
-//! Every flow is asked the same time after it was entered, so the queue is in order by itself.
+//! Every flow is asked the same time after it was entered, so the queue is in order by itself; who was asked before its time
+//! stands at the end again, and is asked a little late.
 
 use std::collections::VecDeque;
 use std::time::Instant;

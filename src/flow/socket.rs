@@ -261,6 +261,8 @@ impl Socket {
         (self.read, self.seen, self.written) = (0, 0, 0);
         if !is_plain {
             self.rest(memory);
+            // Also where it stood when it had rested before: the next flow counts from the ring's start.
+            self.received = Extent::default();
         }
     }
 

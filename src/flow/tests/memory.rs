@@ -127,6 +127,46 @@ fn sockets_are_used_again() {
 }
 
 #[test]
+fn a_socket_that_rested_and_ended_is_counted_from_its_start_again() {
+    let (mut world, witness) = witnessed(FlowLimits::default(), 1);
+    let (app, id) = world.connected(TARGET);
+    carry(&mut world, app, id, 1_000_000);
+    world.pass(5000 * MS);
+    world.app(app).abort();
+    world.settle();
+    world.take_events();
+    let discarded = witness.discarded.lock().unwrap().len();
+    let (app, id) = world.connected(TARGET);
+    let sent = world.app(app).send_slice(&pattern(100_000, 3)).unwrap();
+    world.settle();
+    assert!(world.flows.stats().memory > FLOW_BYTES + 80_000, "{:?}", world.flows.stats());
+    assert_eq!(world.read_all(id), pattern(sent, 3));
+    world.settle();
+    world.pass(5000 * MS);
+    assert_eq!(world.flows.stats().memory, FLOW_BYTES);
+    assert_eq!(witness.discarded.lock().unwrap().len(), discarded + 1);
+}
+
+#[test]
+fn after_a_burst_of_flows_short_ones_meet_pages_that_are_there() {
+    const BURST: usize = 400;
+    let (mut world, witness) = witnessed(FlowLimits::default(), BURST);
+    let ids: Vec<_> = (0..BURST).map(|_| world.connected(TARGET).1).collect();
+    ids.into_iter().for_each(|id| world.flows.reset(id, world.now));
+    world.settle();
+    world.take_events();
+    let discarded = witness.discarded.lock().unwrap().len();
+    for _ in 0..50 {
+        let (app, id) = world.connected(TARGET);
+        carry(&mut world, app, id, 1000);
+        world.flows.reset(id, world.now);
+        world.settle();
+        world.take_events();
+    }
+    assert_eq!(witness.discarded.lock().unwrap().len(), discarded);
+}
+
+#[test]
 fn a_connect_for_which_there_is_no_memory_is_refused() {
     let (mut world, _) = witnessed(FlowLimits::default(), 1);
     world.connected(TARGET);
