@@ -4,14 +4,16 @@
 //!   (strangers of 198.18.0.0/15) ──> router ── server: vpn serve
 //! ```
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::addresses::SERVER;
+use netns_tests::addresses::{SERVER, SERVER_V6, TUNNEL_SERVER};
 use netns_tests::emulator::checksum;
-use netns_tests::flood::{self, Stranger};
+use netns_tests::flood::{self, Flood, Stranger};
 use netns_tests::scenario::scenario;
+use netns_tests::sockets;
 use netns_tests::topology::{Setup, Topology};
 use netns_tests::vpn::{PORT, Vpn};
 use netns_tests::wait;
@@ -102,13 +104,63 @@ fn what_strangers_begin_does_not_fill_the_hosts_table_of_connections() {
             let seen = dropped(&vpn, topology)?.get("stranger").copied().unwrap_or(0);
             Ok((seen > STRANGERS as u64 * 3 / 4).then_some(()))
         })?;
-        let tracked = topology.server.run("cat /proc/sys/net/netfilter/nf_conntrack_count")?;
-        let tracked: usize = tracked.trim().parse()?;
+        let tracked = tracked(topology)?;
         ensure!(tracked < STRANGERS / 2, "{tracked} connections of {} strangers are tracked", 2 * STRANGERS);
         vpn.up(topology, 0, "")?;
         vpn.down(topology, 0)?.expect_code(0)?;
         Ok(())
     });
+}
+
+#[test]
+fn others_on_our_port_are_found_while_strangers_flood_us() {
+    scenario("others_on_our_port_are_found_while_strangers_flood_us", Setup::PLAIN, |topology| {
+        topology.server.ip(&format!("address add {NEIGHBOUR}/24 dev eth0"))?;
+        let vpn = Vpn::prepare(topology)?;
+        let listen = format!("listen = [\"{OURS}\", \"[{SERVER_V6}]:{}\"]", PORT + 1);
+        let config = vpn.server_config().replace(&format!("listen = [\"0.0.0.0:{PORT}\"]"), &listen);
+        ensure!(config.contains(&listen), "{config}");
+        vpn.write("server.toml", &config)?;
+        let _serve = vpn.serve(topology)?;
+        let (client, server) = (topology.client(), &topology.server);
+        let others: [(_, IpAddr); 4] = [
+            (client, NEIGHBOUR.into()),
+            (client, SERVER_V6.into()),
+            (server, Ipv4Addr::LOCALHOST.into()),
+            (server, TUNNEL_SERVER.into()),
+        ];
+        let listeners = others.map(|(_, address)| sockets::listen(server, address, PORT));
+        let listeners = listeners.into_iter().collect::<Result<Vec<_>>>()?;
+        let flood = Flood::new(topology, Stranger::Syn, OURS, &vpn.server_keys.public)?;
+        // What may come at once is spent before anybody asks for the others.
+        flood::send(topology, &Stranger::Syn.frames(OURS, &vpn.server_keys.public, STRANGERS)?)?;
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let flood = scope.spawn(|| flood.run(RATE, &stop));
+            let found = others.iter().zip(&listeners).try_for_each(|((from, address), listener)| {
+                for _ in 0..5 {
+                    let _stream = sockets::connect(from, *address, PORT, LIMIT)
+                        .with_context(|| format!("{address} is not found"))?;
+                    sockets::accept(listener, LIMIT)?;
+                }
+                Ok(())
+            });
+            stop.store(true, Ordering::Relaxed);
+            let sent = flood.join().ok().context("the flood panicked")??;
+            ensure!(sent > 0, "no flood");
+            found
+        })?;
+        // And those of the flood were dropped.
+        let tracked = tracked(topology)?;
+        ensure!(tracked < STRANGERS / 2, "{tracked} connections are tracked");
+        Ok(())
+    });
+}
+
+/// How many connections the server's host has in its table.
+fn tracked(topology: &Topology) -> Result<usize> {
+    let count = topology.server.run("cat /proc/sys/net/netfilter/nf_conntrack_count")?;
+    Ok(count.trim().parse()?)
 }
 
 /// Every counter of what the server dropped.
@@ -152,6 +204,12 @@ fn set_checksum(frame: &mut [u8]) {
 const STRANGERS: usize = 3000;
 
 const OURS: SocketAddrV4 = SocketAddrV4::new(SERVER, PORT);
+
+/// Another address of the server's host, where we do not listen.
+const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 3);
+
+/// SYNs a second: so many that each place in the table is taken before anybody else comes by, though they are sent in batches.
+const RATE: u32 = 10_000;
 
 /// Eleven NOPs and the first byte of an MSS.
 const CUT_SHORT: [u8; 12] = [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2];

@@ -11,8 +11,9 @@
 //! What comes to a client goes `parse` → [`Connection::handle_segment`], by its 4-tuple → the seal →
 //! [`Connection::on_opened`]. A server has many clients and believes no 4-tuple: what the seal opens goes `parse` → the
 //! seal → [`Connection::on_opened`], everything else to the [`Listener`], and to a connection only what that must answer as
-//! TCP would. Only [`Connection::on_opened`] moves a connection's numbers: whoever can forge a TCP header but not the seal
-//! changes nothing.
+//! TCP would. Only [`Connection::on_opened`] moves the numbers of a connection that stands: whoever can forge a TCP header but
+//! not the seal changes nothing of it. The exception comes after its end: once we have closed, a FIN within the window moves the
+//! ack and is acknowledged as TCP would, whoever sent it; a forged one ends the farewell early, and nothing else.
 
 mod checksum;
 mod connection;

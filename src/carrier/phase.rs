@@ -120,7 +120,8 @@ impl Open {
         self
     }
 
-    /// Acknowledges a FIN that lies within the window: as in TIME-WAIT (RFC 9293, section 3.10.7.4).
+    /// Acknowledges a FIN that lies within the window, whoever sent it: as in TIME-WAIT (RFC 9293, section 3.10.7.4). Only for
+    /// what we have closed.
     pub(super) fn on_fin(self, segment: &Segment, now: Instant) -> Self {
         let end = segment.end().advanced_by(1);
         let is_near = !end.is_after(Seq(self.highest.0.wrapping_add(self.window.bytes)));

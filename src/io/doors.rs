@@ -1,7 +1,8 @@
 //! The taps for SYNs, apart from those for everything else: a flood of SYNs waits, and is dropped, among itself.
 //!
-//! The kernel drops a SYN for which there is no room before it copies anything. What is read is bounded too: after a full batch the
-//! doors rest, so that answering strangers costs a known share of a core however many there are.
+//! The kernel drops a SYN for which there is no room before it copies anything. What is read is bounded too: what is above
+//! the budget of all doors together waits while they rest, so that answering strangers costs a known share of a core however many
+//! there are, and whatever they send.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd as _;
@@ -15,6 +16,7 @@ pub struct Doors {
     taps: Vec<PacketSocket>,
     /// Whether the poller is to be asked for the next SYN.
     is_shut: bool,
+    budget: Budget,
     rests_until: Option<Instant>,
 }
 
@@ -26,7 +28,8 @@ impl Doors {
     pub fn open(families: &[Family], filter: &PortFilter) -> io::Result<Self> {
         let filter = PortFilter { segments: Segments::Syns, ..filter.clone() };
         let taps = families.iter().map(|&family| PacketSocket::open(family, &filter, ROOM));
-        Ok(Self { taps: taps.collect::<io::Result<_>>()?, is_shut: true, rests_until: None })
+        let taps = taps.collect::<io::Result<_>>()?;
+        Ok(Self { taps, is_shut: true, budget: Budget::default(), rests_until: None })
     }
 
     /// Registers the doors with `poller`, which wakes with `token` for each [`Self::await_syns`].
@@ -56,10 +59,13 @@ impl Doors {
     pub fn receive(&mut self, now: Instant, mut take: impl FnMut(&mut [u8], u32)) -> io::Result<()> {
         self.is_shut = true;
         for tap in &mut self.taps {
-            match tap.recv_batch(&mut take) {
-                Ok(packets) if packets >= PacketSocket::BATCH => self.rests_until = Some(now + REST),
+            let before = tap.taken();
+            let result = tap.recv_batch(&mut take);
+            // Whatever came of it: what is malformed costs no less.
+            self.rests_until = self.budget.charge(tap.taken() - before, now);
+            match result {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
-                Ok(_) | Err(_) => {}
+                Ok(()) | Err(_) => {}
             }
         }
         Ok(())
@@ -76,8 +82,71 @@ impl Doors {
     }
 }
 
-/// Our choice: with full batches of 32 that is 32,000 SYNs a second, an eighth of a core.
-const REST: Duration = Duration::from_millis(1);
+/// What may be read: [`BATCH`] in each [`PERIOD`] in the long run, and as much ahead.
+///
+/// [`BATCH`]: PacketSocket::BATCH
+#[derive(Debug, Default)]
+struct Budget {
+    /// When all that was read is within the bound.
+    paid_at: Option<Instant>,
+}
+
+impl Budget {
+    /// Writes down that `frames` were read, and says until when nothing may be.
+    fn charge(&mut self, frames: u64, now: Instant) -> Option<Instant> {
+        let paid_at = self.paid_at.map_or(now, |paid_at| paid_at.max(now));
+        let paid_at = paid_at + PRICE * u32::try_from(frames).unwrap_or(u32::MAX);
+        self.paid_at = Some(paid_at);
+        let rest = (paid_at - now).saturating_sub(PERIOD);
+        (!rest.is_zero()).then(|| now + rest)
+    }
+}
+
+/// Our choice: with batches of 32 that is 32,000 SYNs a second, an eighth of a core.
+const PERIOD: Duration = Duration::from_millis(1);
+
+/// Of one frame.
+const PRICE: Duration = Duration::from_nanos(PERIOD.subsec_nanos() as u64 / PacketSocket::BATCH as u64);
 
 /// Our choice: some 300 SYNs as the kernel counts them, read within 10 ms even then.
 const ROOM: usize = 128 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads `batch` at each opening, and at once after each rest, for a second.
+    fn read_in_a_second(batch: impl Fn(u64) -> u64) -> u64 {
+        let start = crate::io::now();
+        let (mut budget, mut now, mut read) = (Budget::default(), start, 0);
+        for opening in 0.. {
+            let frames = batch(opening);
+            read += frames;
+            // A wake-up takes time, too: less than any batch is paid with.
+            now = budget.charge(frames, now).unwrap_or(now + Duration::from_micros(1));
+            if now >= start + Duration::from_secs(1) {
+                break;
+            }
+        }
+        read
+    }
+
+    #[test]
+    fn all_doors_together_are_read_at_one_rate() {
+        for (what, batch) in [("one door", 32), ("two doors", 64), ("a batch never full", 31), ("few", 3)] {
+            let read = read_in_a_second(|_| batch);
+            assert!((31_900..=32_200).contains(&read), "{what}: {read}");
+        }
+        let read = read_in_a_second(|opening| opening % 33);
+        assert!((31_900..=32_200).contains(&read), "{read}");
+    }
+
+    #[test]
+    fn what_is_ordinary_never_waits() {
+        let (mut budget, mut now) = (Budget::default(), crate::io::now());
+        for _ in 0..1000 {
+            assert_eq!(budget.charge(32, now), None);
+            now += PERIOD;
+        }
+    }
+}

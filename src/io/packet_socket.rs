@@ -102,20 +102,24 @@ impl PacketSocket {
         self.socket.attach_filter(&program)
     }
 
-    /// Hands out what is there, one IP packet at a time with the index of the interface it came in by, and says how many;
-    /// `take` may overwrite its packet. Reads at most one batch of frames.
+    /// Hands out what is there, one IP packet at a time with the index of the interface it came in by; `take` may overwrite
+    /// its packet. Reads at most one batch of frames.
     ///
     /// TCP checksums may be partial: nobody must verify them.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there.
-    pub fn recv_batch(&mut self, mut take: impl FnMut(&mut [u8], u32)) -> io::Result<usize> {
+    pub fn recv_batch(&mut self, mut take: impl FnMut(&mut [u8], u32)) -> io::Result<()> {
         let frames = self.receive()?;
-        let before = self.stats.packets;
         for (received, frame) in self.received.iter().zip(self.frames.chunks_exact_mut(FRAME)).take(frames) {
             hand_out(received, frame, self.family, &mut self.stats, &mut take);
         }
-        Ok(usize::try_from(self.stats.packets - before).unwrap_or(usize::MAX))
+        Ok(())
+    }
+
+    /// Frames asked of the kernel so far, whatever they were.
+    pub(super) const fn taken(&self) -> u64 {
+        self.stats.frames + self.stats.undescribed
     }
 
     /// What was received and dropped so far, by the kernel too.

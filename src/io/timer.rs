@@ -93,6 +93,15 @@ mod tests {
     }
 
     #[test]
+    fn goes_on_while_the_machine_is_suspended() {
+        let timer = Timer::new().unwrap();
+        let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", timer.as_raw_fd())).unwrap();
+        // Of a timerfd proc_pid_fdinfo(5) names the clock, as a number.
+        let clock = about.lines().find_map(|line| line.strip_prefix("clockid:")).map(str::trim);
+        assert_eq!(clock, Some(libc::CLOCK_BOOTTIME.to_string().as_str()), "{about}");
+    }
+
+    #[test]
     fn fires_at_its_deadline_and_only_once() {
         let mut timer = Timer::new().unwrap();
         timer.set(Some(now() + Duration::from_millis(2))).unwrap();

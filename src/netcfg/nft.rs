@@ -6,6 +6,7 @@
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
+    net::IpAddr,
     ops::RangeInclusive,
     process::{Command, Stdio},
 };
@@ -41,20 +42,21 @@ pub(super) fn client_ruleset(interface: &str, addresses: &[IpNetwork]) -> String
 /// The server's table: what leaves the tunnel networks for elsewhere gets the address of its way out.
 ///
 /// To masquerade is to track every connection of the host, those that strangers pretend to begin with us too: a flood fills the
-/// host's table within seconds, and then nobody's connections pass. The kernel has no use for what comes to our ports, which we
-/// read before it; so what is more than ordinary is dropped there before it is an entry of that table.
+/// host's table within seconds, and then nobody's connections pass. The kernel has no use for what comes to where we listen, which
+/// we read before it; so what is more than ordinary is dropped there before it is an entry of that table. Others may hold the
+/// same ports on other addresses and in the other version of IP: `listen` says where we do, an unspecified address for all of
+/// its version.
 pub(super) fn server_ruleset(
     interface: &str,
     addresses: &[IpNetwork],
-    ports: &[RangeInclusive<u16>],
+    listen: &[(IpAddr, RangeInclusive<u16>)],
 ) -> String {
     let rule = |address: &IpNetwork| {
         let network = (address.network(), address.prefix());
         format!("{} saddr {}/{} oifname != \"{interface}\" masquerade", family(address), network.0, network.1)
     };
-    // A rule for each range, since those of two versions of IP overlap.
     let to_ours: String =
-        ports.iter().map(|range| format!("\t\ttcp dport {} goto strangers\n", port_list(range))).collect();
+        listen.iter().map(|listen| format!("\t\t{} goto strangers\n", destination(listen))).collect();
     let rest = format!(
         "\tchain strangers {{\n\t\tct state new limit rate over {TRACKED} drop\n\t}}\n\
          \tchain input {{\n\t\ttype filter hook input priority mangle; policy accept;\n{to_ours}\t}}\n"
@@ -123,7 +125,21 @@ fn ruleset(interface: &str, rules: impl Iterator<Item = String>, rest: &str) -> 
 }
 
 /// Our choice: more new carriers than a server of many clients sees, and, remembered for 300 s each, few entries.
+///
+/// To conntrack the SYN-ACK that answers a dropped SYN belongs to no connection and is invalid: a host whose own rules drop such
+/// packets on their way out lets no new client in while more than this come, but those that do without a SYN.
 const TRACKED: &str = "20/second burst 200 packets";
+
+/// What matches the packets to where we listen.
+fn destination((address, ports): &(IpAddr, RangeInclusive<u16>)) -> String {
+    let to = match address {
+        IpAddr::V4(any) if any.is_unspecified() => "meta nfproto ipv4".to_owned(),
+        IpAddr::V6(any) if any.is_unspecified() => "meta nfproto ipv6".to_owned(),
+        IpAddr::V4(one) => format!("ip daddr {one}"),
+        IpAddr::V6(one) => format!("ip6 daddr {one}"),
+    };
+    format!("{to} tcp dport {}", port_list(ports))
+}
 
 fn port_list(range: &RangeInclusive<u16>) -> String {
     let (first, last) = (range.start(), range.end());
@@ -161,13 +177,28 @@ mod tests {
 
     #[test]
     fn a_server_masquerades_its_networks_everywhere_else() {
-        let text =
-            server_ruleset("vpns0", &networks(&["10.77.0.1/24", "fd77::1/64"]), &[443..=443, 4000..=4100]);
+        let text = server_ruleset("vpns0", &networks(&["10.77.0.1/24", "fd77::1/64"]), &[]);
         assert!(text.contains("ip saddr 10.77.0.0/24 oifname != \"vpns0\" masquerade\n"), "{text}");
         assert!(text.contains("ip6 saddr fd77::/64 oifname != \"vpns0\" masquerade\n"), "{text}");
-        for rule in ["tcp dport 443 goto strangers\n", "tcp dport 4000-4100 goto strangers\n"] {
-            assert!(text.contains(rule), "{text}");
-        }
+    }
+
+    #[test]
+    fn a_server_drops_strangers_only_where_it_listens() {
+        let listen = [
+            ("0.0.0.0", 443..=443),
+            ("::", 4100..=4102),
+            ("203.0.113.9", 4000..=4100),
+            ("2001:db8::9", 443..=443),
+        ];
+        let text = server_ruleset("vpns0", &[], &listen.map(|(to, ports)| (to.parse().unwrap(), ports)));
+        let rules: Vec<_> = text.lines().filter_map(|line| line.strip_suffix(" goto strangers")).collect();
+        let expected = [
+            "\t\tmeta nfproto ipv4 tcp dport 443",
+            "\t\tmeta nfproto ipv6 tcp dport 4100-4102",
+            "\t\tip daddr 203.0.113.9 tcp dport 4000-4100",
+            "\t\tip6 daddr 2001:db8::9 tcp dport 443",
+        ];
+        assert_eq!(rules, expected, "{text}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a tunnel wants of the host.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use anyhow::{Result, ensure};
@@ -39,8 +40,8 @@ pub struct ServerPlan {
     pub masquerade: bool,
     /// The mark on our own packets.
     pub mark: u32,
-    /// The ports that we listen on.
-    pub ports: Vec<RangeInclusive<u16>>,
+    /// Where we listen, an unspecified address for all of its version of IP.
+    pub listen: Vec<(IpAddr, RangeInclusive<u16>)>,
 }
 
 /// Refuses interface names that mean something else in a path or in an nftables rule set (`*` is a wildcard there).

@@ -97,5 +97,5 @@ fn masquerade(plan: &ServerPlan, addresses: &[IpNetwork], journal: &mut Journal)
         "masquerading needs the program nft: install the package nftables, or set tunnel.masquerade = false"
     );
     journal.record(Change::NftTable { name: nft::table_name(&plan.interface) })?;
-    nft::run(&nft::server_ruleset(&plan.interface, addresses, &plan.ports))
+    nft::run(&nft::server_ruleset(&plan.interface, addresses, &plan.listen))
 }

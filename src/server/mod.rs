@@ -65,7 +65,7 @@ async fn tunnel(
         addresses: config.tunnel.addresses.clone(),
         masquerade: config.tunnel.masquerade,
         mark: number.map_err(|error| instance::host_failure(&error))?,
-        ports: config.listen.iter().map(|listen| listen.ports.range()).collect(),
+        listen: config.listen.iter().map(|listen| (listen.address, listen.ports.range())).collect(),
     };
     let notes = netcfg::apply_server(&plan, instance.journal()).await;
     for note in notes.map_err(|error| instance::host_failure(&error))? {
