@@ -106,6 +106,11 @@ impl Open {
         self.last_sign = now;
     }
 
+    /// The whole host stood still for `time`: the program's kernel could not give one.
+    pub(super) fn on_stood_still(&mut self, time: Duration, now: Instant) {
+        self.last_sign = now.min(self.last_sign + time);
+    }
+
     /// Whether the program's kernel has not answered for so long that it never will.
     pub(super) fn is_given_up(&self, now: Instant) -> bool {
         let patience = match self.socket.phase() {

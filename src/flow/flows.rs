@@ -1,7 +1,7 @@
 //! All flows of one TUN device.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::config::{FlowLimits, Stats};
 use super::connection::{Flow, Held, Open};
@@ -243,6 +243,16 @@ impl Flows {
         }
         while let Some(id) = self.resting.pop_due(now) {
             self.rest(id, now);
+        }
+    }
+
+    /// The host stood still for `time`, its programs and their kernel with it, which is no reason to give any of them up; to be
+    /// said before timers run.
+    pub fn on_stood_still(&mut self, time: Duration, now: Instant) {
+        for id in self.flows.ids() {
+            if let Some(Flow::Open(open)) = self.flows.get_mut(id) {
+                open.on_stood_still(time, now);
+            }
         }
     }
 

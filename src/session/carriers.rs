@@ -62,6 +62,9 @@ pub(crate) struct Carriers {
     caution: Caution,
     /// When another carrier may next be tried only because the one in use loses so much.
     better_at: Instant,
+    departure: Option<Departure>,
+    /// When a carrier from there may next be asked for.
+    move_at: Instant,
     migrations: Migrations,
     /// Of the last message 1.
     timestamp: Option<Timestamp>,
@@ -76,6 +79,13 @@ pub(crate) struct Carriers {
 struct Outage {
     since: Instant,
     why: Why,
+}
+
+/// Where the host's packets to an address leave from, as its shell said last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Departure {
+    towards: IpAddr,
+    from: IpAddr,
 }
 
 /// What the session is like now.
@@ -187,6 +197,8 @@ impl Carriers {
             loss: LossHistory::default(),
             caution: Caution { level: 0, at: now },
             better_at: now + BETTER_EVERY,
+            departure: None,
+            move_at: now,
             migrations: Migrations::default(),
             timestamp: None,
             traffic: Traffic::default(),
@@ -237,6 +249,10 @@ impl Carriers {
         let Some(request) = self.dialing.take_request(attempt) else {
             return self.events.push_back(CarrierEvent::Retired(local));
         };
+        // The port says it better than what was heard before it was taken.
+        if let Some(departure) = self.departure.as_mut().filter(|it| it.towards == request.remote.ip()) {
+            departure.from = local.ip();
+        }
         let timestamp = Timestamp::after(self.timestamp, self.dialing.timestamp(wall));
         self.timestamp = Some(timestamp);
         let offer = Offer { timestamp, index: self.fresh_index(), epoch };
@@ -276,16 +292,20 @@ impl Carriers {
         self.used().map(|used| used.link.connection().remote())
     }
 
-    /// The host's network is not what it was: whatever waits is tried at once. If packets leave from another address now, a
-    /// carrier from there is opened beside the one in use, which goes on meanwhile if it can.
+    /// The host's network is not what it was: whatever waits is tried at once. If packets leave from another address now, what
+    /// is dialled from elsewhere is given up, and a carrier from there is opened beside the one in use, which goes on meanwhile if
+    /// it can.
     pub(crate) fn handle_network_change(&mut self, source: Option<IpAddr>, now: Instant) {
         self.dialing.begin_race(now);
         self.live.iter_mut().for_each(|carrier| carrier.liveness.ask_now());
-        let Some(used) = self.used().filter(|_| !self.needs_carrier()) else { return };
-        let connection = used.link.connection();
-        if source.is_some_and(|source| source != connection.local().ip()) {
-            self.ask_beside(connection.remote(), connection.mode(), now);
+        let towards = self.remote().map(|remote| remote.ip());
+        let departure = towards.zip(source).map(|(towards, from)| Departure { towards, from });
+        if self.departure != departure {
+            self.departure = departure;
+            self.move_at = now;
+            self.drop_dials_from_elsewhere();
         }
+        self.check_move(now);
     }
 
     /// Takes one outer packet, and opens it in place.
@@ -313,6 +333,7 @@ impl Carriers {
             self.drop_dial(number);
         }
         self.check_requests(now);
+        self.check_move(now);
     }
 
     /// Writes the next outer packet into `out`: of the carrier in use, also what `engine` has to send. `false` when there is
@@ -363,7 +384,8 @@ impl Carriers {
         let pings = self.live.iter().map(|carrier| carrier.liveness.ping_due(urgent));
         let suspect = self.used().filter(|used| used.proven && self.outage.is_none());
         let suspect = suspect.and_then(|used| used.liveness.suspect_at());
-        pings.chain(dialing).chain(suspect).min()
+        let moving = (self.is_to_move() && !self.dialing.is_busy()).then_some(self.move_at);
+        pings.chain(dialing).chain(suspect).chain(moving).min()
     }
 
     /// When a TCP packet without payload is due, or the end of an old carrier; also once no other is opened.
@@ -683,11 +705,11 @@ impl Carriers {
             carrier.map(|carrier| (carrier.link.connection(), carrier.link.created()))
         };
         let last = connection(self.settled);
-        let is_elsewhere = last
+        let has_moved = last
             .zip(connection(next))
-            .is_some_and(|((last, _), (next, _))| last.local().ip() != next.local().ip());
+            .is_some_and(|((last, _), (next, _))| is_elsewhere(last.local().ip(), next.local().ip()));
         let why = match self.outage {
-            _ if is_elsewhere => Why::Moved,
+            _ if has_moved => Why::Moved,
             Some(outage) => outage.why,
             None => Why::Lossy,
         };
@@ -718,6 +740,35 @@ impl Carriers {
         if self.ask_beside(remote, mode, now) {
             self.better_at = now + BETTER_EVERY;
             self.loss.on_replaced();
+        }
+    }
+
+    /// Asks for a carrier from where packets leave now: again and again until one carries, as each may be lost.
+    fn check_move(&mut self, now: Instant) {
+        if self.move_at > now || self.dialing.is_busy() || !self.is_to_move() {
+            return;
+        }
+        let Some(used) = self.used() else { return };
+        let (remote, mode) = (used.link.connection().remote(), used.link.connection().mode());
+        self.ask_beside(remote, mode, now);
+        self.move_at = now + MOVE_EVERY;
+    }
+
+    /// Whether packets on the carrier in use, which answers, do not leave from where others to the same address do.
+    fn is_to_move(&self) -> bool {
+        let Some((departure, used)) = self.departure.zip(self.used()) else { return false };
+        let connection = used.link.connection();
+        !self.needs_carrier()
+            && connection.remote().ip() == departure.towards
+            && connection.local().ip() != departure.from
+    }
+
+    /// Nobody hears what is said there.
+    fn drop_dials_from_elsewhere(&mut self) {
+        let Some(Departure { from, .. }) = self.departure else { return };
+        let is_lost = |dial: &&Dial| is_elsewhere(dial.connection().local().ip(), from);
+        while let Some(number) = self.dialing.dials().iter().find(is_lost).map(Dial::number) {
+            self.drop_dial(number);
         }
     }
 
@@ -976,6 +1027,11 @@ impl Carrier {
     }
 }
 
+/// Whether these are two places. A host has an address of each family at one and the same.
+fn is_elsewhere(one: IpAddr, other: IpAddr) -> bool {
+    one.is_ipv4() == other.is_ipv4() && one != other
+}
+
 /// Lessons of false alarms: losses come in bursts that no average tells of.
 #[derive(Clone, Copy, Debug)]
 struct Caution {
@@ -1024,6 +1080,9 @@ const ENDING_MAX: usize = 16;
 
 /// Our choice: how often a carrier that answers may be replaced because it loses too much.
 const BETTER_EVERY: Duration = Duration::from_secs(60);
+
+/// Our choice: above what a dial beside it may take, and its carrier to answer; six ports a minute, as through an outage.
+const MOVE_EVERY: Duration = Duration::from_secs(10);
 
 /// Our choice: several round trips of a bad path.
 const BETTER_WITHIN: Duration = Duration::from_secs(3);

@@ -119,8 +119,10 @@ pub struct Client {
     connect: Connect,
     /// When we last looked at anything.
     looked: Instant,
-    /// When we last found that we had stood still.
+    /// When we last found that we had stood still …
     woken: Option<Instant>,
+    /// … and until when a server that may know us yet is asked, at least.
+    ask_until: Instant,
     tun: Outbox,
     events: VecDeque<ClientEvent>,
     drops: ClientDrops,
@@ -198,6 +200,7 @@ impl Client {
             connect: settings.connect,
             looked: now,
             woken: None,
+            ask_until: now,
             tun: Outbox::new(TUN_QUEUE),
             events: VecDeque::new(),
             drops: ClientDrops::default(),
@@ -267,6 +270,9 @@ impl Client {
     /// leave at all: whatever waits is tried at once.
     pub fn handle_network_change(&mut self, source: Option<IpAddr>, now: Instant) {
         if self.is_running() {
+            if let Some(woken) = self.woken.filter(|_| source.is_some()) {
+                self.ask_until = (now + ASK_AGAIN).min(woken + NETWORK_WITHIN);
+            }
             self.carriers.handle_network_change(source, now);
             self.handle_timeout(now);
         }
@@ -628,16 +634,19 @@ impl Client {
         }
     }
 
-    /// When an outage is not waited for any more. Who stood still meanwhile asks first: the server may know us yet.
+    /// When an outage is not waited for any more. Who stood still meanwhile asks first: the server may know us yet, and the
+    /// host may have to find its network again.
     fn dead_at(&self) -> Option<Instant> {
-        let at = self.carriers.outage()? + self.dead_after;
-        Some(self.woken.map_or(at, |woken| at.max(woken + ASK_AGAIN)))
+        Some(self.ask_until.max(self.carriers.outage()? + self.dead_after))
     }
 
     /// An awake client looks at something more often than it stood still now.
     fn check_woken(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.looked) >= STOOD_STILL {
+        let unseen = now.saturating_duration_since(self.looked);
+        if unseen >= STOOD_STILL {
             self.woken = Some(now);
+            self.ask_until = now + NETWORK_WITHIN;
+            self.splice.flows.on_stood_still(unseen, now);
             self.carriers.on_woken(now);
         }
         self.looked = now;
@@ -679,8 +688,11 @@ fn hours(time: Duration) -> u8 {
 /// Our choice: longer than the longest time between two pings.
 const STOOD_STILL: Duration = Duration::from_secs(30);
 
-/// Our choice: several dials' time.
+/// Our choice: several dials' time, from when there is a way to the server.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Our choice: within which a host that wakes has found its Wi-Fi and an address there, or will not soon.
+const NETWORK_WITHIN: Duration = Duration::from_secs(60);
 
 /// Our choice: packets that wait for the TUN.
 const TUN_QUEUE: usize = 1024;

@@ -54,6 +54,8 @@ pub(crate) struct Request {
     pub(crate) attempt: u32,
     pub(crate) remote: SocketAddr,
     pub(crate) mode: Mode,
+    /// Beside a carrier that answers.
+    pub(crate) is_beside: bool,
 }
 
 /// Where to a carrier goes, and how it looks.
@@ -98,7 +100,7 @@ impl Dialing {
             None => self.next_of_race(width, modes, rng)?,
         };
         self.next = now + self.pause(width, modes.len());
-        Some(self.request(remote, mode, now))
+        Some(self.request((remote, mode), false, now))
     }
 
     /// The next of all addresses in all modes, round and round.
@@ -120,13 +122,13 @@ impl Dialing {
             return None;
         }
         let remote = self.servers.again(remote, rng).unwrap_or(remote);
-        Some(self.request(remote, mode, now))
+        Some(self.request((remote, mode), true, now))
     }
 
-    fn request(&mut self, remote: SocketAddr, mode: Mode, now: Instant) -> Request {
+    fn request(&mut self, (remote, mode): Way, is_beside: bool, now: Instant) -> Request {
         self.attempts += 1;
         self.ports.take(now);
-        let request = Request { attempt: self.attempts, remote, mode };
+        let request = Request { attempt: self.attempts, remote, mode, is_beside };
         self.requests.push(request);
         request
     }
@@ -166,7 +168,7 @@ impl Dialing {
     /// The dial of `request` has begun. One that asks for what carried last takes the place of the one that did so far, which may
     /// be answered a while yet.
     pub(crate) fn on_begun(&mut self, request: &Request, mut dial: Dial, now: Instant) {
-        if self.is_usual(request) {
+        if self.is_standing(request) {
             let last = self.standing.replace(request.attempt);
             if let Some(last) = self.dials.iter_mut().find(|dial| Some(dial.number()) == last) {
                 last.end_by(now + FIRST_LIFETIME);
@@ -190,10 +192,10 @@ impl Dialing {
         &mut self.dials
     }
 
-    fn is_usual(&self, request: &Request) -> bool {
-        self.usual.is_some_and(|(remote, mode)| {
-            mode == request.mode && self.servers.is_same(remote, request.remote)
-        })
+    /// Whether it asks for what carried last because nothing carries now.
+    fn is_standing(&self, request: &Request) -> bool {
+        let is_usual = |(remote, mode)| mode == request.mode && self.servers.is_same(remote, request.remote);
+        !request.is_beside && self.usual.is_some_and(is_usual)
     }
 
     /// Takes the dial of this attempt out: it has become a carrier.
@@ -249,10 +251,10 @@ impl Dialing {
 
     /// How long the dial of `request` may take.
     pub(crate) fn lifetime(&self, request: &Request) -> Duration {
-        if self.is_usual(request) {
+        if self.is_standing(request) {
             return STANDING_LIFETIME;
         }
-        if self.back_offs < 2 { FIRST_LIFETIME } else { MAX_BACK_OFF }
+        if request.is_beside || self.back_offs < 2 { FIRST_LIFETIME } else { MAX_BACK_OFF }
     }
 
     /// The timestamp of the next message 1.
@@ -280,7 +282,8 @@ impl Dialing {
         self.dials.len() + self.requests.len() < DIALS_MAX && self.servers.count() > 0
     }
 
-    fn is_busy(&self) -> bool {
+    /// Whether any dial is in the making, or waits for its port.
+    pub(crate) fn is_busy(&self) -> bool {
         !self.dials.is_empty() || !self.requests.is_empty()
     }
 }

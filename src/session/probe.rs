@@ -199,6 +199,7 @@ impl Probe {
             attempt: attempt.saturating_add(1),
             remote: wanted.report.remote,
             mode: wanted.report.mode,
+            is_beside: false,
         };
         let offer = Offer { timestamp, index, epoch: 0 };
         // The sizes of paths are for the pings to find.

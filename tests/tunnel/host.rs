@@ -16,6 +16,8 @@ pub(crate) struct Host {
     pub(crate) events: Vec<ClientEvent>,
     /// Where it dials from; what was dialled from another is dead.
     pub(crate) address: IpAddr,
+    /// The one of the other family, which it has for good.
+    other_family: IpAddr,
     /// Those it had before, where they still lead to it.
     pub(crate) kept: Vec<IpAddr>,
     /// Of its newest 4-tuple.
@@ -40,11 +42,13 @@ impl Host {
         start: Instant,
         now: Instant,
     ) -> Self {
+        let is_ipv6 = servers.iter().flatten().next().is_some_and(SocketAddr::is_ipv6);
         Self {
             client: client(&settings, &servers, seed, now),
             apps: Apps::new(start),
             events: Vec::new(),
-            address: address(number, servers.iter().flatten().next().is_some_and(SocketAddr::is_ipv6)),
+            address: address(number, is_ipv6),
+            other_family: address(number, !is_ipv6),
             kept: Vec::new(),
             port: 40_000 + 5_000 * u16::from(number % 5),
             wall: Duration::from_secs(1_700_000_000),
@@ -63,7 +67,7 @@ impl Host {
 
     /// Whether packets of this address pass here.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
-        self.address == address || self.kept.contains(&address)
+        self.address == address || self.other_family == address || self.kept.contains(&address)
     }
 
     /// The client dies and another takes its place.
@@ -132,8 +136,8 @@ impl Host {
         let mut moved = false;
         while let Some(event) = self.client.poll_event() {
             moved = true;
-            if let ClientEvent::Dial { attempt, .. } = event {
-                self.dial(attempt, now);
+            if let ClientEvent::Dial { attempt, remote } = event {
+                self.dial(attempt, remote, now);
             }
             self.events.push(event);
         }
@@ -149,9 +153,11 @@ impl Host {
         !self.is_asleep() && self.client.poll_transmit(out, now)
     }
 
-    fn dial(&mut self, attempt: u32, now: Instant) {
+    fn dial(&mut self, attempt: u32, remote: SocketAddr, now: Instant) {
         self.port += 1;
-        let local = self.local();
+        let is_usual = self.address.is_ipv6() == remote.is_ipv6();
+        let address = if is_usual { self.address } else { self.other_family };
+        let local = SocketAddr::new(address, self.port);
         let wall = Timestamp::from_unix(self.wall + (now - self.start));
         self.client.dial(attempt, local, wall, now);
     }

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use link_emulator::{Direction as Way, Jitter, Loss, Profile};
+use link_emulator::{Direction as Way, Flow, Jitter, Loss, Profile, TCP};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use vpn::session::{ClientEvent, ClientState};
 
 use super::MINUTE;
 use super::weather::{FAIR, lossy};
-use super::world::World;
+use super::world::{SERVER_V6, World};
 
 /// What is done to the carrier in use.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +141,130 @@ fn a_move_is_not_undone_by_a_carrier_that_still_answers_at_the_old_address() {
             world.run_for(Duration::from_millis(300));
         }
         assert_eq!(dials(&world), before.1 + 1, "seed {seed}: ports for changes that changed nothing");
+    }
+}
+
+/// Another address, which the client is told of; what it dials from there leads nowhere.
+fn move_to_nowhere(world: &mut World) {
+    strike(world, Blow::Move);
+    world.run_for(Duration::from_millis(1));
+    world.kill_tuple(0);
+}
+
+/// Whether all that carries the session comes from the host's address of now.
+fn has_moved(world: &World) -> bool {
+    let carriers = world.host().client.status(world.now).carriers;
+    !carriers.is_empty() && carriers.iter().all(|carrier| carrier.local.ip() == world.host().address)
+}
+
+#[test]
+fn a_host_that_moves_on_while_it_moves_arrives() {
+    for seed in 0..6 {
+        let mut world = World::new(FAIR, seed);
+        world.open_to(super::Manner::Serve, false, 1_000, 1_000, false);
+        world.run_for(Duration::from_secs(3));
+        world.keep_old_addresses();
+        move_to_nowhere(&mut world);
+        world.run_for(Duration::from_secs(2));
+        assert!(!has_moved(&world), "seed {seed}: the dead address is dead");
+        strike(&mut world, Blow::Move);
+        assert!(world.run_until(Duration::from_secs(1), has_moved), "seed {seed}: {}", world.describe());
+        let status = world.host().client.status(world.now);
+        assert_eq!((status.migrations, status.why.moved), (1, 1), "seed {seed}");
+        assert!(!world.host().events.contains(&ClientEvent::Suspect), "seed {seed}: an outage");
+    }
+}
+
+#[test]
+fn a_host_that_moved_asks_until_a_carrier_follows_but_not_for_port_after_port() {
+    let mut world = World::new(FAIR, 3);
+    world.open_to(super::Manner::Serve, false, 1_000, 1_000, false);
+    world.run_for(Duration::from_secs(3));
+    world.keep_old_addresses();
+    let before = dials(&world);
+    strike(&mut world, Blow::Move);
+    for _ in 0..4 * 120 {
+        world.run_for(Duration::from_millis(25));
+        world.kill_tuple(0);
+        world.run_for(Duration::from_millis(225));
+    }
+    let asked = dials(&world) - before;
+    assert!((11..=13).contains(&asked), "{asked} ports in two minutes");
+    assert!(!has_moved(&world));
+    assert!(world.run_until(Duration::from_secs(11), has_moved), "{}", world.describe());
+    let asked = dials(&world);
+    world.run_for(MINUTE);
+    assert_eq!(dials(&world), asked, "it has moved");
+    assert!(!world.host().events.contains(&ClientEvent::Suspect), "an outage");
+}
+
+#[test]
+fn a_host_that_moved_during_an_outage_follows_though_its_old_carrier_answers_again() {
+    let mut returned = 0;
+    for seed in 0..10 {
+        let mut world = World::new(FAIR, seed);
+        world.open(false, 0, FILE);
+        world.run_for(Duration::from_secs(3));
+        world.keep_old_addresses();
+        world.set_blackout([true; 2]);
+        world.run_for(Duration::from_secs(3));
+        strike(&mut world, Blow::Move);
+        world.run_for(Duration::from_millis(2_700));
+        world.set_blackout([false; 2]);
+        let is_up = |world: &World| world.host().client.status(world.now).state == ClientState::Up;
+        assert!(world.run_until(Duration::from_secs(2), is_up), "seed {seed}");
+        returned += u32::from(!has_moved(&world));
+        assert!(world.run_until(Duration::from_secs(1), has_moved), "seed {seed}: {}", world.describe());
+    }
+    assert!(returned > 0, "the old carrier was never the first to answer");
+}
+
+#[test]
+fn dials_from_an_address_that_is_gone_hold_no_race_up() {
+    let dead = |number| SocketAddr::from(([192, 0, 2, number], 443));
+    let mut longest = Duration::ZERO;
+    for seed in 0..10 {
+        let mut world = World::with_settings(FAIR, seed, |client, _| client.mode = None);
+        let server = world.server_address();
+        world.set_servers(vec![vec![server, dead(200), dead(201), dead(202)]]);
+        world.come_up();
+        world.open(false, 0, FILE);
+        world.run_for(Duration::from_secs(2));
+        let before = dials(&world);
+        world.set_blackout([true; 2]);
+        assert!(world.run_until(MINUTE / 6, |world| dials(world) == before + 8), "seed {seed}");
+        world.set_blackout([false; 2]);
+        strike(&mut world, Blow::Move);
+        let moved = world.now;
+        let is_up = |world: &World| world.host().client.status(world.now).state == ClientState::Up;
+        assert!(world.run_until(MINUTE, |world| is_up(world) && has_moved(world)), "seed {seed}");
+        longest = longest.max(world.now - moved);
+    }
+    assert!(longest <= Duration::from_millis(3 * 250 + 350), "{longest:?}");
+}
+
+#[test]
+fn a_carrier_that_died_is_no_move_because_the_next_is_of_the_other_family() {
+    for seed in 0..6 {
+        let mut world = World::with_settings(FAIR, seed, |client, _| client.mode = None);
+        let server = world.server_address();
+        world.set_servers(vec![vec![SERVER_V6, server]]);
+        world.come_up();
+        world.open(false, 0, FILE);
+        world.run_for(Duration::from_secs(3));
+        let remote = |world: &World| world.host().client.status(world.now).carriers[0].remote;
+        assert_eq!(remote(&world), SERVER_V6, "seed {seed}");
+        let killed = world.now;
+        while remote(&world) != server {
+            world.line.kill_flow(Flow::new(TCP, world.host().local(), SERVER_V6));
+            world.run_for(Duration::from_millis(10));
+            assert!(world.now - killed < MINUTE / 6, "seed {seed}: {}", world.describe());
+        }
+        world.run_for(Duration::from_secs(1));
+        let status = world.host().client.status(world.now);
+        assert_eq!((status.why.moved, status.why.silent), (0, 1), "seed {seed}: {:?}", status.why);
+        let died: usize = world.host().client.mode_ranking().iter().map(|record| record.died_young).sum();
+        assert_eq!(died, 1, "seed {seed}: nobody answers for it");
     }
 }
 
@@ -323,6 +447,52 @@ fn a_client_that_slept_longer_than_dead_after_keeps_the_flows_that_the_server_st
 }
 
 #[test]
+fn a_flow_whose_app_reads_nothing_outlives_a_long_sleep() {
+    let mut world = World::new(FAIR, 8);
+    let port = world.open(false, 0, 3_000_000);
+    let stop = |world: &mut World, stopped| {
+        let connection = world.host_mut().apps.connections.get_mut(&port).expect("it was opened");
+        connection.reader.stopped = stopped;
+    };
+    world.run_for(Duration::from_millis(300));
+    stop(&mut world, true);
+    world.run_for(MINUTE);
+    let received = world.host().apps.connections[&port].reader.received;
+    assert!((1..3_000_000).contains(&received), "{received}");
+    world.host_mut().fall_asleep();
+    world.run_for(20 * MINUTE);
+    world.host_mut().wake().for_each(drop);
+    world.run_for(Duration::from_secs(1));
+    stop(&mut world, false);
+    world.finish(MINUTE);
+}
+
+#[test]
+fn a_client_that_slept_in_an_outage_waits_for_its_network_before_it_gives_flows_up() {
+    for seed in 0..4 {
+        let mut world = World::new(FAIR, seed);
+        world.open(false, 300_000, 3_000_000);
+        world.run_for(Duration::from_millis(400));
+        world.set_blackout([true; 2]);
+        world.run_for(Duration::from_secs(5));
+        world.host_mut().fall_asleep();
+        world.run_for(30 * MINUTE);
+        world.host_mut().wake().for_each(drop);
+        world.run_for(Duration::from_secs(2));
+        // A link, but no way to the server yet.
+        let now = world.now;
+        world.host_mut().client.handle_network_change(None, now);
+        world.run_for(Duration::from_secs(40));
+        let now = world.now;
+        world.host_mut().tell_of_network(now);
+        world.run_for(Duration::from_secs(8));
+        world.set_blackout([false; 2]);
+        world.finish(MINUTE);
+        assert!(!world.host().events.contains(&ClientEvent::Restarted), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_client_that_slept_and_whose_server_is_gone_gives_its_flows_up() {
     let mut world = World::new(FAIR, 5);
     world.open(false, 50_000_000, 0);
@@ -333,8 +503,11 @@ fn a_client_that_slept_and_whose_server_is_gone_gives_its_flows_up() {
     world.run_for(30 * MINUTE);
     world.host_mut().wake().for_each(drop);
     world.run_for(Duration::from_secs(5));
+    let now = world.now;
+    world.host_mut().tell_of_network(now);
+    world.run_for(Duration::from_secs(9));
     assert!(!world.host().events.contains(&ClientEvent::Restarted), "it did not ask first");
-    world.run_for(MINUTE);
+    world.run_for(Duration::from_secs(2));
     assert!(world.host().events.contains(&ClientEvent::Restarted));
 }
 

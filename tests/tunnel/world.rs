@@ -436,7 +436,7 @@ impl World {
 
     /// A packet arrives at the server's host, which takes what is addressed to it.
     pub(crate) fn deliver_up(&mut self, mut packet: Vec<u8>) {
-        if endpoint(&packet, End::Destination) == Some(self.server_address) {
+        if endpoint(&packet, End::Destination).is_some_and(|it| [SERVER, SERVER_V6].contains(&it)) {
             self.server.handle_packet(&mut packet, self.now);
             self.bounds.check_server(&self.server.load());
         }
@@ -523,7 +523,7 @@ fn start() -> Instant {
 /// Where the server listens.
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)), 443);
 
-const SERVER_V6: SocketAddr =
+pub(crate) const SERVER_V6: SocketAddr =
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9)), 443);
 
 /// The server's own address in the tunnel.
