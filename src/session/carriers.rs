@@ -58,7 +58,8 @@ pub(crate) struct Carriers {
     outage: Option<Outage>,
     /// An end may not know what has arrived at the other.
     is_in_doubt: bool,
-    loss: LossHistory,
+    /// Of what we send, and of what the server sends.
+    loss: [LossHistory; 2],
     caution: Caution,
     /// When another carrier may next be tried only because the one in use loses so much.
     better_at: Instant,
@@ -194,7 +195,7 @@ impl Carriers {
             mtu: ETHERNET,
             outage: None,
             is_in_doubt: false,
-            loss: LossHistory::default(),
+            loss: [LossHistory::default(); 2],
             caution: Caution { level: 0, at: now },
             better_at: now + BETTER_EVERY,
             departure: None,
@@ -490,10 +491,11 @@ impl Carriers {
         let passes = |meter: &LossMeter| 1.0 - meter.measured().unwrap_or(UNKNOWN_LOSS);
         let loss = 1.0 - passes(&carrier.loss_in) * passes(&carrier.loss_out);
         carrier.liveness.set_loss(loss, caution);
-        let worst = windows.into_iter().flatten().reduce(f64::max);
-        if let Some(worst) = worst.filter(|_| is_used)
-            && self.loss.on_window(worst)
-        {
+        let mut has_climbed = false;
+        for (history, window) in self.loss.iter_mut().zip(windows).filter(|_| is_used) {
+            has_climbed |= window.is_some_and(|lost| history.on_window(lost));
+        }
+        if has_climbed {
             self.seek_better(now);
         }
     }
@@ -739,7 +741,7 @@ impl Carriers {
         let (remote, mode) = (used.link.connection().remote(), used.link.connection().mode());
         if self.ask_beside(remote, mode, now) {
             self.better_at = now + BETTER_EVERY;
-            self.loss.on_replaced();
+            self.loss.iter_mut().for_each(LossHistory::on_replaced);
         }
     }
 

@@ -347,10 +347,14 @@ fn a_line_that_loses_more_and_more_costs_one_port_a_minute_at_most() {
 
 #[test]
 fn a_carrier_that_alone_loses_much_is_replaced_before_it_dies_and_the_rate_comes_back() {
-    for seed in 1..3 {
+    for (seed, load) in [(1, Load::Download), (2, Load::Download), (3, Load::Upload), (4, Load::Upload)] {
         let mut world = World::new(LINE, seed);
-        let port = world.open(false, 0, FILE);
-        let received = |world: &World| world.host().apps.connections[&port].reader.received;
+        let (upload, download) = if load == Load::Upload { (FILE, 0) } else { (0, FILE) };
+        let port = world.open(false, upload, download);
+        let received = |world: &World| match load {
+            Load::Download => world.host().apps.connections[&port].reader.received,
+            Load::Upload => world.targets.sides[&port].reader.received,
+        };
         let rate = |world: &mut World| {
             let before = received(world);
             world.run_for(Duration::from_secs(5));
