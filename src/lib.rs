@@ -20,7 +20,7 @@
 //! | programs | [`client`], [`server`], [`control`], [`cli`], [`config`] | no | loops, sockets, files |
 //!
 //! Everything sans-IO takes bytes and `now`, and returns bytes and events. Siblings do not import each other;
-//! `tests/layering.rs` holds them to it. The tour of the data path starts in [`session`].
+//! `tests/layering.rs` holds them to it. All may use `rate`, the token bucket. The tour of the data path starts in [`session`].
 
 pub mod carrier;
 pub mod cli;
@@ -38,5 +38,6 @@ pub mod kcp;
 pub mod mux;
 pub mod netcfg;
 pub mod packet;
+mod rate;
 pub mod server;
 pub mod session;

@@ -9,6 +9,7 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use super::{Family, PacketSocket, Poller, PortFilter, ReceiveStats, Segments};
+use crate::rate::{Bucket, Rate};
 
 /// Where strangers' first packets come in.
 #[derive(Debug)]
@@ -16,7 +17,8 @@ pub struct Doors {
     taps: Vec<PacketSocket>,
     /// Whether the poller is to be asked for the next SYN.
     is_shut: bool,
-    budget: Budget,
+    /// Of frames that may be read, of all taps together.
+    budget: Bucket,
     rests_until: Option<Instant>,
 }
 
@@ -29,7 +31,7 @@ impl Doors {
         let filter = PortFilter { segments: Segments::Syns, ..filter.clone() };
         let taps = families.iter().map(|&family| PacketSocket::open(family, &filter, ROOM));
         let taps = taps.collect::<io::Result<_>>()?;
-        Ok(Self { taps, is_shut: true, budget: Budget::default(), rests_until: None })
+        Ok(Self { taps, is_shut: true, budget: Bucket::default(), rests_until: None })
     }
 
     /// Registers the doors with `poller`, which wakes with `token` for each [`Self::await_syns`].
@@ -62,7 +64,7 @@ impl Doors {
             let before = tap.taken();
             let result = tap.recv_batch(&mut take);
             // Whatever came of it: what is malformed costs no less.
-            self.rests_until = self.budget.charge(tap.taken() - before, now);
+            self.rests_until = charge(&mut self.budget, tap.taken() - before, now);
             match result {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
                 Ok(()) | Err(_) => {}
@@ -82,31 +84,21 @@ impl Doors {
     }
 }
 
-/// What may be read: [`BATCH`] in each [`PERIOD`] in the long run, and as much ahead.
-///
-/// [`BATCH`]: PacketSocket::BATCH
-#[derive(Debug, Default)]
-struct Budget {
-    /// When all that was read is within the bound.
-    paid_at: Option<Instant>,
-}
-
-impl Budget {
-    /// Writes down that `frames` were read, and says until when nothing may be.
-    fn charge(&mut self, frames: u64, now: Instant) -> Option<Instant> {
-        let paid_at = self.paid_at.map_or(now, |paid_at| paid_at.max(now));
-        let paid_at = paid_at + PRICE * u32::try_from(frames).unwrap_or(u32::MAX);
-        self.paid_at = Some(paid_at);
-        let rest = (paid_at - now).saturating_sub(PERIOD);
-        (!rest.is_zero()).then(|| now + rest)
-    }
+/// Writes down that `frames` were read, and says until when nothing may be.
+fn charge(budget: &mut Bucket, frames: u64, now: Instant) -> Option<Instant> {
+    budget.charge(FRAMES, u32::try_from(frames).unwrap_or(u32::MAX), now);
+    budget.ready_at(FRAMES, now)
 }
 
 /// Our choice: with batches of 32 that is 32,000 SYNs a second, an eighth of a core.
 const PERIOD: Duration = Duration::from_millis(1);
 
-/// Of one frame.
-const PRICE: Duration = Duration::from_nanos(PERIOD.subsec_nanos() as u64 / PacketSocket::BATCH as u64);
+/// A batch in each [`PERIOD`] in the long run, and as much ahead.
+#[expect(clippy::cast_possible_truncation, reason = "a batch is small")]
+const FRAMES: Rate = Rate::new(
+    Duration::from_nanos(PERIOD.subsec_nanos() as u64 / PacketSocket::BATCH as u64),
+    PacketSocket::BATCH as u32 + 1,
+);
 
 /// Our choice: some 300 SYNs as the kernel counts them, read within 10 ms even then.
 const ROOM: usize = 128 << 10;
@@ -118,12 +110,12 @@ mod tests {
     /// Reads `batch` at each opening, and at once after each rest, for a second.
     fn read_in_a_second(batch: impl Fn(u64) -> u64) -> u64 {
         let start = crate::io::now();
-        let (mut budget, mut now, mut read) = (Budget::default(), start, 0);
+        let (mut budget, mut now, mut read) = (Bucket::default(), start, 0);
         for opening in 0.. {
             let frames = batch(opening);
             read += frames;
             // A wake-up takes time, too: less than any batch is paid with.
-            now = budget.charge(frames, now).unwrap_or(now + Duration::from_micros(1));
+            now = charge(&mut budget, frames, now).unwrap_or(now + Duration::from_micros(1));
             if now >= start + Duration::from_secs(1) {
                 break;
             }
@@ -143,9 +135,9 @@ mod tests {
 
     #[test]
     fn what_is_ordinary_never_waits() {
-        let (mut budget, mut now) = (Budget::default(), crate::io::now());
+        let (mut budget, mut now) = (Bucket::default(), crate::io::now());
         for _ in 0..1000 {
-            assert_eq!(budget.charge(32, now), None);
+            assert_eq!(charge(&mut budget, 32, now), None);
             now += PERIOD;
         }
     }

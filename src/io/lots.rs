@@ -53,7 +53,7 @@ impl Lots {
     }
 }
 
-/// Our choice: lots of half a megabyte in mappings of 32.
+/// In one mapping; our choice: 32 MiB of a flow's half a megabyte each.
 const LOTS: usize = 64;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::event::Kind;
 use super::frame::{Frame, Malformed, ResetCode, StreamId};
 use super::stream::{Half, Phase, Stream, Streams};
 use super::{Ids, Mux, Stats};
+use crate::rate::Rate;
 
 /// The peer broke the protocol; the session must be closed, for nothing it says can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +79,8 @@ impl Mux {
             self.refuse(id);
             return Ok(());
         }
-        if !self.hurry.take(now) {
+        let rate = Rate::per_second(self.limits.opens_per_second.max(1), OPENS_AT_ONCE);
+        if !self.opens.take(rate, now) {
             self.stats.hurried_opens += 1;
             self.refuse(id);
             return Ok(());
@@ -245,6 +247,9 @@ fn find<'a>(
     }
     Ok(stream.map(Box::as_mut))
 }
+
+/// Our choice: as many as there may be streams, so that a program which opens all of them at once is not refused.
+const OPENS_AT_ONCE: u32 = 16_384;
 
 /// Tokens of `PING`s that may wait for their answer (our choice: one is usual).
 const MAX_PONGS: usize = 16;

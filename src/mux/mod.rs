@@ -29,7 +29,6 @@ mod budget;
 mod credit;
 mod event;
 mod frame;
-mod hurry;
 mod input;
 mod output;
 mod queue;
@@ -50,9 +49,10 @@ pub use stats::Stats;
 
 use budget::Budget;
 use event::{EventQueue, Kind};
-use hurry::Hurry;
 use schedule::Schedule;
 use stream::{Half, Phase, Stream, Streams};
+
+use crate::rate::Bucket;
 
 /// Which end of the session this is; it decides the parity of the ids it opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,8 @@ pub struct Mux {
     events: EventQueue,
     budget: Budget,
     ids: Ids,
-    hurry: Hurry,
+    /// What is left of the peer's opens: each costs a socket of this host, and a connect to somebody.
+    opens: Bucket,
     /// `RESET`s that wait, of streams forgotten already and of those refused.
     resets: VecDeque<(StreamId, ResetCode)>,
     /// Tokens of `PING`s that wait for their answer.
@@ -157,7 +158,7 @@ impl Mux {
             events: EventQueue::default(),
             budget: Budget::new(&limits),
             ids: Ids::new(role),
-            hurry: Hurry::new(limits.opens_per_second),
+            opens: Bucket::default(),
             resets: VecDeque::new(),
             pongs: VecDeque::new(),
             going_away: GoingAway::default(),

@@ -6,9 +6,11 @@
 //! slots. It can use up what all strangers share; whoever proved lately that it holds keys has a share of its own.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use siphasher::sip::SipHasher13;
+
+use crate::rate::{Bucket, Rate};
 
 /// What a packet would have us do for a stranger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +27,6 @@ pub(crate) enum Cost {
 #[derive(Debug)]
 pub(crate) struct Budgets {
     hasher: SipHasher13,
-    origin: Instant,
     /// Of sources that proved nothing.
     strangers: [Bucket; COSTS],
     /// Of sources that did.
@@ -37,10 +38,9 @@ pub(crate) struct Budgets {
 
 impl Budgets {
     /// `secret` must be random and known to nobody else.
-    pub(crate) fn new(secret: [u8; 16], now: Instant) -> Self {
+    pub(crate) fn new(secret: [u8; 16]) -> Self {
         Self {
             hasher: SipHasher13::new_with_key(&secret),
-            origin: now,
             strangers: [Bucket::default(); COSTS],
             known: [Bucket::default(); COSTS],
             slots: Box::new([Bucket::default(); SLOTS]),
@@ -50,7 +50,6 @@ impl Budgets {
 
     /// Takes one from what `source` and all others like it have left, if there is one.
     pub(crate) fn take(&mut self, cost: Cost, source: IpAddr, now: Instant) -> bool {
-        let now = self.time(now);
         let limits = cost.limits();
         let slots = self.slots_of(cost, source);
         let has_left = slots.iter().any(|&slot| self.slots[slot].has_left(limits.source, now));
@@ -62,7 +61,7 @@ impl Budgets {
             return false;
         }
         for slot in slots {
-            self.slots[slot].charge(limits.source, now);
+            self.slots[slot].charge(limits.source, 1, now);
         }
         true
     }
@@ -95,10 +94,6 @@ impl Budgets {
         input[9] = purpose;
         self.hasher.hash(&input)
     }
-
-    fn time(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.origin)
-    }
 }
 
 impl Cost {
@@ -121,48 +116,6 @@ struct Limits {
     source: Rate,
 }
 
-/// So many a second, and so many at once after a pause.
-#[derive(Clone, Copy)]
-struct Rate {
-    every: Duration,
-    burst: u32,
-}
-
-impl Rate {
-    const fn per_second(count: u32, burst: u32) -> Self {
-        Self { every: Duration::from_micros(1_000_000 / count as u64), burst }
-    }
-
-    /// How far ahead of the rate a burst may be.
-    fn ahead(self) -> Duration {
-        self.every * (self.burst - 1)
-    }
-}
-
-/// A token bucket in one number: when it would be full again (the "generic cell rate algorithm", ITU-T I.371).
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    full_at: Duration,
-}
-
-impl Bucket {
-    fn has_left(self, rate: Rate, now: Duration) -> bool {
-        self.full_at.saturating_sub(rate.ahead()) <= now
-    }
-
-    fn charge(&mut self, rate: Rate, now: Duration) {
-        self.full_at = self.full_at.max(now) + rate.every;
-    }
-
-    fn take(&mut self, rate: Rate, now: Duration) -> bool {
-        let has_left = self.has_left(rate, now);
-        if has_left {
-            self.charge(rate, now);
-        }
-        has_left
-    }
-}
-
 #[expect(clippy::cast_possible_truncation, reason = "a place below a bound is wanted")]
 const fn below(hash: u64, bound: usize) -> usize {
     hash as usize % bound
@@ -183,6 +136,7 @@ const PROVED: usize = 4096;
 #[expect(clippy::disallowed_methods, reason = "some instant must be the first")]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::time::Duration;
 
     use super::*;
 
@@ -192,7 +146,7 @@ mod tests {
 
     fn budgets() -> (Budgets, Instant) {
         let now = Instant::now();
-        (Budgets::new([7; 16], now), now)
+        (Budgets::new([7; 16]), now)
     }
 
     /// How many of `count` askings are granted, each from another source.

@@ -20,6 +20,7 @@ use super::dial::{Dial, Reach};
 use super::servers::Servers;
 use crate::carrier::Mode;
 use crate::crypto::Timestamp;
+use crate::rate::{Bucket, Rate};
 
 /// All dials of a client, and those that wait for a port.
 #[derive(Debug)]
@@ -37,7 +38,8 @@ pub(crate) struct Dialing {
     steps: usize,
     /// Of those, after the race.
     back_offs: u32,
-    ports: PortBudget,
+    /// Of source ports.
+    ports: Bucket,
     /// Where to and how it was that packets last made the round trip.
     usual: Option<Way>,
     /// How far earlier dials came.
@@ -72,7 +74,7 @@ impl Dialing {
             next: now,
             steps: 0,
             back_offs: 0,
-            ports: PortBudget::new(now),
+            ports: Bucket::default(),
             usual: None,
             reach: Reach::None,
             above: None,
@@ -86,7 +88,7 @@ impl Dialing {
         if !self.may_begin() || self.next > now {
             return None;
         }
-        if let Some(later) = self.ports.ready_at().filter(|ready| *ready > now) {
+        if let Some(later) = self.ports.ready_at(PORTS, now) {
             self.next = later;
             return None;
         }
@@ -118,7 +120,7 @@ impl Dialing {
         rng: &mut StdRng,
         now: Instant,
     ) -> Option<Request> {
-        if self.is_busy() || self.ports.ready_at().is_some_and(|ready| ready > now) {
+        if self.is_busy() || !self.ports.has_left(PORTS, now) {
             return None;
         }
         let remote = self.servers.again(remote, rng).unwrap_or(remote);
@@ -127,7 +129,7 @@ impl Dialing {
 
     fn request(&mut self, (remote, mode): Way, is_beside: bool, now: Instant) -> Request {
         self.attempts += 1;
-        self.ports.take(now);
+        self.ports.charge(PORTS, 1, now);
         let request = Request { attempt: self.attempts, remote, mode, is_beside };
         self.requests.push(request);
         request
@@ -161,7 +163,7 @@ impl Dialing {
 
     /// The dial could not begin, so no port was spent: it is not waited long.
     pub(crate) fn on_not_begun(&mut self, now: Instant) {
-        self.ports.give_back();
+        self.ports.give_back(PORTS);
         self.next = self.next.min(now + NOT_BEGUN);
     }
 
@@ -288,37 +290,6 @@ impl Dialing {
     }
 }
 
-/// Source ports that may be spent now: some at once, then one after the other.
-#[derive(Clone, Copy, Debug)]
-struct PortBudget {
-    left: u32,
-    refilled: Instant,
-}
-
-impl PortBudget {
-    fn new(now: Instant) -> Self {
-        Self { left: PORTS_AT_ONCE, refilled: now }
-    }
-
-    /// When there is one, if there is none now or was none before the last refill.
-    fn ready_at(&self) -> Option<Instant> {
-        (self.left == 0).then_some(self.refilled + PORT_EVERY)
-    }
-
-    fn take(&mut self, now: Instant) {
-        let missing = PORTS_AT_ONCE - self.left;
-        let refills = now.saturating_duration_since(self.refilled).as_millis() / PORT_EVERY.as_millis();
-        let refills = u32::try_from(refills).unwrap_or(u32::MAX);
-        self.left += refills.min(missing);
-        self.refilled = if self.left == PORTS_AT_ONCE { now } else { self.refilled + PORT_EVERY * refills };
-        self.left = self.left.saturating_sub(1);
-    }
-
-    fn give_back(&mut self) {
-        self.left = (self.left + 1).min(PORTS_AT_ONCE);
-    }
-}
-
 /// RFC 8305 §5: the next address is tried this long after the last.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
@@ -347,11 +318,8 @@ const STANDING_LIFETIME: Duration =
 /// Our choice: how soon a port is asked for again when there was no route.
 const NOT_BEGUN: Duration = Duration::from_millis(500);
 
-/// Our choice: two races in all modes.
-const PORTS_AT_ONCE: u32 = 32;
-
-/// Our choice: a provider that kills flow after flow gets 20 new ones a minute.
-const PORT_EVERY: Duration = Duration::from_secs(3);
+/// Our choice: at once two races in all modes; then a provider that kills flow after flow gets 20 new ones a minute.
+const PORTS: Rate = Rate::new(Duration::from_secs(3), 32);
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "some instant must be the first")]
@@ -477,7 +445,7 @@ mod tests {
         dialing.take_request(request.attempt);
         dialing.on_not_begun(now);
         assert_eq!(dialing.poll_timeout(true), Some(now + NOT_BEGUN));
-        assert_eq!(dialing.ports.left, PORTS_AT_ONCE);
+        assert_eq!((0..100).filter(|_| dialing.ports.take(PORTS, now)).count(), 32);
     }
 
     #[test]

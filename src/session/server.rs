@@ -121,7 +121,7 @@ impl Server {
             outbox: Outbox::new(OUTBOX),
             tun: Outbox::new(TUN_QUEUE),
             events: VecDeque::new(),
-            budgets: Budgets::new(rng.random(), now),
+            budgets: Budgets::new(rng.random()),
             handshakes: 0,
             next_sweep: now + SWEEP_INTERVAL,
             drops: ServerDrops::default(),

@@ -113,9 +113,8 @@ impl Splice {
                 self.total += 1;
                 self.streams.insert(id, Spliced { stream, connected: false });
                 self.flow_of.insert(stream, id);
-                match self.connect {
-                    Connect::Faithful => {}
-                    Connect::Fast => self.accept(id, now),
+                if self.connect == Connect::Fast {
+                    self.accept(id, now);
                 }
             }
             Err(_) => self.flows.refuse(id, Refusal::Reset, now),
