@@ -159,7 +159,7 @@ const PARTS: [Part; 11] = [
 /// The parts and the plan that the arguments ask for; `None` if they ask for help.
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<(Vec<Part>, Plan)>> {
     let mut parts = Vec::new();
-    let mut plan = Plan { systems: System::ALL.to_vec(), long: false, repeats: None, status: false };
+    let mut plan = Plan { systems: System::usual(), long: false, repeats: None, status: false };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} needs a value; see --help"));
         match argument.as_str() {

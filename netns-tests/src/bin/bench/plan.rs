@@ -23,6 +23,16 @@ impl Plan {
         self.repeats.unwrap_or(if self.long { long } else { quick })
     }
 
+    /// The systems for what begins with a connect: behind ours, ours that answers a connect by itself.
+    pub(crate) fn connecting(&self) -> Vec<System> {
+        let both = |system| {
+            let fast = (system == System::Vpn && !self.systems.contains(&System::VpnFast))
+                .then_some(System::VpnFast);
+            std::iter::once(system).chain(fast)
+        };
+        self.systems.iter().copied().flat_map(both).collect()
+    }
+
     /// The systems that run programs of their own.
     pub(crate) fn tunnels(&self) -> Vec<System> {
         self.systems.iter().copied().filter(|system| system.is_tunnel()).collect()

@@ -159,7 +159,7 @@ impl Report {
     }
 
     fn is_rival(&self, system: System) -> bool {
-        system != System::Vpn && (system.is_tunnel() || !self.tunnels_only)
+        !system.is_ours() && (system.is_tunnel() || !self.tunnels_only)
     }
 
     fn values(&self, runs: &[Result<Vec<f64>>], column: usize) -> Values {

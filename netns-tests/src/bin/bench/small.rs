@@ -20,7 +20,7 @@ pub(crate) fn run(plan: &Plan) -> Vec<Row> {
         Column::less("p90 ms", |time| format!("{time:.0}")),
         Column::less("p99 ms", |time| format!("{time:.0}")),
     ];
-    let report = Report::measure(columns, &plan.systems, repeats(plan), measure);
+    let report = Report::measure(columns, &plan.connecting(), repeats(plan), measure);
     println!("{report}");
     vec![Row::new(
         "the same on an idle line, 5 % lost each way, p50 / p99, ms",
@@ -29,7 +29,7 @@ pub(crate) fn run(plan: &Plan) -> Vec<Row> {
 }
 
 pub(crate) fn takes(plan: &Plan) -> Duration {
-    Plan::one_by_one(&plan.systems, repeats(plan), GAP * COUNT)
+    Plan::one_by_one(&plan.connecting(), repeats(plan), GAP * COUNT)
 }
 
 fn measure(system: System) -> Result<Vec<f64>> {

@@ -32,6 +32,8 @@ pub(crate) enum System {
     Direct,
     DirectBbr,
     Vpn,
+    /// With `connect = "fast"`, which changes a new connection and nothing else.
+    VpnFast,
     WireGuard,
     OpenVpn,
     Kcptun,
@@ -39,8 +41,9 @@ pub(crate) enum System {
 }
 
 impl System {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Vpn,
+        Self::VpnFast,
         Self::Direct,
         Self::DirectBbr,
         Self::WireGuard,
@@ -49,17 +52,28 @@ impl System {
         Self::KcptunFec,
     ];
 
+    /// Those that are measured if nobody is named.
+    pub(crate) fn usual() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|system| *system != Self::VpnFast).collect()
+    }
+
     /// How it is named in tables and by `--systems`.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct-cubic",
             Self::DirectBbr => "direct-bbr",
             Self::Vpn => "vpn",
+            Self::VpnFast => "vpn-fast",
             Self::WireGuard => "wireguard-go",
             Self::OpenVpn => "openvpn",
             Self::Kcptun => "kcptun",
             Self::KcptunFec => "kcptun-fec",
         }
+    }
+
+    /// Whether it is of our own.
+    pub(crate) const fn is_ours(self) -> bool {
+        matches!(self, Self::Vpn | Self::VpnFast)
     }
 
     /// Whether packets go through a process of its own on each end.
@@ -75,7 +89,7 @@ impl System {
             (!missing.is_empty()).then(|| format!("{} not installed", missing.join(" and ")))
         };
         match self {
-            Self::Direct | Self::Vpn => None,
+            Self::Direct | Self::Vpn | Self::VpnFast => None,
             Self::DirectBbr => direct::obstacle_to_bbr(),
             Self::WireGuard => missing(&["wireguard-go", "wg"]),
             Self::OpenVpn => missing(&["openvpn", "openssl"]),
@@ -90,8 +104,9 @@ impl System {
         match self {
             Self::Direct => {}
             Self::DirectBbr => direct::use_congestion_control(topology, "bbr")?,
-            Self::Vpn => {
-                let (vpn, serve) = ours::start(topology)?;
+            Self::Vpn | Self::VpnFast => {
+                let connect = if self == Self::VpnFast { "connect = \"fast\"" } else { "" };
+                let (vpn, serve) = ours::start(topology, connect)?;
                 running.processes.push(serve);
                 running.vpn = Some(vpn);
             }
@@ -110,7 +125,7 @@ impl System {
     const fn programs(self) -> [&'static str; 2] {
         match self {
             Self::Direct | Self::DirectBbr => ["", ""],
-            Self::Vpn => [netns_tests::vpn::PROGRAM; 2],
+            Self::Vpn | Self::VpnFast => [netns_tests::vpn::PROGRAM; 2],
             Self::WireGuard => ["wireguard-go"; 2],
             Self::OpenVpn => ["openvpn"; 2],
             Self::Kcptun | Self::KcptunFec => ["kcptun-client", "kcptun-server"],
@@ -120,7 +135,7 @@ impl System {
     /// The UDP port of its server; `None` if it is seen as TCP.
     const fn udp_port(self) -> Option<u16> {
         match self {
-            Self::Direct | Self::DirectBbr | Self::Vpn => None,
+            Self::Direct | Self::DirectBbr | Self::Vpn | Self::VpnFast => None,
             Self::WireGuard => Some(wireguard::PORT),
             Self::OpenVpn => Some(openvpn::PORT),
             Self::Kcptun | Self::KcptunFec => Some(kcptun::PORT),
