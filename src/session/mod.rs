@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  client, server        one end: who is connected, on which carriers
-//!    ├ carriers          client: which carriers there are, and which is used
+//!    ├ carriers          client: which carriers there are, which is used, and how the old ones leave
 //!    ├ servers, dialing, dial   client: where to, when and how a carrier is opened
 //!    ├ liveness, loss    client: noticing that it died, or is about to
 //!    ├ peer, budget      server: sessions, pending and confirmed carriers; what strangers may cost

@@ -11,28 +11,37 @@
 //!
 //! Which carriers there are, which is used and which answers is decided here; what they carry is not known here.
 
+mod caution;
+mod departure;
+mod event;
+mod leaving;
+mod live;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use ipnetwork::IpNetwork;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
+use self::caution::Caution;
+use self::departure::{Departure, is_elsewhere};
+pub(crate) use self::event::{Arrival, CarrierEvent, Demand, Dropped, Grant, Settled};
+use self::leaving::Leaving;
+use self::live::Carrier;
 use super::dial::{Caller, Dial, Offer, Progress, Reach, Room};
 use super::dialing::{Dialing, Request};
 use super::engine::Engine;
-use super::frame::{self, CloseCode};
+use super::frame::CloseCode;
 use super::link::{Link, RekeyAnswer};
-use super::liveness::Liveness;
 use super::loss::{Counts, LossHistory, LossMeter};
 use super::modes::{Memory, ModeRecord, Modes};
 use super::path_mtu::ETHERNET;
 use super::rekey::Renewal;
 use super::servers::ServerAddress;
 use super::status::{CarrierStatus, Migrations, Traffic, Why};
-use crate::carrier::{self, Connection, DropReason, Mode, Segment};
-use crate::crypto::{Header, Keys, MESSAGE1_MIN_LEN, Mask, Message2, OpenError, Timestamp};
+use crate::carrier::{self, DropReason, Mode, Segment};
+use crate::crypto::{Header, Keys, MESSAGE1_MIN_LEN, Mask, OpenError, Timestamp};
 
 /// All carriers of a client.
 #[derive(Debug)]
@@ -50,9 +59,7 @@ pub(crate) struct Carriers {
     use_number: u32,
     /// The last that answered: the number of what is used when none is sought.
     settled: u32,
-    retired: VecDeque<Retired>,
-    /// Connections that have a FIN to send yet, and nothing else.
-    ending: VecDeque<Connection>,
+    leaving: Leaving,
     /// Of the interface towards the server, in bytes.
     mtu: u16,
     outage: Option<Outage>,
@@ -63,15 +70,11 @@ pub(crate) struct Carriers {
     caution: Caution,
     /// When another carrier may next be tried only because the one in use loses so much.
     better_at: Instant,
-    departure: Option<Departure>,
-    /// When a carrier from there may next be asked for.
-    move_at: Instant,
+    departure: Departure,
     migrations: Migrations,
     /// Of the last message 1.
     timestamp: Option<Timestamp>,
     traffic: Traffic,
-    /// What connections saw that are no more.
-    outside: carrier::Stats,
     events: VecDeque<CarrierEvent>,
 }
 
@@ -80,102 +83,6 @@ pub(crate) struct Carriers {
 struct Outage {
     since: Instant,
     why: Why,
-}
-
-/// Where the host's packets to an address leave from, as its shell said last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Departure {
-    towards: IpAddr,
-    from: IpAddr,
-}
-
-/// What the session is like now.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Demand {
-    /// Somebody waits for the path: pings go on at full pace through an outage.
-    pub(crate) urgent: bool,
-    /// KCP waits for an acknowledgement.
-    pub(crate) unacked: bool,
-    pub(crate) epoch: u32,
-}
-
-/// What the owner must do or may tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CarrierEvent {
-    /// A port towards `remote` is wanted, for [`Carriers::dial`].
-    Dial { attempt: u32, remote: SocketAddr },
-    /// This end of a 4-tuple is not used any more.
-    Retired(SocketAddr),
-    /// No carrier answers.
-    Suspect,
-    /// One answers again.
-    Recovered,
-}
-
-/// What an outer packet was.
-#[derive(Debug)]
-pub(crate) enum Arrival<'a> {
-    /// Nothing that anyone else has to know.
-    Nothing,
-    /// Frames, that the carrier of this number brought.
-    Frames(u32, &'a [u8]),
-    /// The server accepts the carrier of this number.
-    Accepted(u32, Message2),
-    /// The server answers, but with no keys.
-    Answered(Message2),
-    /// Nothing of ours.
-    Dropped(Dropped),
-}
-
-/// What an answer of a carrier changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Settled {
-    /// Nothing: it is the one in use.
-    AsBefore,
-    /// It is used from now on; the server is to be told.
-    Anew,
-    /// The same, and none answered before.
-    Recovered,
-}
-
-/// Why an outer packet was not acted on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dropped {
-    /// On no 4-tuple of ours.
-    Stranger,
-    /// On a carrier that ended.
-    Late,
-    /// Its index is not the carrier's.
-    Index,
-    /// Does not open, or opened before.
-    Sealed,
-}
-
-/// What a server gives a client that it did not know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Grant {
-    pub(crate) addresses: Vec<IpNetwork>,
-    pub(crate) dns: Vec<IpAddr>,
-}
-
-/// A carrier that may carry the session.
-#[derive(Debug)]
-struct Carrier {
-    link: Link,
-    liveness: Liveness,
-    /// It has answered a ping.
-    proven: bool,
-    grant: Option<Grant>,
-    /// Of what the server sends, and of what we send.
-    loss_in: LossMeter,
-    loss_out: LossMeter,
-}
-
-/// A carrier that was in use: while the session lasts it opens what is still on its way; then it ends with a FIN.
-#[derive(Debug)]
-struct Retired {
-    link: Link,
-    until: Instant,
 }
 
 impl Carriers {
@@ -190,20 +97,17 @@ impl Carriers {
             used: 0,
             use_number: 0,
             settled: 0,
-            retired: VecDeque::new(),
-            ending: VecDeque::new(),
+            leaving: Leaving::default(),
             mtu: ETHERNET,
             outage: None,
             is_in_doubt: false,
             loss: [LossHistory::default(); 2],
-            caution: Caution { level: 0, at: now },
+            caution: Caution::new(now),
             better_at: now + BETTER_EVERY,
-            departure: None,
-            move_at: now,
+            departure: Departure::new(now),
             migrations: Migrations::default(),
             timestamp: None,
             traffic: Traffic::default(),
-            outside: carrier::Stats::default(),
             events: VecDeque::new(),
         }
     }
@@ -250,10 +154,7 @@ impl Carriers {
         let Some(request) = self.dialing.take_request(attempt) else {
             return self.events.push_back(CarrierEvent::Retired(local));
         };
-        // The port says it better than what was heard before it was taken.
-        if let Some(departure) = self.departure.as_mut().filter(|it| it.towards == request.remote.ip()) {
-            departure.from = local.ip();
-        }
+        self.departure.on_port(request.remote.ip(), local.ip());
         let timestamp = Timestamp::after(self.timestamp, self.dialing.timestamp(wall));
         self.timestamp = Some(timestamp);
         let offer = Offer { timestamp, index: self.fresh_index(), epoch };
@@ -300,10 +201,7 @@ impl Carriers {
         self.dialing.begin_race(now);
         self.live.iter_mut().for_each(|carrier| carrier.liveness.ask_now());
         let towards = self.remote().map(|remote| remote.ip());
-        let departure = towards.zip(source).map(|(towards, from)| Departure { towards, from });
-        if self.departure != departure {
-            self.departure = departure;
-            self.move_at = now;
+        if self.departure.on_network(towards.zip(source), now) {
             self.drop_dials_from_elsewhere();
         }
         self.check_move(now);
@@ -366,17 +264,11 @@ impl Carriers {
 
     /// The same for what old carriers have left to say.
     pub(crate) fn poll_last_words(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
-        while let Some(mut connection) = self.ending.pop_front() {
-            if let Some(packet) = connection.poll_transmit(now) {
-                *out = packet;
-                return true;
-            }
-        }
-        self.retired.iter_mut().any(|retired| retired.link.poll_ack(out, now))
+        self.leaving.poll_transmit(out, now)
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<CarrierEvent> {
-        self.events.pop_front()
+        self.events.pop_front().or_else(|| self.leaving.poll_port().map(CarrierEvent::Retired))
     }
 
     /// When a dial, a ping or the end of patience is due.
@@ -385,15 +277,14 @@ impl Carriers {
         let pings = self.live.iter().map(|carrier| carrier.liveness.ping_due(urgent));
         let suspect = self.used().filter(|used| used.proven && self.outage.is_none());
         let suspect = suspect.and_then(|used| used.liveness.suspect_at());
-        let moving = (self.is_to_move() && !self.dialing.is_busy()).then_some(self.move_at);
+        let moving = (self.is_to_move() && !self.dialing.is_busy()).then(|| self.departure.ask_at());
         pings.chain(dialing).chain(suspect).chain(moving).min()
     }
 
     /// When a TCP packet without payload is due, or the end of an old carrier; also once no other is opened.
     pub(crate) fn poll_link_timeout(&self) -> Option<Instant> {
         let acks = self.live.iter().filter_map(|carrier| carrier.link.poll_timeout());
-        let retired = self.retired.iter().filter(|retired| !retired.link.is_closing());
-        acks.chain(retired.map(|retired| retired.until)).min()
+        acks.chain(self.leaving.poll_timeout()).min()
     }
 
     /// Whether there is a carrier to send on.
@@ -573,7 +464,7 @@ impl Carriers {
         if let Some(used) = self.used_mut() {
             used.link.say_goodbye(code);
         }
-        self.retired.iter_mut().for_each(|retired| retired.link.close());
+        self.leaving.close();
     }
 
     /// Takes a packet that comes after [`Self::close`].
@@ -596,15 +487,7 @@ impl Carriers {
 
     /// Old carriers whose time is over end, and their ports are let go.
     pub(crate) fn check_retired(&mut self, now: Instant) {
-        for retired in self.retired.iter_mut().filter(|retired| retired.until <= now) {
-            retired.link.close();
-        }
-        let is_done = |retired: &Retired| retired.link.is_closed();
-        while self.retired.front().is_some_and(is_done) || self.retired.len() > RETIRED_MAX {
-            if let Some(retired) = self.retired.pop_front() {
-                self.end(retired.link.into_connection());
-            }
-        }
+        self.leaving.handle_timeout(now);
     }
 
     /// How far towards the server the dials came so far.
@@ -634,12 +517,12 @@ impl Carriers {
 
     /// How many there are, old ones and those in the making included.
     pub(crate) fn count(&self) -> usize {
-        self.live.len() + self.retired.len() + self.dialing.dials().len()
+        self.live.len() + self.leaving.retired() + self.dialing.dials().len()
     }
 
     /// What every connection saw of the outside so far.
     pub(crate) fn outside(&self) -> carrier::Stats {
-        let mut total = self.outside;
+        let mut total = self.leaving.outside();
         let links = self.links().map(Link::connection);
         let dialing = self.dialing.dials().iter().map(Dial::connection);
         links.chain(dialing).for_each(|connection| total += connection.stats());
@@ -648,7 +531,7 @@ impl Carriers {
 
     fn links(&self) -> impl Iterator<Item = &Link> {
         let live = self.live.iter().map(|carrier| &carrier.link);
-        live.chain(self.retired.iter().map(|retired| &retired.link))
+        live.chain(self.leaving.links())
     }
 
     fn on_progress(&mut self, number: u32, progress: Progress, now: Instant) -> Arrival<'static> {
@@ -747,28 +630,25 @@ impl Carriers {
 
     /// Asks for a carrier from where packets leave now: again and again until one carries, as each may be lost.
     fn check_move(&mut self, now: Instant) {
-        if self.move_at > now || self.dialing.is_busy() || !self.is_to_move() {
+        if self.departure.ask_at() > now || self.dialing.is_busy() || !self.is_to_move() {
             return;
         }
         let Some(used) = self.used() else { return };
         let (remote, mode) = (used.link.connection().remote(), used.link.connection().mode());
         self.ask_beside(remote, mode, now);
-        self.move_at = now + MOVE_EVERY;
+        self.departure.on_asked(now);
     }
 
     /// Whether packets on the carrier in use, which answers, do not leave from where others to the same address do.
     fn is_to_move(&self) -> bool {
-        let Some((departure, used)) = self.departure.zip(self.used()) else { return false };
-        let connection = used.link.connection();
         !self.needs_carrier()
-            && connection.remote().ip() == departure.towards
-            && connection.local().ip() != departure.from
+            && self.used().is_some_and(|used| self.departure.is_left(used.link.connection()))
     }
 
     /// Nobody hears what is said there.
     fn drop_dials_from_elsewhere(&mut self) {
-        let Some(Departure { from, .. }) = self.departure else { return };
-        let is_lost = |dial: &&Dial| is_elsewhere(dial.connection().local().ip(), from);
+        let departure = self.departure;
+        let is_lost = |dial: &&Dial| departure.is_elsewhere(dial.connection().local().ip());
         while let Some(number) = self.dialing.dials().iter().find(is_lost).map(Dial::number) {
             self.drop_dial(number);
         }
@@ -784,8 +664,10 @@ impl Carriers {
 
     fn handle_data<'a>(&mut self, segment: &Segment, packet: &'a mut [u8], now: Instant) -> Arrival<'a> {
         let live = self.live.iter_mut().map(|carrier| &mut carrier.link);
-        let mut links = live.chain(self.retired.iter_mut().map(|retired| &mut retired.link));
-        let Some(link) = links.find(|link| link.is_from(segment)) else {
+        let mut all = live.chain(self.leaving.links_mut());
+        let link = all.find(|link| link.is_from(segment));
+        drop(all);
+        let Some(link) = link else {
             return Arrival::Dropped(Dropped::Stranger);
         };
         match link.connection_mut().handle_segment(segment, now) {
@@ -950,8 +832,7 @@ impl Carriers {
 
     fn retire_at(&mut self, at: usize, now: Instant) {
         let link = self.live.remove(at).link;
-        self.retired.push_back(Retired { link, until: now + RETIRED_FOR });
-        self.check_retired(now);
+        self.leaving.retire(link, now);
     }
 
     fn give_up(&mut self) {
@@ -967,18 +848,7 @@ impl Carriers {
 
     fn drop_dial(&mut self, number: u32) {
         if let Some(dial) = self.dialing.give_up(number) {
-            self.end(dial.into_connection().0);
-        }
-    }
-
-    /// Ends a connection with a FIN, if it was ever established, and lets its port go.
-    fn end(&mut self, mut connection: Connection) {
-        self.outside += connection.stats();
-        self.events.push_back(CarrierEvent::Retired(connection.local()));
-        connection.close();
-        self.ending.push_back(connection);
-        if self.ending.len() > ENDING_MAX {
-            self.ending.pop_front();
+            self.leaving.end(dial.into_connection().0);
         }
     }
 
@@ -999,77 +869,8 @@ impl Carriers {
     }
 }
 
-impl Carrier {
-    fn new(link: Link, rtt: Duration, now: Instant) -> Self {
-        Self {
-            link,
-            liveness: Liveness::new(rtt, now),
-            proven: false,
-            grant: None,
-            loss_in: LossMeter::new(now),
-            loss_out: LossMeter::new(now),
-        }
-    }
-
-    /// A ping says at once which carrier is in use, in which epoch we are and what of this carrier arrived, so none of that
-    /// needs a packet of its own.
-    fn queue_ping(&mut self, token: u64, (number, used): (u32, u32), epoch: u32) {
-        let seen = self.link.counts();
-        self.link.queue(|out| {
-            frame::put_use(out, number, used);
-            frame::put_epoch(out, epoch);
-            frame::put_ping(out, token, 0);
-            frame::put_seen(out, seen);
-        });
-    }
-
-    fn status(&self, now: Instant) -> CarrierStatus {
-        let losses = (self.loss_in.share(), self.loss_out.share());
-        CarrierStatus::of(&self.link, Some(self.liveness.srtt()), losses, now)
-    }
-}
-
-/// Whether these are two places. A host has an address of each family at one and the same.
-fn is_elsewhere(one: IpAddr, other: IpAddr) -> bool {
-    one.is_ipv4() == other.is_ipv4() && one != other
-}
-
-/// Lessons of false alarms: losses come in bursts that no average tells of.
-#[derive(Clone, Copy, Debug)]
-struct Caution {
-    level: u32,
-    at: Instant,
-}
-
-impl Caution {
-    /// How many pings more are waited for.
-    fn level(&self, now: Instant) -> u32 {
-        let forgotten = now.saturating_duration_since(self.at).as_secs() / FORGET_EVERY.as_secs();
-        self.level.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX))
-    }
-
-    fn on_false_alarm(&mut self, now: Instant) {
-        *self = Self { level: (self.level(now) + LESSON).min(MOST_CAUTION), at: now };
-    }
-}
-
-/// Our choice: pings more after a false alarm …
-const LESSON: u32 = 3;
-
-/// … up to so many, which is a quarter of a second at 100 ms …
-const MOST_CAUTION: u32 = 9;
-
-/// … and fewer again after this long without one, each.
-const FORGET_EVERY: Duration = Duration::from_secs(300);
-
 /// Our choice: a carrier that answers again so soon had not died.
 const FALSE_WITHIN: Duration = Duration::from_secs(3);
-
-/// Packets of an old carrier may still be on their way.
-const RETIRED_FOR: Duration = Duration::from_secs(10);
-
-/// Our choice: old carriers that still open packets.
-const RETIRED_MAX: usize = 4;
 
 /// Our choice: a rekey is as long as any small packet, and not always of one length.
 const REKEY_PADDING: usize = 256;
@@ -1077,14 +878,8 @@ const REKEY_PADDING: usize = 256;
 /// Our choice: carriers that are pinged through an outage: the last that answered, and the newest.
 const LIVE_MAX: usize = 3;
 
-/// Our choice: FINs that wait for the network.
-const ENDING_MAX: usize = 16;
-
 /// Our choice: how often a carrier that answers may be replaced because it loses too much.
 const BETTER_EVERY: Duration = Duration::from_secs(60);
-
-/// Our choice: above what a dial beside it may take, and its carrier to answer; six ports a minute, as through an outage.
-const MOVE_EVERY: Duration = Duration::from_secs(10);
 
 /// Our choice: several round trips of a bad path.
 const BETTER_WITHIN: Duration = Duration::from_secs(3);
