@@ -10,8 +10,8 @@ use vpn::crypto::{PresharedKey, PrivateKey, SuiteSet, Timestamp};
 use vpn::egress::EgressPolicy;
 use vpn::kcp::CongestionKind;
 use vpn::session::{
-    Client, ClientEvent, ClientSettings, ClientState, Connect, PeerSettings, Server, ServerEvent,
-    ServerSettings,
+    Client, ClientEvent, ClientSettings, ClientState, Connect, PeerSettings, Server, ServerSettings,
+    StreamEvent, Streams,
 };
 
 use crate::start;
@@ -125,8 +125,8 @@ impl Tunnel {
         while let Some(event) = self.server.poll_event() {
             moved = true;
             match event {
-                ServerEvent::Connect { stream, .. } => self.server.connected(stream),
-                ServerEvent::Readable(stream) => loop {
+                StreamEvent::Connect { stream, .. } => self.server.connected(stream),
+                StreamEvent::Readable(stream) => loop {
                     let length = self.server.readable(stream).len();
                     if length == 0 {
                         break;
@@ -134,10 +134,10 @@ impl Tunnel {
                     self.received += length;
                     self.server.consume(stream, length, self.now);
                 },
-                ServerEvent::Writable(_)
-                | ServerEvent::Finished(_)
-                | ServerEvent::Reset(_)
-                | ServerEvent::Abandoned(_) => panic!("{event:?}"),
+                StreamEvent::Writable(_)
+                | StreamEvent::Finished(_)
+                | StreamEvent::Reset(_)
+                | StreamEvent::Abandoned(_) => panic!("{event:?}"),
             }
         }
         moved
@@ -172,6 +172,7 @@ fn settings(suites: SuiteSet) -> (ClientSettings, ServerSettings) {
         suites,
         congestion: CongestionKind::None,
         connect: Connect::Faithful,
+        inbound: Vec::new(),
         session_buffer: 64 << 20,
         process_buffer: 1 << 30,
         dead_after: Duration::from_secs(600),

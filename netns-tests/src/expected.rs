@@ -32,11 +32,6 @@ const LIST: &[ExpectedFailure] = &[
     ),
     entry("two_carriers_carry_at_once", "carrier.carriers: this value is not built yet", CARRIER),
     entry("status_lists_the_flows", "status --flows is not built yet", MUX),
-    entry(
-        "a_service_of_the_client_is_reached_from_the_servers_side",
-        "inbound.allow: this value is not built yet",
-        MUX,
-    ),
 ];
 
 const CARRIER: &str =

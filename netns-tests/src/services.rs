@@ -1,4 +1,4 @@
-//! What the target offers: nginx with a file to fetch and a place to put one, dnsmasq with a name.
+//! What the target, or another host, offers: nginx with a file to fetch and a place to put one, dnsmasq with a name.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -29,11 +29,19 @@ impl Services {
     /// # Errors
     /// If one of them does not start.
     pub fn start(topology: &Topology, size: usize) -> Result<Self> {
+        Self::start_on(&topology.target, topology, size)
+    }
+
+    /// The same on another host.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(host: &Node, topology: &Topology, size: usize) -> Result<Self> {
         let root = topology.work().join("www");
         std::fs::create_dir_all(root.join("upload"))?;
         std::fs::write(root.join("file"), random_bytes(size))?;
-        let nginx = start_nginx(topology, &root).context("nginx")?;
-        let dnsmasq = start_dnsmasq(&topology.target).context("dnsmasq")?;
+        let nginx = start_nginx(host, topology, &root).context("nginx")?;
+        let dnsmasq = start_dnsmasq(host).context("dnsmasq")?;
         Ok(Self { root, _nginx: nginx, _dnsmasq: dnsmasq })
     }
 
@@ -282,13 +290,12 @@ pub fn start_resolver(client: &Node, name: &str, addresses: &[IpAddr]) -> Result
     Ok(resolver)
 }
 
-fn start_nginx(topology: &Topology, root: &Path) -> Result<Process> {
+fn start_nginx(host: &Node, topology: &Topology, root: &Path) -> Result<Process> {
     let scratch = topology.work().join("nginx");
     std::fs::create_dir_all(&scratch)?;
     let config = scratch.join("nginx.conf");
     std::fs::write(&config, nginx_config(root, &scratch))?;
-    let nginx = topology
-        .target
+    let nginx = host
         .program("nginx")?
         .arg("-e")
         .arg("stderr")
@@ -297,7 +304,7 @@ fn start_nginx(topology: &Topology, root: &Path) -> Result<Process> {
         .arg("-c")
         .arg(&config)
         .start()?;
-    topology.target.wait_for_listener(HTTP_PORT, START_LIMIT)?;
+    host.wait_for_listener(HTTP_PORT, START_LIMIT)?;
     Ok(nginx)
 }
 

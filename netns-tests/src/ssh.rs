@@ -1,7 +1,8 @@
-//! sshd on the target, with keys, configuration and users of its own, and the programs that speak to it.
+//! sshd on the target, or another host, with keys, configuration and users of its own, and the programs that speak to it.
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,9 +27,16 @@ impl Ssh {
     /// # Errors
     /// If one of the programs is missing or fails.
     pub fn start(topology: &Topology) -> Result<Self> {
+        Self::start_on(&topology.target, TARGET.into(), topology)
+    }
+
+    /// The same on another host, whom its clients know by `address`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(target: &Node, address: IpAddr, topology: &Topology) -> Result<Self> {
         let directory = topology.work().join("ssh");
         std::fs::create_dir_all(directory.join("home"))?;
-        let target = &topology.target;
         for key in [HOST_KEY, CLIENT_KEY] {
             let key = directory.join(key);
             target
@@ -40,7 +48,7 @@ impl Ssh {
                 .output()?;
         }
         let host_key = std::fs::read_to_string(directory.join(HOST_KEY).with_extension("pub"))?;
-        std::fs::write(directory.join(KNOWN_HOSTS), format!("{TARGET} {host_key}"))?;
+        std::fs::write(directory.join(KNOWN_HOSTS), format!("{address} {host_key}"))?;
         replace_users(target, &directory)?;
         // Where sshd confines the part of it that has no rights, in the private /run.
         target.run("install -d -m 755 /run/sshd")?;

@@ -2,16 +2,16 @@
 //!
 //! ```text
 //!   client ──[ 40 ms ]── router ── server ── target
-//!     prefaces, several carriers, fast connects, connections from the server's side
+//!     prefaces, several carriers, fast connects
 //! ```
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use netns_tests::addresses::{SERVER, SERVER_BACK, TARGET, tunnel_client};
+use netns_tests::addresses::{SERVER, SERVER_BACK, TARGET};
 use netns_tests::emulator::Profile;
 use netns_tests::services::{self, Services};
-use netns_tests::sockets::{self, accept, expect};
+use netns_tests::sockets;
 use netns_tests::topology::{Setup, Topology};
 use netns_tests::vpn::{PORT, Vpn};
 use netns_tests::{firewall, scenario::scenario};
@@ -85,21 +85,6 @@ fn status_lists_the_flows() {
     });
 }
 
-#[test]
-fn a_service_of_the_client_is_reached_from_the_servers_side() {
-    let config = format!("[inbound]\nallow = [\"tcp/{INBOUND}\"]");
-    let name = "a_service_of_the_client_is_reached_from_the_servers_side";
-    configured(name, &config, |topology, vpn| {
-        vpn.up(topology, 0, "")?;
-        let (address, _) = tunnel_client(0);
-        let listener = sockets::listen(topology.client(), address, INBOUND)?;
-        let outside = sockets::connect(&topology.server, address, INBOUND, LIMIT)?;
-        let inside = accept(&listener, LIMIT)?;
-        std::io::Write::write_all(&mut &outside, b"hello")?;
-        expect(&inside, b"hello")
-    });
-}
-
 /// Runs `body` with a running server and a client that has more lines in its config; as [`prepared`].
 fn configured(name: &str, client: &str, body: impl FnOnce(&Topology, &Vpn) -> Result<()>) {
     prepared(name, client, |topology, vpn| {
@@ -123,6 +108,3 @@ fn prepared(name: &str, client: &str, body: impl FnOnce(&Topology, &Vpn) -> Resu
 fn line() -> Setup {
     Setup::link(Profile { delay: Duration::from_millis(20), ..Profile::CLEAR })
 }
-
-/// Where the client serves.
-const INBOUND: u16 = 8080;

@@ -9,7 +9,6 @@ mod host;
 mod memory;
 mod probe;
 mod resolve;
-mod rings;
 mod runner;
 mod status;
 mod surroundings;
@@ -26,7 +25,6 @@ use self::host::Host;
 use self::memory::Memory;
 pub use self::probe::{ProbeOptions, ProbeOutcome, probe};
 use self::resolve::Names;
-use self::rings::Rings;
 use self::runner::Runner;
 use self::surroundings::Surroundings;
 use crate::carrier::Mode;
@@ -34,7 +32,7 @@ use crate::config::{self, ClientConfig, ClientDns, Congestion};
 use crate::control::{InstanceName, Paths, State, Tunnel};
 use crate::crypto::{Refusal, SuiteSet};
 use crate::failure::{ExitCode, Failure};
-use crate::instance::{self, Instance};
+use crate::instance::{self, Instance, Rings};
 use crate::io::{self, TunDevice};
 use crate::kcp::CongestionKind;
 use crate::netcfg::{self, ClientPlan};
@@ -118,7 +116,8 @@ async fn tunnel(
     let names = resolve(&client, config, resolver, &mut memory, instance).await?;
     let Some(names) = names else { return stopped(options) };
     let tun = instance.create_tun(config.tunnel.interface.as_str()).await?;
-    let mut runner = Runner::open(client, tun, &names.first_ports(), number)
+    let most_files = instance::raise_descriptor_limit();
+    let mut runner = Runner::open(client, tun, &names.first_ports(), number, most_files)
         .map_err(|error| Failure::of_system("cannot open raw sockets", &error))?;
     let host = Host::watch(runner.tun.index(), number).await;
     let host = host.map_err(|error| instance::host_failure(&error))?;
@@ -165,7 +164,7 @@ async fn resolve(
             order = instance.order() => {
                 let status = |instance: &Instance| {
                     let interface = config.tunnel.interface.as_str();
-                    status::tunnel(client, Default::default(), interface, None, config, instance)
+                    status::tunnel(client, Default::default(), 0, interface, None, config, instance)
                 };
                 if instance.obey(order, status).is_break() {
                     return Ok(None);
@@ -184,6 +183,7 @@ fn settings(config: &ClientConfig) -> ClientSettings {
         suites: SuiteSet::detect(),
         congestion: congestion(config.kcp.congestion),
         connect: connect_answer(config.tunnel.connect),
+        inbound: config.inbound.allow.iter().map(|allowed| allowed.ports().range()).collect(),
         session_buffer: config.limits.session_buffer.bytes(),
         process_buffer: config.limits.process_buffer.bytes(),
         dead_after: config.carrier.dead_after,
@@ -301,7 +301,8 @@ fn describe(
 ) -> Tunnel {
     let wire = (runner.sent(), runner.received());
     let (name, mark) = (runner.tun.name(), Some(runner.mark()));
-    let tunnel = status::tunnel(&runner.client, wire, name, mark, config, instance);
+    let no_socket = runner.targets.refused();
+    let tunnel = status::tunnel(&runner.client, wire, no_socket, name, mark, config, instance);
     let network = Some(surroundings.network()).filter(|network| !network.is_empty());
     Tunnel { network: network.map(str::to_owned), ..tunnel }
 }

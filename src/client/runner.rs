@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::surroundings::{News, Surroundings};
 use crate::crypto::Timestamp;
+use crate::instance::Targets;
 use crate::io::{
     self as shell, Family, Poller, PortFilter, PortGuard, Readiness, ReceiveStats, SendStats, TUN_MTU, Timer,
     TunDevice, Wire, mtu_at, source_for,
@@ -21,6 +22,8 @@ pub(crate) struct Runner {
     pub(crate) client: Client,
     /// The device that apps' packets come from.
     pub(crate) tun: TunDevice,
+    /// The sockets of connections from the server's side to services of this host.
+    pub(crate) targets: Targets,
     wire: Wire,
     poller: Poller,
     timer: Timer,
@@ -39,12 +42,13 @@ struct Guard {
 }
 
 impl Runner {
-    /// Opens the sockets, for carriers to `servers`.
+    /// Opens the sockets, for carriers to `servers`; the process may have `most_files` open.
     pub(crate) fn open(
         client: Client,
         tun: TunDevice,
         servers: &[SocketAddr],
         mark: u32,
+        most_files: usize,
     ) -> io::Result<Self> {
         let families = Family::all_of(servers);
         let wire = Wire::open(&families, &PortFilter::default(), Some(mark))?;
@@ -55,6 +59,7 @@ impl Runner {
         Ok(Self {
             client,
             tun,
+            targets: Targets::new(FIRST_TARGET, most_files.saturating_sub(OTHER_FILES).min(MOST_TARGETS)),
             wire,
             poller,
             timer,
@@ -134,10 +139,12 @@ impl Runner {
             }
         }
         self.release_guards(now);
+        self.serve_streams(now);
         self.fill_tun(now);
         let more = loop {
-            let more = self.wire.send(MOST_PACKETS, |packet| self.client.poll_transmit(packet, now));
-            // What left made room for apps that had none: they are told at once.
+            let sent = self.wire.send(MOST_PACKETS, |packet| self.client.poll_transmit(packet, now));
+            // What left made room for services and apps that had none: they are told at once.
+            let more = self.serve_streams(now) | sent;
             if !self.fill_tun(now) || more {
                 break more;
             }
@@ -151,11 +158,22 @@ impl Runner {
         match ready.token {
             WIRE => self.wire.receive(|packet, _| self.client.handle_packet(packet, now))?,
             TUN => self.read_tun(now)?,
-            _ => {
+            TIMER => {
                 self.timer.take_expired()?;
             }
+            _ => self.targets.handle_ready(ready, &mut self.client, now),
         }
         Ok(())
+    }
+
+    /// Does what streams ask of their sockets; says whether any did.
+    fn serve_streams(&mut self, now: Instant) -> bool {
+        let mut served = false;
+        while let Some(event) = self.client.poll_stream_event() {
+            self.targets.handle_event(event, &mut self.client, &self.poller, now);
+            served = true;
+        }
+        served
     }
 
     /// Hands the kernel what the client has for it; says whether there was anything.
@@ -238,6 +256,13 @@ impl Runner {
 const WIRE: u64 = 0;
 const TUN: u64 = 1;
 const TIMER: u64 = 2;
+const FIRST_TARGET: u64 = 3;
+
+/// Our choice: what the services of one host bear, and a server that goes mad must not have more.
+const MOST_TARGETS: usize = 4096;
+
+/// Our choice: open files that are no such sockets: guarded ports, the journal, who asks for our status.
+const OTHER_FILES: usize = 64;
 
 /// Our choice: packets sent before input is looked at again.
 const MOST_PACKETS: usize = 256;

@@ -2,18 +2,19 @@
 
 use crate::config::ClientConfig;
 use crate::control::{Flows, Injected, Limits, Role, State, Tunnel};
-use crate::flow;
 use crate::instance::{
-    Instance, carrier_report, migration_report, mode_report, session_drops, session_report, sum_drops,
-    wire_drops,
+    Instance, carrier_report, flow_drops, migration_report, mode_report, session_drops, session_report,
+    sum_drops, wire_drops,
 };
 use crate::io::{self, ReceiveStats, SendStats};
 use crate::session::{Client, ClientDrops, ClientState};
 
-/// `wire` tells of the raw sockets, once there are any, and `mark` is on what they send.
+/// `wire` tells of the raw sockets, once there are any, and `mark` is on what they send; `no_socket` counts connections to this
+/// host for which there was no socket.
 pub(super) fn tunnel(
     client: &Client,
     wire: (SendStats, ReceiveStats),
+    no_socket: u64,
     interface: &str,
     mark: Option<u32>,
     config: &ClientConfig,
@@ -64,24 +65,14 @@ pub(super) fn tunnel(
                 .into_iter()
                 .chain(flow_drops(&status.flows))
                 .chain(session_drops(&status.session))
-                .chain(wire_drops(wire)),
+                .chain(wire_drops(wire))
+                .chain([("no_socket", no_socket)]),
         ),
         peers: Vec::new(),
     }
 }
 
-fn flow_drops(flows: &flow::Stats) -> [(&'static str, u64); 6] {
-    [
-        ("flow_malformed", flows.dropped_malformed),
-        ("flow_beyond_window", flows.dropped_beyond_window),
-        ("flow_no_memory", flows.dropped_for_memory),
-        ("flow_syn", flows.dropped_syns),
-        ("flow_too_many", flows.limited),
-        ("flow_reply", flows.dropped_replies),
-    ]
-}
-
-fn drops(drops: &ClientDrops) -> [(&'static str, u64); 8] {
+fn drops(drops: &ClientDrops) -> [(&'static str, u64); 9] {
     [
         ("outer", drops.outer),
         ("stranger", drops.stranger),
@@ -91,5 +82,6 @@ fn drops(drops: &ClientDrops) -> [(&'static str, u64); 8] {
         ("frame", drops.frame),
         ("inner", drops.inner),
         ("tun_full", drops.tun_full),
+        ("denied", drops.denied),
     ]
 }

@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer};
 use super::document::Document;
 use super::keys::{Key, Secret};
 use super::{
-    ADDRESSES_MAX, ConfigError, Congestion, Connect, Endpoints, InterfaceName, Limits, Metrics, Mode,
-    Preface, Warning, duration, network, unbuilt,
+    ADDRESSES_MAX, Allowed, ConfigError, Congestion, Connect, Endpoints, InterfaceName, Limits, Metrics,
+    Mode, Preface, Warning, duration, network, unbuilt,
 };
 use crate::crypto::{PresharedKey, PrivateKey, PublicKey};
 
@@ -108,8 +108,8 @@ pub struct Kcp {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Inbound {
-    /// Protocols with their ports, `tcp/22`.
-    pub allow: Vec<String>,
+    /// Ports that may be connected to. Datagrams are not asked about.
+    pub allow: Vec<Allowed>,
 }
 
 impl ClientConfig {

@@ -223,7 +223,7 @@ fn split(text: &str) -> Result<(Bare<'_>, Ports), String> {
     Ok((host, parse_ports(ports)?))
 }
 
-fn parse_ports(text: &str) -> Result<Ports, String> {
+pub(super) fn parse_ports(text: &str) -> Result<Ports, String> {
     let port = |text: &str| match text.parse::<u16>() {
         Ok(0) | Err(_) => Err(format!("{text:?} is no port: use a number from 1 to 65535")),
         Ok(port) => Ok(port),

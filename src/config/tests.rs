@@ -238,6 +238,14 @@ fn says_where_a_client_is_wrong_and_what_to_do() {
             "5:11: tunnel.connect: \"slow\" is unknown: use \"faithful\" or \"fast\"",
         ),
         (
+            "[inbound]\nallow = [\"tcp/22\", \"22\"]",
+            "5:20: inbound.allow[1]: \"22\" is unknown: write \"tcp/22\", \"tcp/8000-8010\" or \"tcp/*\"",
+        ),
+        (
+            "[inbound]\nallow = \"tcp/22\"",
+            "5:9: inbound.allow: invalid type: string \"tcp/22\", expected a sequence",
+        ),
+        (
             "[carrier]\nmode = \"x\"",
             "5:8: carrier.mode: \"x\" is unknown: use \"auto\", \"handshake+advance\", \"handshake+fixed\", \"bare+advance\" or \"bare+fixed\"",
         ),
@@ -350,7 +358,6 @@ fn refuses_by_name_what_is_not_built_yet() {
         ("[carrier]\ncarriers = 2", "5:12: carrier.carriers", "1"),
         ("[carrier]\npreface = \"http\"", "5:11: carrier.preface", "\"off\""),
         ("[carrier]\npreface_host = \"x\"", "5:16: carrier.preface_host", "\"\""),
-        ("[inbound]\nallow = [\"tcp/22\"]", "5:9: inbound.allow", "[]"),
         ("[metrics]\nlisten = \"127.0.0.1:9586\"", "5:10: metrics.listen", "\"\""),
     ] {
         let found = client(&format!("{head}{rest}\n")).unwrap_err();

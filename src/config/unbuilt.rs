@@ -19,7 +19,6 @@ pub(super) fn check_client(config: &ClientConfig, document: &Document) -> Result
             ("carrier.carriers", carrier.carriers != 1, "1"),
             ("carrier.preface", carrier.preface != Preface::Off, r#""off""#),
             ("carrier.preface_host", !carrier.preface_host.is_empty(), r#""""#),
-            ("inbound.allow", !config.inbound.allow.is_empty(), "[]"),
             ("metrics.listen", config.metrics.listen.is_some(), r#""""#),
         ],
     )

@@ -1,9 +1,11 @@
 //! What a running client and a running server have in common: one process that owns the run-time folder, the undo
-//! journal, the control socket and the signals.
+//! journal, the control socket and the signals; and where flows end that the other end began.
 
 mod remembered;
 mod report;
+mod rings;
 mod signals;
+mod targets;
 
 use std::fs;
 use std::future::Future;
@@ -12,14 +14,18 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
 pub(crate) use self::remembered::{Disk, Remembered, replace};
 pub(crate) use self::report::{
-    carrier_report, migration_report, mode_report, session_drops, session_report, sum_drops, wire_drops,
+    carrier_report, flow_drops, migration_report, mode_report, session_drops, session_report, sum_drops,
+    wire_drops,
 };
+pub(crate) use self::rings::Rings;
 pub(crate) use self::signals::EndSignals;
+pub(crate) use self::targets::Targets;
 use crate::control::{
     self, ClientError, InstanceName, Listener, Paths, Request, Responder, Response, State, Tunnel,
 };
@@ -257,6 +263,16 @@ fn tun_failure(error: &std::io::Error) -> Failure {
     let forbidden = error.kind() == ErrorKind::PermissionDenied;
     let class = if forbidden { ExitCode::Rights } else { ExitCode::Failure };
     Failure::new(class, error.to_string())
+}
+
+/// A socket for every flow: as many as the system lets us have; says how many files may be open.
+pub(crate) fn raise_descriptor_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit on open files stays");
+    }
+    let most = getrlimit(Resource::Nofile).current;
+    most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
 }
 
 /// Whether the rights to change the host are there.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::control::{Carrier, Kcp, KcpDrops, KcpPhase, Migrated, ModeKnown, Session};
+use crate::flow;
 use crate::io::{ReceiveStats, SendStats};
 use crate::kcp;
 use crate::session::{CarrierStatus, Migrations, ModeRecord, SessionStatus};
@@ -143,6 +144,18 @@ pub(crate) fn mode_report(record: &ModeRecord) -> ModeKnown {
 pub(crate) fn migration_report(why: &Migrations) -> Migrated {
     let Migrations { silent, lossy, moved, closed, last } = *why;
     Migrated { silent, lossy, moved, closed, last: last.map(|why| why.name().to_owned()) }
+}
+
+/// What inner TCP dropped, likewise.
+pub(crate) fn flow_drops(flows: &flow::Stats) -> [(&'static str, u64); 6] {
+    [
+        ("flow_malformed", flows.dropped_malformed),
+        ("flow_beyond_window", flows.dropped_beyond_window),
+        ("flow_no_memory", flows.dropped_for_memory),
+        ("flow_syn", flows.dropped_syns),
+        ("flow_too_many", flows.limited),
+        ("flow_reply", flows.dropped_replies),
+    ]
 }
 
 /// What a session dropped, for the `drops` of its tunnel.

@@ -1,7 +1,8 @@
 //! What the owner is told, and the bounded queue it is told from.
 //!
 //! The queue holds ids, not events: each stream remembers what is new about it, so a stream stands
-//! in the queue once and has each kind of event at most once, whatever the peer does.
+//! in the queue once and has each kind of event at most once, whatever the peer does. Streams opened here stand in
+//! another queue than the peer's, because they may have other owners.
 
 use std::net::SocketAddr;
 
@@ -98,7 +99,8 @@ impl News {
 /// The streams about which something is new, oldest news first.
 #[derive(Debug, Default)]
 pub(super) struct EventQueue {
-    ids: IdList,
+    odd: IdList,
+    even: IdList,
 }
 
 impl EventQueue {
@@ -107,13 +109,14 @@ impl EventQueue {
         stream.news.set(kind);
         if !stream.news.is_listed {
             stream.news.is_listed = true;
-            self.ids.push(id);
+            self.ids(id.is_odd()).push(id);
         }
     }
 
-    /// Takes the next event; the stream may be done with it.
-    pub(super) fn poll(&mut self, streams: &mut Streams) -> Option<Event> {
-        while let Some(id) = self.ids.front() {
+    /// Takes the next event of the odd streams, or of the even ones; the stream may be done with it.
+    pub(super) fn poll(&mut self, is_odd: bool, streams: &mut Streams) -> Option<Event> {
+        let ids = self.ids(is_odd);
+        while let Some(id) = ids.front() {
             if let Some(stream) = streams.get_mut(&id) {
                 while let Some(kind) = stream.news.take_first() {
                     if let Some(event) = describe(id, stream, kind) {
@@ -122,20 +125,25 @@ impl EventQueue {
                 }
                 stream.news.is_listed = false;
             }
-            self.ids.pop();
+            ids.pop();
         }
         None
+    }
+
+    fn ids(&mut self, is_odd: bool) -> &mut IdList {
+        if is_odd { &mut self.odd } else { &mut self.even }
     }
 
     /// Streams in the queue.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.ids.len()
+        self.odd.len() + self.even.len()
     }
 
     /// Drops the ids of forgotten streams if they are many.
     pub(super) fn compact(&mut self, streams: &Streams) {
-        self.ids.compact(streams);
+        self.odd.compact(streams);
+        self.even.compact(streams);
     }
 }
 
@@ -174,12 +182,27 @@ mod tests {
             queue.raise(id, streams.get_mut(&id).unwrap(), kind);
         }
         assert_eq!(queue.len(), 1);
-        assert_eq!(queue.poll(&mut streams), Some(Event::Opened { id }));
-        assert_eq!(queue.poll(&mut streams), Some(Event::Readable { id }));
-        assert_eq!(queue.poll(&mut streams), Some(Event::Writable { id }));
-        assert_eq!(queue.poll(&mut streams), None);
+        assert_eq!(queue.poll(true, &mut streams), Some(Event::Opened { id }));
+        assert_eq!(queue.poll(true, &mut streams), Some(Event::Readable { id }));
+        assert_eq!(queue.poll(true, &mut streams), Some(Event::Writable { id }));
+        assert_eq!(queue.poll(true, &mut streams), None);
         queue.raise(id, streams.get_mut(&id).unwrap(), Kind::Readable);
-        assert_eq!(queue.poll(&mut streams), Some(Event::Readable { id }));
+        assert_eq!(queue.poll(true, &mut streams), Some(Event::Readable { id }));
+    }
+
+    #[test]
+    fn tells_of_each_ends_streams_apart() {
+        let [odd, even] = [true, false].map(StreamId::first);
+        let stream = || Box::new(Stream::new(Phase::Open, &Windows::new(0, 0, 0)));
+        let mut streams = Streams::from([(odd, stream()), (even, stream())]);
+        let mut queue = EventQueue::default();
+        for id in [odd, even] {
+            queue.raise(id, streams.get_mut(&id).unwrap(), Kind::Readable);
+        }
+        for (is_odd, id) in [(false, even), (true, odd)] {
+            assert_eq!(queue.poll(is_odd, &mut streams), Some(Event::Readable { id }));
+            assert_eq!(queue.poll(is_odd, &mut streams), None);
+        }
     }
 
     #[test]
@@ -188,6 +211,6 @@ mod tests {
         let mut queue = EventQueue::default();
         queue.raise(id, streams.get_mut(&id).unwrap(), Kind::Reset);
         streams.clear();
-        assert_eq!(queue.poll(&mut streams), None);
+        assert_eq!(queue.poll(true, &mut streams), None);
     }
 }

@@ -88,6 +88,7 @@ impl Mux {
         let mut stream = Box::new(Stream::new(Phase::Offered(target), &self.budget.windows));
         self.events.raise(id, &mut stream, Kind::Open);
         self.streams.insert(id, stream);
+        self.streams_of_peer += 1;
         self.stats.opened_by_peer += 1;
         Ok(())
     }

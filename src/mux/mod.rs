@@ -63,6 +63,15 @@ pub enum Role {
     Server,
 }
 
+/// Who opened a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opener {
+    /// This end.
+    Here,
+    /// The other.
+    Peer,
+}
+
 /// Bounds of one [`Mux`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -122,6 +131,8 @@ pub struct Mux {
     /// Tokens of `PING`s that wait for their answer.
     pongs: VecDeque<u64>,
     going_away: GoingAway,
+    /// Of the streams, those the peer opened.
+    streams_of_peer: usize,
     stats: Stats,
 }
 
@@ -162,6 +173,7 @@ impl Mux {
             resets: VecDeque::new(),
             pongs: VecDeque::new(),
             going_away: GoingAway::default(),
+            streams_of_peer: 0,
             stats: Stats::default(),
         }
     }
@@ -302,10 +314,16 @@ impl Mux {
 
     /// Takes the next event; `None` when there is none.
     pub fn poll_event(&mut self) -> Option<Event> {
-        if std::mem::take(&mut self.going_away.is_news) {
+        self.poll_event_of(Opener::Here).or_else(|| self.poll_event_of(Opener::Peer))
+    }
+
+    /// Takes the next event of the streams that one end opened. [`Event::GoAway`] is about those opened here.
+    pub fn poll_event_of(&mut self, opener: Opener) -> Option<Event> {
+        let is_here = opener == Opener::Here;
+        if is_here && std::mem::take(&mut self.going_away.is_news) {
             return Some(Event::GoAway);
         }
-        let event = self.events.poll(&mut self.streams)?;
+        let event = self.events.poll(self.ids.is_odd == is_here, &mut self.streams)?;
         match event {
             Event::Reset { id, .. } => self.forget(id),
             Event::Finished { id } | Event::Writable { id } | Event::Readable { id } => {
@@ -325,6 +343,7 @@ impl Mux {
     pub fn stats(&self) -> Stats {
         Stats {
             streams: self.streams.len(),
+            streams_of_peer: self.streams_of_peer,
             send_buffered: self.budget.send.held(),
             receive_buffered: self.budget.receive.held(),
             ..self.stats
@@ -336,6 +355,7 @@ impl Mux {
         let Some(mut stream) = self.streams.remove(&id) else {
             return;
         };
+        self.streams_of_peer -= usize::from(!self.ids.is_ours(id));
         self.budget.send.resize(stream.send.queue.len(), 0);
         self.budget.receive.give(stream.receive.queue.len());
         stream.receive.credit.release(&mut self.budget.windows);

@@ -7,6 +7,8 @@
 pub struct Stats {
     /// Streams that are not forgotten, now.
     pub streams: usize,
+    /// Of those, the ones that the peer opened.
+    pub streams_of_peer: usize,
     /// Bytes that wait to be sent, now.
     pub send_buffered: usize,
     /// Bytes that wait to be read, now.

@@ -98,6 +98,18 @@ impl Header {
         kind.is_some_and(|kind| expected.contains(kind))
     }
 
+    /// Whether this is an ICMP or ICMPv6 redirect: a router's advice to hosts of its own link (RFC 792, RFC 4861 section 4.5).
+    #[must_use]
+    pub fn is_redirect(&self, packet: &[u8]) -> bool {
+        let expected = match self.protocol {
+            ICMP => 5,
+            ICMPV6 => 137,
+            _ => return false,
+        };
+        let kind = packet.get(self.header_length).filter(|_| !self.is_later_fragment());
+        kind == Some(&expected)
+    }
+
     /// Whether this is a fragment that does not hold the upper-layer header.
     #[must_use]
     pub const fn is_later_fragment(&self) -> bool {
@@ -321,6 +333,19 @@ mod tests {
         let mut later_fragment = v4(28, 1);
         (later_fragment[9], later_fragment[20]) = (ICMP, 8);
         assert!(!parse(&later_fragment).unwrap().is_echo(&later_fragment));
+    }
+
+    #[test]
+    fn knows_redirects_of_both_versions_and_nothing_else_as_such() {
+        for (kind, is_redirect) in [(5, true), (0, false), (8, false), (137, false)] {
+            let mut packet = v4(28, 0);
+            (packet[9], packet[20]) = (ICMP, kind);
+            assert_eq!(parse(&packet).unwrap().is_redirect(&packet), is_redirect, "ICMP {kind}");
+        }
+        for (kind, is_redirect) in [(137, true), (5, false), (135, false)] {
+            let packet = v6(ICMPV6, &[kind, 0, 0, 0]);
+            assert_eq!(parse(&packet).unwrap().is_redirect(&packet), is_redirect, "ICMPv6 {kind}");
+        }
     }
 
     #[test]

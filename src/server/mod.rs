@@ -3,12 +3,10 @@
 mod memory;
 mod runner;
 mod status;
-mod targets;
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::memory::Memory;
 use self::runner::Runner;
@@ -17,7 +15,7 @@ use crate::control::{InstanceName, Paths};
 use crate::crypto::SuiteSet;
 use crate::egress::EgressPolicy;
 use crate::failure::Failure;
-use crate::instance::{self, Instance};
+use crate::instance::{self, Instance, Rings};
 use crate::io::{self, PortGuard};
 use crate::kcp::CongestionKind;
 use crate::netcfg::{self, ServerPlan, Watch};
@@ -39,7 +37,7 @@ pub struct ServeOptions {
 pub fn serve(options: ServeOptions) -> Result<(), Failure> {
     instance::check_rights()?;
     instance::start_log();
-    let most_files = raise_descriptor_limit();
+    let most_files = instance::raise_descriptor_limit();
     let paths = Paths::of(&options.name);
     instance::block_on(run(&options, &paths, most_files))
 }
@@ -91,7 +89,8 @@ async fn open(config: &ServerConfig, most_files: usize, instance: &Instance) -> 
     });
     let guards = guards.collect::<Result<Vec<_>, _>>()?;
     let tun = instance.create_tun(config.tunnel.interface.as_str()).await?;
-    let server = Server::new(settings(config), instance::seed()?, io::now());
+    let mut server = Server::new(settings(config), instance::seed()?, io::now());
+    server.set_memory(Box::new(Rings::default()));
     Runner::open(server, tun, config.listen.clone(), guards, most_files)
         .map_err(|error| Failure::of_system("cannot open raw sockets", &error))
 }
@@ -168,14 +167,4 @@ async fn carry(
             }
         }
     }
-}
-
-/// A socket for every flow: as many as the system lets us have; says how many files may be open.
-fn raise_descriptor_limit() -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::debug!(%error, "the limit on open files stays");
-    }
-    let most = getrlimit(Resource::Nofile).current;
-    most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX)
 }

@@ -5,9 +5,9 @@
 use std::io::{self, ErrorKind};
 use std::time::Instant;
 
-use super::targets::Targets;
 use crate::carrier;
 use crate::config::Listen;
+use crate::instance::Targets;
 use crate::io::{
     self as shell, Doors, Family, LocalAddresses, Poller, PortFilter, PortGuard, Readiness, ReceiveStats,
     Segments, SendStats, TUN_MTU, Timer, TunDevice, Wire,
@@ -19,9 +19,9 @@ use crate::session::Server;
 pub(crate) struct Runner {
     /// The protocol.
     pub(crate) server: Server,
-    /// The device of everything that is not TCP.
+    /// The device of what goes to clients, and of what comes from them but for TCP.
     pub(crate) tun: TunDevice,
-    /// The sockets of everything that is.
+    /// The sockets of clients' TCP.
     pub(crate) targets: Targets,
     wire: Wire,
     doors: Doors,
@@ -97,18 +97,11 @@ impl Runner {
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         let now = shell::now();
         self.server.handle_timeout(now);
-        while let Some(event) = self.server.poll_event() {
-            self.targets.handle_event(event, &mut self.server, &self.poller, now);
-        }
-        while let Some(packet) = self.server.poll_tun() {
-            self.tun.offer(&packet);
-        }
+        self.serve_streams(now);
+        self.fill_tun(now);
         let mut more = self.wire.send(MOST_PACKETS, |packet| self.server.poll_transmit(packet, now));
-        // Sending makes room in streams: their sockets are read on.
-        while let Some(event) = self.server.poll_event() {
-            more = true;
-            self.targets.handle_event(event, &mut self.server, &self.poller, now);
-        }
+        // Sending makes room in streams: their sockets and flows are read on.
+        more |= self.serve_streams(now) | self.fill_tun(now);
         self.wire.await_room(&self.poller, WIRE)?;
         self.doors.await_syns(&self.poller, DOORS, now)?;
         let deadline = if more { Some(now) } else { self.server.poll_timeout(now) };
@@ -119,7 +112,8 @@ impl Runner {
     /// Tells every client that the server ends, as far as the kernel takes it.
     pub(crate) fn close(&mut self) {
         let now = shell::now();
-        self.server.close();
+        self.server.close(now);
+        self.fill_tun(now);
         while self.wire.send(MOST_PACKETS, |packet| self.server.poll_transmit(packet, now)) {}
     }
 
@@ -140,6 +134,27 @@ impl Runner {
         Ok(())
     }
 
+    /// Does what streams ask of their sockets; says whether any did.
+    fn serve_streams(&mut self, now: Instant) -> bool {
+        let mut served = false;
+        while let Some(event) = self.server.poll_event() {
+            self.targets.handle_event(event, &mut self.server, &self.poller, now);
+            served = true;
+        }
+        served
+    }
+
+    /// Hands the kernel what the server has for it; says whether there was anything.
+    fn fill_tun(&mut self, now: Instant) -> bool {
+        let mut filled = false;
+        while let Some(packet) = self.server.poll_tun(now) {
+            self.tun.offer(&packet);
+            self.server.recycle(packet);
+            filled = true;
+        }
+        filled
+    }
+
     /// The addresses of this host may have changed: which packets are ours, and where clients may not go.
     pub(crate) fn refresh_addresses(&mut self) {
         self.ours.local.refresh(shell::now());
@@ -147,11 +162,18 @@ impl Runner {
     }
 
     fn read_tun(&mut self, now: Instant) -> io::Result<()> {
-        for _ in 0..MOST_DATAGRAMS {
+        let mut left = TUN_BYTES;
+        for _ in 0..TUN_PACKETS {
             match self.tun.recv(&mut self.buffer) {
-                Ok(length) => self.server.handle_tun(&self.buffer[..length], now),
+                Ok(length) => {
+                    self.server.handle_tun(&self.buffer[..length], now);
+                    left = left.saturating_sub(length);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
+            }
+            if left == 0 {
+                break;
             }
         }
         Ok(())
@@ -201,5 +223,8 @@ const OTHER_FILES: usize = 64;
 /// Our choice: packets sent before input is looked at again.
 const MOST_PACKETS: usize = 256;
 
-/// Our choice: datagrams taken before anything is sent.
-const MOST_DATAGRAMS: usize = 64;
+/// Our choice: TUN packets taken before anything is sent, …
+const TUN_PACKETS: usize = 64;
+
+/// … and bytes of them: eight of the largest.
+const TUN_BYTES: usize = 512 * 1024;

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::runner::Runner;
 use crate::config::ServerConfig;
 use crate::control::{Flows, Injected, Limits, Migrated, Peer, Role, Session, State, Tunnel};
-use crate::instance::{Instance, carrier_report, session_drops, session_report, sum_drops, wire_drops};
+use crate::instance::{
+    Instance, carrier_report, flow_drops, session_drops, session_report, sum_drops, wire_drops,
+};
 use crate::io::{self, ReceiveStats};
 use crate::session::{self, PeerStatus, ServerDrops};
 
@@ -35,18 +37,20 @@ pub(super) fn tunnel(runner: &mut Runner, config: &ServerConfig, instance: &Inst
         migrations: status.peers.iter().map(|peer| peer.migrations).sum(),
         session: sum(sessions().map(|(_, session)| session_report(session))),
         flows: Flows {
-            open: runner.targets.open() as u64,
+            open: (runner.targets.open() + status.flows.flows) as u64,
             total: sessions().map(|(_, session)| session.flows_total).sum(),
         },
         limits: Limits {
             session_buffer: config.limits.session_buffer.bytes() as u64,
             process_buffer: config.limits.process_buffer.bytes() as u64,
-            buffered: sessions().map(|(_, session)| session.buffered() as u64).sum(),
+            buffered: sessions().map(|(_, session)| session.buffered() as u64).sum::<u64>()
+                + status.flows.memory as u64,
         },
         injected: injected(&status.injected),
         drops: sum_drops(
             drops(&status.drops)
                 .into_iter()
+                .chain(flow_drops(&status.flows))
                 .chain(sessions().flat_map(|(_, session)| session_drops(session)))
                 .chain([("outer", runner.unparsed()), ("syn_full", syns.kernel_drops)])
                 .chain(wire_drops((
@@ -110,7 +114,7 @@ fn sum(sessions: impl IntoIterator<Item = Session>) -> Session {
     })
 }
 
-fn drops(drops: &ServerDrops) -> [(&'static str, u64); 13] {
+fn drops(drops: &ServerDrops) -> [(&'static str, u64); 15] {
     [
         ("outer", drops.outer),
         ("stranger", drops.stranger),
@@ -122,6 +126,8 @@ fn drops(drops: &ServerDrops) -> [(&'static str, u64); 13] {
         ("spoofed", drops.spoofed),
         ("denied", drops.denied),
         ("unrouted", drops.unrouted),
+        ("flow_share", drops.flow_share),
+        ("redirect", drops.redirect),
         ("inner", drops.inner),
         ("tun_full", drops.tun_full),
         ("outbox_full", drops.outbox_full),

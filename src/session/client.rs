@@ -3,15 +3,18 @@
 //! ```text
 //!  TUN ─> handle_tun ─┬─ TCP ─> flow ─> mux ─> kcp ─┐
 //!                     └─ rest ─> datagram ──────────┴─> seal ─> fake TCP ─> poll_transmit
-//!  network ─> handle_packet ─> fake TCP ─> open ─┬─ kcp ─> mux ─> flow ─┐
-//!                                                └─ datagram ───────────┴─> poll_tun
+//!  network ─> handle_packet ─> fake TCP ─> open ─┬─ kcp ─> mux ─┬─> flow ─┐
+//!                                                │              └─> what the server opens: poll_stream_event
+//!                                                └─ datagram ─────────────┴─> poll_tun
 //! ```
 //!
-//! Feed input with `handle_*`; then drain [`Client::poll_event`], [`Client::poll_tun`] and
-//! [`Client::poll_transmit`]; then wait until [`Client::poll_timeout`] or the next input.
+//! Feed input with `handle_*` and the commands of [`Streams`]; then drain [`Client::poll_event`],
+//! [`Client::poll_stream_event`], [`Client::poll_tun`] and [`Client::poll_transmit`]; then wait until
+//! [`Client::poll_timeout`] or the next input.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
@@ -22,19 +25,21 @@ use super::carriers::{Arrival, CarrierEvent, Carriers, Demand, Dropped, Grant, S
 use super::dial::{Caller, Reach};
 use super::engine::{Engine, OUTER_HEADERS, Settings, TooBig};
 use super::frame::{self, CloseCode, Frame, Frames};
+use super::inbound::Inbound;
 use super::load::{ClientLoad, SessionLoad};
 use super::modes::{Memory, ModeRecord};
 use super::outbox::Outbox;
 use super::servers::ServerAddress;
-use super::splice::{Connect, Splice};
+use super::splice::{Connect, Only, Share, Splice};
 use super::status::{ClientState, ClientStatus, SessionStatus};
+use super::streams::{StreamEvent, StreamKey, Streams};
 use crate::carrier::{self, Mode};
 use crate::crypto::{
     Message2, OVERHEAD, PresharedKey, PrivateKey, PublicKey, Refusal, SessionId, SuiteSet, Timestamp,
 };
 use crate::flow::{self, FlowLimits, Flows};
 use crate::kcp::CongestionKind;
-use crate::mux;
+use crate::mux::{self, Mux};
 use crate::packet;
 
 /// What a client is made with.
@@ -54,6 +59,8 @@ pub struct ClientSettings {
     pub congestion: CongestionKind,
     /// When an app's connect is answered.
     pub connect: Connect,
+    /// Ports of our tunnel addresses that may be connected to from the server's side, by TCP.
+    pub inbound: Vec<RangeInclusive<u16>>,
     /// Bound on what the session buffers, in bytes.
     pub session_buffer: usize,
     /// Bound on what all flows of the process buffer, in bytes.
@@ -109,6 +116,7 @@ pub enum Ending {
 pub struct Client {
     engine: Engine,
     splice: Splice,
+    inbound: Inbound,
     carriers: Carriers,
     addresses: Vec<IpNetwork>,
     dns: Vec<IpAddr>,
@@ -164,6 +172,8 @@ pub struct ClientDrops {
     pub inner: u64,
     /// Inner packets for which the TUN was too slow.
     pub tun_full: u64,
+    /// Connections from the server's side to what is not allowed.
+    pub denied: u64,
 }
 
 impl Client {
@@ -190,7 +200,8 @@ impl Client {
         };
         Self {
             engine: Engine::new(session, 0, engine_settings, now),
-            splice: Splice::new(flows),
+            splice: Splice::new(flows, Share { flows: usize::MAX, waiting: usize::MAX }),
+            inbound: Inbound::new(settings.inbound),
             carriers: Carriers::new(caller, settings.mode, rng, now),
             addresses: Vec::new(),
             dns: Vec::new(),
@@ -300,7 +311,7 @@ impl Client {
             Arrival::Answered(message) => self.on_answered(&message, now),
             Arrival::Dropped(reason) => self.on_dropped(reason),
         }
-        self.splice.pump(&mut self.engine.mux, now);
+        self.pump(now);
         self.take_carrier_events();
     }
 
@@ -318,7 +329,7 @@ impl Client {
             }
         } else if header.protocol == packet::TCP {
             self.splice.flows.handle_packet(packet, now);
-            self.splice.pump(&mut self.engine.mux, now);
+            self.pump(now);
         } else if !self.is_ours(header.source) {
             self.drops.inner += 1;
         } else if let Err(TooBig(mtu)) = self.engine.push_datagram(packet, &header, now) {
@@ -332,7 +343,7 @@ impl Client {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.check_woken(now);
         self.splice.flows.handle_timeout(now);
-        self.splice.pump(&mut self.engine.mux, now);
+        self.pump(now);
         self.carriers.check_retired(now);
         if self.is_running() {
             self.carriers.handle_timeout(self.demand(), now);
@@ -346,7 +357,7 @@ impl Client {
     /// afterwards.
     pub fn close(&mut self, now: Instant) {
         self.carriers.close(CloseCode::Done, now);
-        self.splice.reset_all(now);
+        self.reset_flows(now);
         self.take_carrier_events();
         if self.phase != Phase::Ended {
             self.phase = Phase::Closing;
@@ -367,7 +378,7 @@ impl Client {
                 return true;
             }
             // What left made room in the streams for more.
-            if !self.carriers.has_live() || !self.splice.pump(&mut self.engine.mux, now) {
+            if !self.carriers.has_live() || !self.pump(now) {
                 return self.carriers.poll_last_words(out, now);
             }
         }
@@ -378,7 +389,7 @@ impl Client {
         loop {
             let packet = self.tun.pop().or_else(|| self.splice.flows.poll_packet(now));
             // Making packets is how flows find out what happened to them.
-            if packet.is_some() || !self.splice.pump(&mut self.engine.mux, now) {
+            if packet.is_some() || !self.pump(now) {
                 return packet;
             }
         }
@@ -392,6 +403,13 @@ impl Client {
     /// The next thing the shell must do or tell.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
         self.events.pop_front()
+    }
+
+    /// The next thing the shell must do with its sockets.
+    pub fn poll_stream_event(&mut self) -> Option<StreamEvent> {
+        let Self { inbound, engine, addresses, phase, .. } = self;
+        let mux = matches!(phase, Phase::Connecting | Phase::Up).then_some(&mut engine.mux);
+        inbound.poll_event(mux, |address| addresses.iter().any(|ours| ours.ip() == address))
     }
 
     /// When to call [`Self::handle_timeout`] and [`Self::poll_transmit`] if nothing else happens.
@@ -424,9 +442,14 @@ impl Client {
             migrations: self.carriers.migrations().total(),
             why: self.carriers.migrations(),
             outside: self.carriers.outside(),
-            session: SessionStatus::of(&self.engine, traffic, self.splice.open(), self.splice.total()),
+            session: SessionStatus::of(
+                &self.engine,
+                traffic,
+                self.open_flows(),
+                self.splice.stats().opened + self.inbound.total(),
+            ),
             flows: self.splice.flows.stats(),
-            drops: ClientDrops { tun_full: self.tun.dropped(), ..self.drops },
+            drops: ClientDrops { tun_full: self.tun.dropped(), denied: self.inbound.denied(), ..self.drops },
         }
     }
 
@@ -612,7 +635,7 @@ impl Client {
     fn restart(&mut self, epoch: u32, now: Instant) {
         let first = self.engine.epoch() == 0;
         self.engine.restart(epoch, now);
-        self.splice.reset_all(now);
+        self.reset_flows(now);
         if !first {
             self.events.push_back(ClientEvent::Restarted);
         }
@@ -658,7 +681,24 @@ impl Client {
 
     /// Whether someone waits for the path: then pings go on at full pace through an outage.
     fn is_urgent(&self) -> bool {
-        self.phase == Phase::Connecting || self.splice.open() > 0
+        self.phase == Phase::Connecting || self.open_flows() > 0
+    }
+
+    /// Of both ends.
+    fn open_flows(&self) -> usize {
+        let inbound = if self.is_running() { self.engine.mux.stats().streams_of_peer } else { 0 };
+        self.splice.open() + inbound
+    }
+
+    /// Passes on what happened between apps and streams; whether anything did.
+    fn pump(&mut self, now: Instant) -> bool {
+        self.splice.pump(&mut Only(&mut self.engine.mux), now)
+    }
+
+    /// What was opened from either side is no more.
+    fn reset_flows(&mut self, now: Instant) {
+        self.splice.reset_all(now);
+        self.inbound.abandon();
     }
 
     /// Over for good: apps learn it now, and whoever connects later at once.
@@ -670,13 +710,23 @@ impl Client {
         // What was asked for before comes before.
         self.take_carrier_events();
         self.carriers.abandon(now);
-        self.splice.reset_all(now);
+        self.reset_flows(now);
         self.phase = Phase::Ended;
         self.events.push_back(ClientEvent::Ended(ending));
     }
 
     fn is_ours(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|ours| ours.ip() == address)
+    }
+}
+
+impl Streams for Client {
+    fn mux(&self, stream: StreamKey) -> Option<&Mux> {
+        self.inbound.has(stream).then_some(&self.engine.mux)
+    }
+
+    fn mux_mut(&mut self, stream: StreamKey) -> Option<&mut Mux> {
+        self.inbound.has(stream).then_some(&mut self.engine.mux)
     }
 }
 

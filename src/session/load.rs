@@ -53,6 +53,10 @@ pub struct ServerLoad {
     pub probes: usize,
     /// Indexes by which packets find their carrier.
     pub indexes: usize,
+    /// Connections towards clients, those that wait to be accepted included.
+    pub flows: usize,
+    /// Bytes of memory that they take; an eighth of `process_buffer` bounds it.
+    pub flow_memory: usize,
     /// Packets that wait for the TUN.
     pub tun: usize,
     /// Packets that wait for the network, beside those that carriers make when they are asked.

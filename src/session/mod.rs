@@ -11,7 +11,8 @@
 //!    ├ liveness, loss    client: noticing that it died, or is about to
 //!    ├ peer, budget      server: sessions, pending and confirmed carriers; what strangers may cost
 //!    ├ probe, probed, probe_link   what passes, asked and answered beside all sessions
-//!    ├ splice            client: inner TCP flow ⟷ MUX stream
+//!    ├ splice            both: inner TCP flow ⟷ MUX stream, for connections of programs on this side
+//!    ├ streams, inbound  both: MUX stream ⟷ socket of the shell, for connections of programs on the other; client: which may
 //!    ├ engine            KCP + MUX + datagrams: what survives every carrier
 //!    ├ fragment          frames that fit no packet
 //!    ├ path_mtu          how large a packet may be, per carrier
@@ -30,6 +31,7 @@ mod dialing;
 mod engine;
 mod fragment;
 mod frame;
+mod inbound;
 mod link;
 mod liveness;
 mod load;
@@ -47,6 +49,7 @@ mod server;
 mod servers;
 mod splice;
 mod status;
+mod streams;
 
 pub use client::{Client, ClientDrops, ClientEvent, ClientSettings, Ending};
 pub use dial::Reach;
@@ -58,10 +61,11 @@ pub use load::{ClientLoad, ServerLoad, SessionLoad};
 pub use modes::{LIVES, Memory, ModeRecord};
 pub use peer::{PeerMemory, PeerSettings};
 pub use probe::{Probe, ProbePort, ProbeReport, ProbeSettings, REMOTES_MAX};
-pub use server::{Abandoned, Server, ServerDrops, ServerEvent, ServerSettings, StreamKey};
+pub use server::{Server, ServerDrops, ServerSettings};
 pub use servers::ServerAddress;
 pub use splice::Connect;
 pub use status::{
     CarrierStatus, ClientState, ClientStatus, Injected, Migrations, PeerStatus, ServerStatus, SessionStatus,
     Traffic, Why,
 };
+pub use streams::{Abandoned, StreamEvent, StreamKey, Streams};

@@ -400,6 +400,17 @@ impl Peer {
         self.carriers.retain(|carrier| !carrier.link.is_closed() && carrier.expires_at(patience) > now);
     }
 
+    /// Whether packets to it are sent: a peer that went without a word is not sent to for ever, as its address may be somebody
+    /// else's by now.
+    pub(crate) fn is_there(&self, now: Instant) -> bool {
+        self.silent_at().is_some_and(|at| now < at)
+    }
+
+    /// When it is not there any more if nothing is heard of it.
+    pub(crate) fn silent_at(&self) -> Option<Instant> {
+        self.session.as_ref().map(|session| session.engine.last_heard() + QUIET_AFTER)
+    }
+
     /// When a carrier, a probe or the session is over if nothing else is heard of it.
     pub(crate) fn expires_at(&self) -> Option<Instant> {
         let patience = self.patience();
@@ -432,13 +443,13 @@ impl Peer {
 
     /// Writes the next outer packet of this peer into `out`; `false` when there is none now.
     pub(crate) fn poll_transmit(&mut self, out: &mut Vec<u8>, now: Instant) -> bool {
+        let is_there = self.is_there(now);
         let Self { session, carriers, .. } = self;
         let active = session.as_ref().map(|session| session.active);
         for carrier in carriers.iter_mut().filter(|carrier| carrier.confirmed) {
             let is_active = Some(carrier.link.id()) == active;
-            // A peer that went without a word is not sent to for ever: its address may be somebody else's by now.
-            let is_heard = |session: &&mut Session| is_active && session.engine.silence(now) < QUIET_AFTER;
-            let engine = session.as_mut().filter(is_heard).map(|session| &mut session.engine);
+            let engine =
+                session.as_mut().filter(|_| is_active && is_there).map(|session| &mut session.engine);
             if carrier.link.poll_transmit(engine, out, now) || carrier.link.poll_ack(out, now) {
                 if let Some(session) = session {
                     session.traffic.on_sent(out);
@@ -486,7 +497,7 @@ impl Peer {
         let active = self.carriers.iter().find(|carrier| carrier.link.id() == session.active);
         let probe = active.and_then(|carrier| carrier.link.probe_due(session.engine.srtt()));
         let engine = [session.engine.poll_timeout(), probe].into_iter().flatten();
-        let engine = engine.filter(|_| session.engine.silence(now) < QUIET_AFTER);
+        let engine = engine.filter(|_| self.is_there(now));
         acks.filter_map(|carrier| carrier.link.poll_timeout()).chain(engine).min()
     }
 }

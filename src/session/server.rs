@@ -3,17 +3,20 @@
 //! ```text
 //!  network ─> handle_packet ─┬─ SYN ──────────> listener (stateless) ─> SYN-ACK
 //!                            ├─ index 0 ─ cookie ─> handshake ─> pending carrier, message 2
-//!                            └─ index ─> open ─┬─ kcp ─> mux ─> events: connect, readable … (sockets are the shell's)
-//!                                              └─ datagram ─ egress policy ─> poll_tun
-//!  TUN ─> handle_tun ─ by tunnel address ─> datagram ─> seal ─> fake TCP ─> poll_transmit
+//!                            └─ index ─> open ─┬─ kcp ─> mux ─┬─> events: connect, readable … (sockets are the shell's)
+//!                                              │              └─> what we opened: flow ─────┐
+//!                                              └─ datagram ─ egress policy ─────────────────┴─> poll_tun
+//!  TUN ─> handle_tun ─ by tunnel address ─┬─ TCP ─> flow ─> mux ─> kcp ─┐
+//!                                         └─ rest ─> datagram ──────────┴─> seal ─> fake TCP ─> poll_transmit
 //! ```
 //!
-//! Feed input with `handle_*` and the stream commands; then drain [`Server::poll_event`], [`Server::poll_tun`] and
+//! Feed input with `handle_*` and the commands of [`Streams`]; then drain [`Server::poll_event`], [`Server::poll_tun`] and
 //! [`Server::poll_transmit`]; then wait until [`Server::poll_timeout`] or the next input.
 
 mod accept;
+mod attention;
 mod drops;
-mod event;
+mod towards;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -23,22 +26,24 @@ use ipnetwork::IpNetwork;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use self::attention::Attention;
 pub use self::drops::ServerDrops;
-pub use self::event::{Abandoned, ServerEvent, StreamKey};
 use super::budget::{Budgets, Cost};
 use super::engine::{OUTER_HEADERS, Settings, TooBig};
 use super::frame::{self, CloseCode, Frame, Frames};
 use super::load::{ServerLoad, SessionLoad};
 use super::outbox::Outbox;
-use super::peer::{Peer, PeerMemory, PeerSettings, Session};
+use super::peer::{Peer, PeerMemory, PeerSettings};
+use super::splice::Splice;
 use super::status::{Injected, ServerStatus};
+use super::streams::{Abandoned, StreamEvent, StreamKey, Streams};
 use crate::carrier::{self, Kind, Listener, ListenerAction, Segment};
 use crate::crypto::{Header, Mask, OVERHEAD, OpenError, PrivateKey, PublicKey, SuiteSet};
 use crate::egress::EgressPolicy;
-use crate::flow;
+use crate::flow::{self, Flows};
 use crate::kcp::CongestionKind;
-use crate::mux::{self, ResetCode, StreamId};
-use crate::packet;
+use crate::mux::{self, Mux, Opener, ResetCode};
+use crate::packet::{self, icmp};
 
 /// What a server is made with.
 #[derive(Clone, Debug)]
@@ -77,16 +82,18 @@ pub struct Server {
     by_index: HashMap<u32, usize>,
     /// Of carriers that are confirmed: our address and the client's.
     by_tuple: HashMap<(SocketAddr, SocketAddr), usize>,
-    ready: VecDeque<usize>,
-    /// Peers whose streams may have events; MUX keeps them until they are asked for.
-    eventful: VecDeque<usize>,
+    attention: Attention,
+    /// Connections of programs on this side to clients' tunnel addresses.
+    splice: Splice,
     outbox: Outbox,
     tun: Outbox,
-    events: VecDeque<ServerEvent>,
+    events: VecDeque<StreamEvent>,
     budgets: Budgets,
     /// Handshakes that opened under the key of a peer, so far.
     handshakes: u64,
     next_sweep: Instant,
+    /// When we last looked at anything.
+    looked: Instant,
     drops: ServerDrops,
 }
 
@@ -101,7 +108,9 @@ impl Server {
             .enumerate()
             .flat_map(|(id, peer)| peer.settings.addresses.iter().map(move |network| (network.ip(), id)))
             .collect();
-        let share = settings.process_buffer / peers.len().max(1);
+        let limits = towards::limits(settings.process_buffer);
+        let flows = Flows::new(limits, rng.random(), now);
+        let share = (settings.process_buffer - limits.memory) / peers.len().max(1);
         Self {
             engine_settings: Settings {
                 role: mux::Role::Server,
@@ -111,23 +120,29 @@ impl Server {
             },
             mask: Mask::new(&settings.private_key.public_key()),
             listener: Listener::new(rng.random(), now),
+            attention: Attention::new(peers.len()),
+            splice: Splice::new(flows, towards::most_of_one(&limits)),
             peers,
             by_key,
             by_address,
             by_index: HashMap::new(),
             by_tuple: HashMap::new(),
-            ready: VecDeque::new(),
-            eventful: VecDeque::new(),
             outbox: Outbox::new(OUTBOX),
             tun: Outbox::new(TUN_QUEUE),
             events: VecDeque::new(),
             budgets: Budgets::new(rng.random()),
             handshakes: 0,
             next_sweep: now + SWEEP_INTERVAL,
+            looked: now,
             drops: ServerDrops::default(),
             rng,
             settings,
         }
+    }
+
+    /// Takes the memory of flows' rings from `memory`, not from the allocator; to be said before the first flow.
+    pub fn set_memory(&mut self, memory: Box<dyn flow::Memory>) {
+        self.splice.flows.set_memory(memory);
     }
 
     /// Takes one outer IP packet that is addressed to this host and to a port of ours.
@@ -156,17 +171,26 @@ impl Server {
             self.drops.inner += 1;
             return;
         };
+        if header.protocol == packet::TCP {
+            self.splice.flows.handle_packet(inner, now);
+            self.pump(now);
+            return;
+        }
+        if header.is_redirect(inner) {
+            // Our kernel sees that two clients are on one link of its own; they have no other way to each other than by us.
+            self.drops.redirect += 1;
+            return;
+        }
         let peer = self.by_address.get(&header.destination).copied();
+        let there = peer.filter(|&id| self.peers[id].is_there(now));
         let Some((id, session)) =
-            peer.and_then(|id| self.peers[id].session.as_mut().map(|session| (id, session)))
+            there.and_then(|id| self.peers[id].session.as_mut().map(|session| (id, session)))
         else {
             self.drops.unrouted += 1;
-            return;
+            let answer = icmp::unreachable(inner, icmp::Unreachable::Host, header.destination);
+            return self.tun.push(answer);
         };
-        if header.protocol == packet::TCP {
-            // Connections towards a client are not offered yet.
-            self.tun.push(flow::reset_for(inner));
-        } else if let Err(TooBig(mtu)) = session.engine.push_datagram(inner, &header, now) {
+        if let Err(TooBig(mtu)) = session.engine.push_datagram(inner, &header, now) {
             self.tun.push(packet::too_big(inner, mtu, header.destination));
         } else {
             self.touch(id);
@@ -175,6 +199,12 @@ impl Server {
 
     /// Runs what is due; call it when [`Self::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let unseen = now.saturating_duration_since(self.looked);
+        if unseen >= STOOD_STILL {
+            self.splice.flows.on_stood_still(unseen, now);
+        }
+        self.looked = now;
+        self.splice.flows.handle_timeout(now);
         let due: Vec<_> = (0..self.peers.len())
             .filter(|&id| self.peers[id].poll_timeout(now).is_some_and(|at| at <= now))
             .collect();
@@ -183,10 +213,12 @@ impl Server {
             self.next_sweep = now + SWEEP_INTERVAL;
             self.sweep(now);
         }
+        self.pump(now);
     }
 
-    /// Ends every session. Drain [`Self::poll_transmit`] once more afterwards.
-    pub fn close(&mut self) {
+    /// Ends every session. Drain [`Self::poll_tun`] and [`Self::poll_transmit`] once more afterwards.
+    pub fn close(&mut self, now: Instant) {
+        self.splice.reset_all(now);
         for id in 0..self.peers.len() {
             self.peers[id].close_carriers(CloseCode::Done);
             self.touch(id);
@@ -199,80 +231,56 @@ impl Server {
             *out = packet;
             return true;
         }
-        while let Some(id) = self.ready.pop_front() {
-            if self.peers[id].poll_transmit(out, now) {
-                // What left made room in the peer's streams.
-                self.touch(id);
-                return true;
+        loop {
+            while let Some(id) = self.attention.transmit.pop() {
+                if self.peers[id].poll_transmit(out, now) {
+                    self.touch(id);
+                    return true;
+                }
+            }
+            // What left made room in the peers' streams for more.
+            if !self.pump(now) {
+                return false;
             }
         }
-        false
     }
 
     /// The next IP packet for the TUN.
-    pub fn poll_tun(&mut self) -> Option<Vec<u8>> {
-        self.tun.pop()
+    pub fn poll_tun(&mut self, now: Instant) -> Option<Vec<u8>> {
+        loop {
+            let packet = self.tun.pop().or_else(|| self.splice.flows.poll_packet(now));
+            // Making packets is how flows find out what happened to them.
+            if packet.is_some() || !self.pump(now) {
+                return packet;
+            }
+        }
+    }
+
+    /// Takes back the memory of a packet from [`Self::poll_tun`].
+    pub fn recycle(&mut self, packet: Vec<u8>) {
+        self.splice.flows.recycle(packet);
     }
 
     /// The next thing the shell must do.
-    pub fn poll_event(&mut self) -> Option<ServerEvent> {
+    pub fn poll_event(&mut self) -> Option<StreamEvent> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
             }
-            let id = *self.eventful.front()?;
+            let id = self.attention.shell.front()?;
             if let Some(event) = self.next_stream_event(id) {
                 return Some(event);
             }
-            self.eventful.pop_front();
+            self.attention.shell.pop();
         }
     }
 
     /// When to call [`Self::handle_timeout`] and [`Self::poll_transmit`] if nothing else happens.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let peers = self.peers.iter().filter_map(|peer| peer.poll_timeout(now)).min();
-        let expiry = self.peers.iter().filter_map(Peer::expires_at).min();
-        peers.into_iter().chain(expiry.map(|at| at.max(self.next_sweep))).min()
-    }
-
-    /// The target answered: the client's app may be told.
-    pub fn connected(&mut self, stream: StreamKey) {
-        self.with_mux(stream, |mux, id| mux.accept(id));
-    }
-
-    /// Ends a stream: the target refused, is unreachable, or reset.
-    pub fn reset(&mut self, stream: StreamKey, code: ResetCode) {
-        self.with_mux(stream, |mux, id| mux.reset(id, code));
-    }
-
-    /// The target reset its connection: the client's app is told behind what the target had sent before.
-    pub fn abort(&mut self, stream: StreamKey) {
-        self.with_mux(stream, |mux, id| mux.abort(id, ResetCode::Reset));
-    }
-
-    /// The target sends no more.
-    pub fn finish(&mut self, stream: StreamKey) {
-        self.with_mux(stream, |mux, id| mux.finish(id));
-    }
-
-    /// How many bytes [`Self::write`] would take.
-    pub fn write_room(&mut self, stream: StreamKey) -> usize {
-        self.with_mux(stream, |mux, id| mux.write_room(id)).unwrap_or(0)
-    }
-
-    /// Gives bytes of the target to the client; returns how many were taken.
-    pub fn write(&mut self, stream: StreamKey, bytes: &[u8]) -> usize {
-        self.with_mux(stream, |mux, id| mux.write(id, bytes)).unwrap_or(0)
-    }
-
-    /// Bytes of the client that wait for the target; empty when there are none.
-    pub fn readable(&self, stream: StreamKey) -> &[u8] {
-        self.session(stream).map_or(&[], |session| session.engine.mux.readable(stream.stream))
-    }
-
-    /// The target took `taken` bytes.
-    pub fn consume(&mut self, stream: StreamKey, taken: usize, now: Instant) {
-        self.with_mux(stream, |mux, id| mux.consume(id, taken, now));
+        let expiry = self.peers.iter().filter_map(Peer::expires_at).chain(self.silence_due()).min();
+        let expiry = expiry.map(|at| at.max(self.next_sweep));
+        [peers, expiry, self.splice.flows.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Everything there is to know.
@@ -282,7 +290,10 @@ impl Server {
         ServerStatus {
             peers: self.peers.iter().map(|peer| peer.status(now)).collect(),
             injected,
+            flows: self.splice.flows.stats(),
             drops: ServerDrops {
+                unrouted: self.drops.unrouted + self.splice.stats().unrouted,
+                flow_share: self.splice.stats().limited,
                 tun_full: self.tun.dropped(),
                 outbox_full: self.outbox.dropped(),
                 ..self.drops
@@ -297,6 +308,8 @@ impl Server {
             tun: self.tun.len(),
             outbox: self.outbox.len(),
             events: self.events.len(),
+            flows: self.splice.flows.stats().flows,
+            flow_memory: self.splice.flows.stats().memory,
             ..ServerLoad::default()
         };
         for peer in &self.peers {
@@ -402,7 +415,7 @@ impl Server {
         carrier.link.path_mut().raise_limit(u16::try_from(segment.payload.end).unwrap_or(u16::MAX), now);
         let (after, confirmed) = (carrier.link.tuple(), carrier.confirmed);
         if !confirmed && self.peers[id].confirm(header.index, self.engine_settings, now) {
-            self.abandon(id);
+            self.abandon(id, now);
         }
         if !confirmed || before != after {
             self.on_proved(id, before, after);
@@ -413,6 +426,7 @@ impl Server {
             self.peers[id].prefer(header.index, now);
         }
         self.touch(id);
+        self.pump(now);
     }
 
     /// A carrier was confirmed, or its client has moved.
@@ -492,7 +506,7 @@ impl Server {
                 carriers
                     .filter(|carrier| Some(carrier.session) == ended)
                     .for_each(|carrier| carrier.link.close());
-                self.end_session(id);
+                self.end_session(id, now);
             }
             Frame::Seen(counts) => {
                 if let Some(carrier) = peer.carrier(index) {
@@ -522,7 +536,7 @@ impl Server {
         let Some(session) = &mut peer.session else { return };
         if session.engine.handle_kcp(body, now).is_err() {
             peer.close_carriers(CloseCode::Protocol);
-            self.end_session(id);
+            self.end_session(id, now);
         }
     }
 
@@ -548,35 +562,37 @@ impl Server {
 
     fn advance_epoch(&mut self, id: usize, epoch: u32, now: Instant) {
         if self.peers[id].advance_epoch(epoch, now) {
-            self.abandon(id);
+            self.abandon(id, now);
         }
     }
 
     /// Forgets a session and its carriers.
-    fn end_session(&mut self, id: usize) {
+    fn end_session(&mut self, id: usize, now: Instant) {
         let peer = &mut self.peers[id];
         let Some(ended) = peer.session.take() else { return };
         tracing::info!(peer = %peer.settings.name, "its session has ended");
         peer.incarnation += 1;
         // Pending carriers that were to resume it have nothing to resume; those in use may still have a goodbye to say.
         peer.carriers.retain(|carrier| carrier.confirmed || carrier.session != ended.id);
-        self.abandon(id);
+        self.abandon(id, now);
     }
 
-    fn abandon(&mut self, id: usize) {
+    /// The streams that a peer had are gone, whoever opened them.
+    fn abandon(&mut self, id: usize, now: Instant) {
         let before = self.peers[id].incarnation;
-        self.events.push_back(ServerEvent::Abandoned(Abandoned { peer: id, before }));
+        self.events.push_back(StreamEvent::Abandoned(Abandoned { peer: id, before }));
+        self.splice.reset_peer(id, now);
     }
 
     /// MUX's next event in the shell's words. A denied target is answered here.
     ///
     /// Events are taken one at a time, because what a stream received stays readable only until its reset is taken.
-    fn next_stream_event(&mut self, id: usize) -> Option<ServerEvent> {
+    fn next_stream_event(&mut self, id: usize) -> Option<StreamEvent> {
         let peer = &mut self.peers[id];
         let incarnation = peer.incarnation;
         let session = peer.session.as_mut()?;
         let key = |stream| StreamKey { peer: id, incarnation, stream };
-        while let Some(event) = session.engine.mux.poll_event() {
+        while let Some(event) = session.engine.mux.poll_event_of(Opener::Peer) {
             return Some(match event {
                 mux::Event::Open { id, target } => {
                     if !self.settings.egress.allows(target.ip(), Some(target.port())) {
@@ -585,12 +601,12 @@ impl Server {
                         continue;
                     }
                     session.streams_total += 1;
-                    ServerEvent::Connect { stream: key(id), target }
+                    StreamEvent::Connect { stream: key(id), target }
                 }
-                mux::Event::Readable { id } => ServerEvent::Readable(key(id)),
-                mux::Event::Writable { id } => ServerEvent::Writable(key(id)),
-                mux::Event::Finished { id } => ServerEvent::Finished(key(id)),
-                mux::Event::Reset { id, .. } => ServerEvent::Reset(key(id)),
+                mux::Event::Readable { id } => StreamEvent::Readable(key(id)),
+                mux::Event::Writable { id } => StreamEvent::Writable(key(id)),
+                mux::Event::Finished { id } => StreamEvent::Finished(key(id)),
+                mux::Event::Reset { id, .. } => StreamEvent::Reset(key(id)),
                 mux::Event::Opened { .. } | mux::Event::GoAway => continue,
             });
         }
@@ -598,12 +614,13 @@ impl Server {
     }
 
     fn sweep(&mut self, now: Instant) {
+        self.refuse_for_silence(now);
         for id in 0..self.peers.len() {
             let peer = &mut self.peers[id];
             peer.expire_carriers(now);
             peer.probes.expire(now);
             if peer.session.as_ref().is_some_and(|session| session.expires_at() <= now) {
-                self.end_session(id);
+                self.end_session(id, now);
             }
         }
         self.by_index.retain(|&index, &mut id| {
@@ -613,30 +630,24 @@ impl Server {
         self.by_tuple.retain(|&tuple, &mut id| self.peers[id].has_live(tuple));
     }
 
-    fn session(&self, stream: StreamKey) -> Option<&Session> {
-        let peer = self.peers.get(stream.peer)?;
-        peer.session.as_ref().filter(|_| peer.incarnation == stream.incarnation)
-    }
-
-    fn with_mux<T>(
-        &mut self,
-        stream: StreamKey,
-        act: impl FnOnce(&mut mux::Mux, StreamId) -> T,
-    ) -> Option<T> {
-        let peer = self.peers.get_mut(stream.peer)?;
-        let session = peer.session.as_mut().filter(|_| peer.incarnation == stream.incarnation)?;
-        let result = act(&mut session.engine.mux, stream.stream);
-        self.touch(stream.peer);
-        Some(result)
-    }
-
     /// A peer may have something to send or to tell.
     fn touch(&mut self, id: usize) {
-        for queue in [&mut self.ready, &mut self.eventful] {
-            if !queue.contains(&id) {
-                queue.push_back(id);
-            }
-        }
+        self.attention.touch(id);
+    }
+}
+
+impl Streams for Server {
+    fn mux(&self, stream: StreamKey) -> Option<&Mux> {
+        let peer = self.peers.get(stream.peer)?;
+        let session = peer.session.as_ref().filter(|_| peer.incarnation == stream.incarnation)?;
+        Some(&session.engine.mux)
+    }
+
+    fn mux_mut(&mut self, stream: StreamKey) -> Option<&mut Mux> {
+        let peer = self.peers.get_mut(stream.peer)?;
+        let session = peer.session.as_mut().filter(|_| peer.incarnation == stream.incarnation)?;
+        self.attention.touch(stream.peer);
+        Some(&mut session.engine.mux)
     }
 }
 
@@ -647,6 +658,9 @@ fn tuple(segment: &Segment) -> (SocketAddr, SocketAddr) {
 
 /// Our choice: how often silent carriers and sessions, and indexes without a carrier, are looked for at most.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Our choice: longer than an awake server with connections that wait for an answer looks at nothing.
+const STOOD_STILL: Duration = Duration::from_secs(30);
 
 /// Our choice: answers to strangers and handshakes that wait for the network.
 const OUTBOX: usize = 1024;

@@ -221,6 +221,8 @@ pub struct ServerStatus {
     pub peers: Vec<PeerStatus>,
     /// What came on the 4-tuples of carriers in use and was not believed.
     pub injected: Injected,
+    /// Connections towards clients, and the memory that they take beside the sessions.
+    pub flows: flow::Stats,
     /// Packets not acted on.
     pub drops: ServerDrops,
 }

@@ -1,4 +1,4 @@
-//! The client's kernel and its apps: an independent TCP stack that opens connections through the tunnel.
+//! A host's kernel and its apps, on either side: an independent TCP stack that opens connections through the tunnel.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -47,6 +47,7 @@ pub(crate) struct Apps {
     interface: Interface,
     device: Tun,
     sockets: SocketSet<'static>,
+    addresses: (Ipv4Addr, Ipv6Addr),
     /// By the port of the target.
     pub(crate) connections: BTreeMap<u16, Connection>,
     base: Instant,
@@ -56,12 +57,12 @@ pub(crate) struct Apps {
 }
 
 impl Apps {
-    pub(crate) fn new(now: Instant) -> Self {
+    /// On a host with these addresses.
+    pub(crate) fn new((v4, v6): (Ipv4Addr, Ipv6Addr), now: Instant) -> Self {
         let mut device = Tun::default();
         let mut interface =
             Interface::new(Config::new(HardwareAddress::Ip), &mut device, smoltcp::time::Instant::ZERO);
         interface.update_ip_addrs(|addresses| {
-            let (v4, v6) = addresses_of_client();
             for address in [IpAddr::V4(v4), IpAddr::V6(v6)] {
                 addresses.push(IpCidr::new(address.into(), 0)).expect("room for two addresses");
             }
@@ -70,6 +71,7 @@ impl Apps {
             interface,
             device,
             sockets: SocketSet::new(Vec::new()),
+            addresses: (v4, v6),
             connections: BTreeMap::new(),
             base: now,
             next_port: 20_000,
@@ -83,7 +85,7 @@ impl Apps {
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.set_nagle_enabled(false);
         self.next_port += 1;
-        let (v4, v6) = addresses_of_client();
+        let (v4, v6) = self.addresses;
         let target = plan.target;
         let local: IpAddress = if target.is_ipv4() { v4.into() } else { v6.into() };
         let remote = (IpAddress::from(target.ip()), target.port());
@@ -130,7 +132,7 @@ impl Apps {
     }
 
     /// As a kernel does: an error about a SYN ends the attempt.
-    fn note_unreachable(&mut self, packet: &[u8]) {
+    pub(crate) fn note_unreachable(&mut self, packet: &[u8]) {
         let Ok(header) = packet::parse(packet) else { return };
         let message = &packet[header.header_length..];
         let is_error = matches!((header.protocol, message[0]), (packet::ICMP, 3) | (packet::ICMPV6, 1));
@@ -277,6 +279,11 @@ impl Connection {
 /// The client's tunnel addresses.
 pub(crate) fn addresses_of_client() -> (Ipv4Addr, Ipv6Addr) {
     (Ipv4Addr::new(10, 77, 0, 2), Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2))
+}
+
+/// Those of a host on the server's side.
+pub(crate) fn addresses_outside() -> (Ipv4Addr, Ipv6Addr) {
+    (Ipv4Addr::new(198, 51, 100, 7), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7))
 }
 
 /// The stack's side of the TUN.

@@ -11,6 +11,8 @@ pub(crate) struct Bounds {
     /// Bytes of memory that they take.
     flow_memory: usize,
     server_session: usize,
+    /// Of connections towards clients.
+    server_flow_memory: usize,
     peers: usize,
     /// The most that was held at any time.
     pub(crate) peak: Peak,
@@ -31,6 +33,7 @@ impl Bounds {
             flows: FlowLimits::default().flows,
             flow_memory: client.process_buffer - client.session_buffer,
             server_session: server.session_buffer.min(server.process_buffer / server.peers.len()),
+            server_flow_memory: server.process_buffer / 8,
             peers: server.peers.len(),
             peak: Peak::default(),
         }
@@ -51,6 +54,7 @@ impl Bounds {
 
     pub(crate) fn check_server(&mut self, load: &ServerLoad) {
         assert!(load.sessions <= self.peers, "{load:?}");
+        assert!(load.flows <= self.flows && load.flow_memory <= self.server_flow_memory, "{load:?}");
         assert!(load.largest_session <= self.server_session, "a session above its bound: {load:?}");
         assert!(load.total.datagrams <= DATAGRAMS * self.peers, "{load:?}");
         assert!(load.total.fragments <= HELD_MAX * self.peers, "{load:?}");

@@ -74,7 +74,7 @@ fn both_ends_say_fin_whichever_ends_the_session() {
         assert_eq!(before, [0, 0]);
         let now = world.now;
         if server_ends {
-            world.server.close()
+            world.server.close(world.now)
         } else {
             world.host_mut().client.close(now)
         }
@@ -119,7 +119,7 @@ fn a_goodbye_on_a_carrier_that_was_left_ends_nothing() {
     let has_moved = |world: &World| world.host().client.status(world.now).migrations == 1;
     assert!(world.run_until(MINUTE, has_moved));
     let events = world.host().events.len();
-    world.server.close();
+    world.server.close(world.now);
     let (mut packet, mut delivered) = (Vec::new(), 0);
     while world.server.poll_transmit(&mut packet, world.now) {
         let segment = parse(&packet).expect("one of ours");

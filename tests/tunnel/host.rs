@@ -1,4 +1,4 @@
-//! A client's host: the client under test, its kernel and apps, its address, its clock.
+//! A client's host: the client under test, its kernel and apps, its services, its address, its clock.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use vpn::crypto::Timestamp;
 use vpn::session::{Client, ClientEvent, ClientLoad, ClientSettings};
 
-use super::app::Apps;
+use super::app::{Apps, addresses_of_client};
+use super::target::Targets;
 
 pub(crate) struct Host {
     pub(crate) client: Client,
     pub(crate) apps: Apps,
+    /// What is connected to from the server's side.
+    pub(crate) services: Targets,
     /// What the client told so far.
     pub(crate) events: Vec<ClientEvent>,
     /// Where it dials from; what was dialled from another is dead.
@@ -45,7 +48,8 @@ impl Host {
         let is_ipv6 = servers.iter().flatten().next().is_some_and(SocketAddr::is_ipv6);
         Self {
             client: client(&settings, &servers, seed, now),
-            apps: Apps::new(start),
+            apps: Apps::new(addresses_of_client(), start),
+            services: Targets::default(),
             events: Vec::new(),
             address: address(number, is_ipv6),
             other_family: address(number, !is_ipv6),
@@ -74,6 +78,7 @@ impl Host {
     pub(crate) fn restart(&mut self, seed: [u8; 32], now: Instant) {
         self.client = client(&self.settings, &self.servers, seed, now);
         self.events.clear();
+        self.services.drop_connections();
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -140,6 +145,10 @@ impl Host {
                 self.dial(attempt, remote, now);
             }
             self.events.push(event);
+        }
+        while let Some(event) = self.client.poll_stream_event() {
+            moved = true;
+            self.services.handle_event(event, &mut self.client, now);
         }
         while let Some(packet) = self.client.poll_tun(now) {
             moved = true;

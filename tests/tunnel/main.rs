@@ -16,6 +16,7 @@
 //! | `runner`, `random`, `tally` | runs from seeds: one, some, as many as there is time for |
 //! | `census` | what a payload looks like to who counts bytes |
 //! | `fast` | connects that wait for no answer |
+//! | `inbound` | connections from the server's side |
 //! | `carriers`, `outage`, `migration` | when carriers are opened; how soon a flow goes on |
 //! | `switches` | where the server's packets leave |
 //! | `path_mtu` | paths that carry less than others, or less than before |
@@ -31,6 +32,7 @@ mod datagram;
 mod fast;
 mod heap;
 mod host;
+mod inbound;
 mod migration;
 mod model;
 mod outage;

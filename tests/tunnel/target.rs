@@ -1,11 +1,11 @@
-//! The servers beyond the tunnel: what each accepts, sends and reads.
+//! What is connected to through the tunnel, on either side of it: what each accepts, sends and reads.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use vpn::mux::ResetCode;
-use vpn::session::{Server, ServerEvent, StreamKey};
+use vpn::session::{StreamEvent, StreamKey, Streams};
 
 use super::stream::{Direction, Reader, Writer};
 
@@ -45,7 +45,7 @@ pub(crate) struct Side {
     pub(crate) reset: bool,
 }
 
-/// All targets, by port.
+/// All targets of one host, by port.
 #[derive(Debug, Default)]
 pub(crate) struct Targets {
     pub(crate) plans: BTreeMap<u16, Plan>,
@@ -58,30 +58,30 @@ pub(crate) struct Targets {
 }
 
 impl Targets {
-    /// Does what the server's shell would do with its sockets.
-    pub(crate) fn handle_event(&mut self, event: ServerEvent, server: &mut Server, now: Instant) {
+    /// Does what the shell would do with its sockets.
+    pub(crate) fn handle_event(&mut self, event: StreamEvent, streams: &mut impl Streams, now: Instant) {
         match event {
-            ServerEvent::Connect { stream, target } => self.connect(stream, target.port(), server),
-            ServerEvent::Readable(stream) => self.read(stream, server, now),
-            ServerEvent::Writable(stream) => self.write(stream, server),
-            ServerEvent::Finished(stream) => {
+            StreamEvent::Connect { stream, target } => self.connect(stream, target.port(), streams),
+            StreamEvent::Readable(stream) => self.read(stream, streams, now),
+            StreamEvent::Writable(stream) => self.write(stream, streams),
+            StreamEvent::Finished(stream) => {
                 if let Some(side) = self.side(stream) {
                     side.reader.end();
                     self.forget_if_done(stream);
                 }
             }
-            ServerEvent::Reset(stream) => {
+            StreamEvent::Reset(stream) => {
                 self.resets += 1;
                 self.lose(stream);
             }
-            ServerEvent::Abandoned(which) => {
+            StreamEvent::Abandoned(which) => {
                 let gone: Vec<_> = self.streams().filter(|stream| which.includes(*stream)).collect();
                 gone.into_iter().for_each(|stream| self.lose(stream));
             }
         }
     }
 
-    /// Whether every client ended with a FIN.
+    /// Whether everybody who connected ended with a FIN.
     pub(crate) fn are_done(&self) -> bool {
         self.sides.values().all(|side| side.reader.finished)
     }
@@ -98,45 +98,45 @@ impl Targets {
     }
 
     /// Goes on with a connection whose writer or reader was told something else.
-    pub(crate) fn resume(&mut self, port: u16, server: &mut Server, now: Instant) {
+    pub(crate) fn resume(&mut self, port: u16, streams: &mut impl Streams, now: Instant) {
         if let Some(stream) = self.sides.get(&port).and_then(|side| side.stream) {
-            self.read(stream, server, now);
-            self.write(stream, server);
+            self.read(stream, streams, now);
+            self.write(stream, streams);
         }
     }
 
     /// A target resets its connection; whether there was one.
-    pub(crate) fn reset(&mut self, port: u16, server: &mut Server) -> bool {
+    pub(crate) fn reset(&mut self, port: u16, streams: &mut impl Streams) -> bool {
         let Some(stream) = self.sides.get(&port).and_then(|side| side.stream) else { return false };
         self.lose(stream);
-        server.abort(stream);
+        streams.abort(stream);
         true
     }
 
     /// A silent target serves from now on.
-    pub(crate) fn wake(&mut self, port: u16, server: &mut Server) {
+    pub(crate) fn wake(&mut self, port: u16, streams: &mut impl Streams) {
         if let Some(plan) = self.plans.get_mut(&port).filter(|plan| plan.manner == Manner::Silent) {
             plan.manner = Manner::Serve;
         }
         if let Some(stream) = self.waiting.remove(&port) {
-            self.connect(stream, port, server);
+            self.connect(stream, port, streams);
         }
     }
 
-    fn connect(&mut self, stream: StreamKey, port: u16, server: &mut Server) {
+    fn connect(&mut self, stream: StreamKey, port: u16, streams: &mut impl Streams) {
         let plan = self.plans[&port];
         match plan.manner {
-            Manner::Refuse => return server.reset(stream, ResetCode::Refused),
-            Manner::Unreachable => return server.reset(stream, ResetCode::HostUnreachable),
+            Manner::Refuse => return streams.reset(stream, ResetCode::Refused),
+            Manner::Unreachable => return streams.reset(stream, ResetCode::HostUnreachable),
             Manner::Reset => {
-                server.connected(stream);
-                return server.reset(stream, ResetCode::Reset);
+                streams.connected(stream);
+                return streams.reset(stream, ResetCode::Reset);
             }
             Manner::Silent => {
                 self.waiting.insert(port, stream);
                 return;
             }
-            Manner::Serve => server.connected(stream),
+            Manner::Serve => streams.connected(stream),
         }
         let side = Side {
             stream: Some(stream),
@@ -146,34 +146,34 @@ impl Targets {
         };
         self.sides.insert(port, side);
         self.ports.insert(stream, port);
-        self.write(stream, server);
+        self.write(stream, streams);
     }
 
-    fn write(&mut self, stream: StreamKey, server: &mut Server) {
+    fn write(&mut self, stream: StreamKey, streams: &mut impl Streams) {
         let Some(side) = self.side(stream) else { return };
         while side.writer.written < side.writer.length {
-            match server.write(stream, &side.writer.next()) {
+            match streams.write(stream, &side.writer.next()) {
                 0 => return,
                 taken => side.writer.written += taken as u64,
             }
         }
         if side.writer.is_to_finish() {
             side.writer.finished = true;
-            server.finish(stream);
+            streams.finish(stream);
             self.forget_if_done(stream);
         }
     }
 
-    fn read(&mut self, stream: StreamKey, server: &mut Server, now: Instant) {
+    fn read(&mut self, stream: StreamKey, streams: &mut impl Streams, now: Instant) {
         let Some(side) = self.side(stream).filter(|side| !side.reader.stopped) else { return };
         loop {
-            let bytes = server.readable(stream);
+            let bytes = streams.readable(stream);
             let length = bytes.len();
             if length == 0 {
                 return;
             }
             side.reader.take(bytes);
-            server.consume(stream, length, now);
+            streams.consume(stream, length, now);
         }
     }
 

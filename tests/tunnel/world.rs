@@ -1,6 +1,7 @@
 //! A whole tunnel under one virtual clock: apps — client — network — server — targets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
@@ -11,13 +12,14 @@ use vpn::carrier::Mode;
 use vpn::crypto::{PresharedKey, PrivateKey, SuiteSet};
 use vpn::egress::EgressPolicy;
 use vpn::kcp::CongestionKind;
+use vpn::packet;
 use vpn::session::{ClientSettings, Connect, PeerSettings, Server, ServerSettings};
 
-use super::app::{Connection, Outcome, addresses_of_client};
+use super::app::{Apps, Connection, Outcome, addresses_of_client, addresses_outside};
 use super::bounds::Bounds;
 use super::capture::{Captured, Transcript};
 use super::host::Host;
-use super::target::{Manner, Plan, Targets};
+use super::target::{Manner, Plan, Side, Targets};
 use super::weather::FAIR;
 use super::wire::{End, endpoint};
 
@@ -34,7 +36,9 @@ pub(crate) struct World {
     /// Between the hosts and the server.
     pub(crate) line: Emulator,
     pub(crate) targets: Targets,
-    /// Packets out of the server's TUN.
+    /// Who connects to the client's services, on the server's side.
+    pub(crate) outside: Apps,
+    /// Packets out of the server's TUN that are no TCP.
     pub(crate) server_tun: Vec<Vec<u8>>,
     pub(crate) bounds: Bounds,
     /// A host's port whose packets are lost both ways, each with this chance, and nobody else's.
@@ -87,6 +91,7 @@ impl World {
             server_address: SERVER,
             line: Emulator::new(Line::new(weather), Layer::Ip, seed, now),
             targets: Targets::default(),
+            outside: Apps::new(addresses_outside(), now),
             server_tun: Vec::new(),
             bounds: Bounds::of(&client_settings, &server_settings),
             policed: None,
@@ -153,6 +158,52 @@ impl World {
         port
     }
 
+    /// Opens a connection from the server's side to a service of the client; returns its port.
+    pub(crate) fn open_inbound(
+        &mut self,
+        manner: Manner,
+        v6: bool,
+        upload_len: u64,
+        download_len: u64,
+    ) -> u16 {
+        self.open_inbound_to(manner, v6, upload_len, download_len, true)
+    }
+
+    /// The same of a connection that may not finish.
+    pub(crate) fn open_inbound_to(
+        &mut self,
+        manner: Manner,
+        v6: bool,
+        upload_len: u64,
+        download_len: u64,
+        finishes: bool,
+    ) -> u16 {
+        let number = self.host().services.plans.len();
+        let port = INBOUND.start() + u16::try_from(number).expect("few");
+        let (own_v4, own_v6) = addresses_of_client();
+        let target = SocketAddr::new(if v6 { own_v6.into() } else { own_v4.into() }, port);
+        let plan = Plan { target, manner, upload_len, download_len, finishes };
+        for host in &mut self.hosts {
+            host.services.plans.insert(port, plan);
+        }
+        self.outside.connect(plan);
+        port
+    }
+
+    /// The app's end of a flow, whichever side opened it.
+    pub(crate) fn app(&self, host: usize, port: u16) -> &Connection {
+        let apps = if INBOUND.contains(&port) { &self.outside } else { &self.hosts[host].apps };
+        &apps.connections[&port]
+    }
+
+    /// The target's end, if it was ever connected to; of several hosts that of the last.
+    pub(crate) fn side(&self, port: u16) -> Option<&Side> {
+        if INBOUND.contains(&port) {
+            return self.hosts.iter().rev().find_map(|host| host.services.sides.get(&port));
+        }
+        self.targets.sides.get(&port)
+    }
+
     /// Opens a connection at once whose app first speaks after `pause`.
     pub(crate) fn open_late(&mut self, pause: Duration, upload_len: u64, download_len: u64) -> u16 {
         let speak_at = self.now + pause;
@@ -184,8 +235,10 @@ impl World {
             self.start,
             self.now,
         );
+        let plans = self.hosts[0].services.plans.clone();
         self.current = self.hosts.len();
         self.hosts.push(host);
+        self.host_mut().services.plans = plans;
     }
 
     /// What the line does from now on, both ways; what was black is clear.
@@ -276,7 +329,11 @@ impl World {
 
     /// Neither apps nor targets know of the connections there were.
     pub(crate) fn forget_connections(&mut self) {
-        self.hosts.iter_mut().for_each(|host| host.apps.connections.clear());
+        for host in &mut self.hosts {
+            host.apps.connections.clear();
+            host.services.forget();
+        }
+        self.outside.connections.clear();
         self.targets.forget();
     }
 
@@ -335,7 +392,10 @@ impl World {
     /// Runs until every connection of the current host has ended, and checks each byte for byte.
     pub(crate) fn finish(&mut self, limit: Duration) {
         let seed = self.seed;
-        let done = self.run_until(limit, |world| world.host().apps.is_done() && world.targets.are_done());
+        let done = self.run_until(limit, |world| {
+            let outwards = world.host().apps.is_done() && world.targets.are_done();
+            outwards && world.outside.is_done() && world.host().services.are_done()
+        });
         assert!(done, "seed {seed}: {limit:?} of virtual time were not enough\n{}", self.describe());
         self.check_all();
     }
@@ -349,24 +409,31 @@ impl World {
             let status = host.client.status(self.now);
             text += &format!("client {status:#?}\nevents {:?}\nopen {open:#?}\n", host.events);
         }
-        let open: Vec<_> = self.targets.sides.values().filter(|side| side.stream.is_some()).collect();
+        let sides = self.hosts.iter().map(|host| &host.services).chain([&self.targets]);
+        let sides = sides.flat_map(|targets| targets.sides.values());
+        let open: Vec<_> = sides.filter(|side| side.stream.is_some()).collect();
+        let connections = self.outside.connections.values();
+        let outside: Vec<_> = connections.filter(|connection| connection.outcome.is_none()).collect();
+        text += &format!("outside {outside:#?}\n");
         text + &format!("targets {open:#?}\nserver {:#?}", self.server.status(self.now))
     }
 
     fn check_all(&self) {
         let seed = self.seed;
-        for (port, connection) in &self.host().apps.connections {
-            let plan = self.targets.plans[port];
-            assert_eq!(connection.outcome, Some(Outcome::Finished), "seed {seed}, port {port}");
-            assert_eq!(connection.reader.wrong, None, "seed {seed}, port {port}: the download");
-            assert_eq!(
-                connection.reader.received, plan.download_len,
-                "seed {seed}, port {port}: the download"
-            );
-            let reader = self.targets.sides[port].reader;
-            assert!(reader.finished, "seed {seed}, port {port}: the target saw no FIN");
-            assert_eq!(reader.wrong, None, "seed {seed}, port {port}: the upload");
-            assert_eq!(reader.received, plan.upload_len, "seed {seed}, port {port}: the upload");
+        for (apps, targets) in [(&self.host().apps, &self.targets), (&self.outside, &self.host().services)] {
+            for (port, connection) in &apps.connections {
+                let plan = targets.plans[port];
+                assert_eq!(connection.outcome, Some(Outcome::Finished), "seed {seed}, port {port}");
+                assert_eq!(connection.reader.wrong, None, "seed {seed}, port {port}: the download");
+                assert_eq!(
+                    connection.reader.received, plan.download_len,
+                    "seed {seed}, port {port}: the download"
+                );
+                let reader = targets.sides[port].reader;
+                assert!(reader.finished, "seed {seed}, port {port}: the target saw no FIN");
+                assert_eq!(reader.wrong, None, "seed {seed}, port {port}: the upload");
+                assert_eq!(reader.received, plan.upload_len, "seed {seed}, port {port}: the upload");
+            }
         }
     }
 
@@ -377,12 +444,21 @@ impl World {
             for host in &mut self.hosts {
                 moved |= host.settle(self.now);
             }
+            for packet in self.outside.poll(self.now) {
+                self.server.handle_tun(&packet, self.now);
+            }
             while let Some(event) = self.server.poll_event() {
                 moved = true;
                 self.targets.handle_event(event, &mut self.server, self.now);
             }
-            while let Some(packet) = self.server.poll_tun() {
-                self.server_tun.push(packet);
+            while let Some(packet) = self.server.poll_tun(self.now) {
+                moved = true;
+                if packet::parse(&packet).is_ok_and(|header| header.protocol == packet::TCP) {
+                    self.outside.handle_packet(packet);
+                } else {
+                    self.outside.note_unreachable(&packet);
+                    self.server_tun.push(packet);
+                }
             }
             moved |= self.transmit();
             if !moved {
@@ -462,7 +538,8 @@ impl World {
     fn next_event(&mut self) -> Option<Instant> {
         let now = self.now;
         let hosts = self.hosts.iter_mut().filter_map(|host| host.poll_timeout(now)).min();
-        [self.line.poll_timeout(), self.server.poll_timeout(now), hosts].into_iter().flatten().min()
+        let outside = self.outside.poll_timeout(now);
+        [self.line.poll_timeout(), self.server.poll_timeout(now), hosts, outside].into_iter().flatten().min()
     }
 }
 
@@ -477,6 +554,7 @@ fn settings(rng: &mut StdRng) -> (ClientSettings, ServerSettings) {
         suites: SuiteSet::PORTABLE,
         congestion: CongestionKind::Bbr,
         connect: Connect::Faithful,
+        inbound: vec![INBOUND],
         session_buffer: 64 << 20,
         process_buffer: 1 << 30,
         dead_after: Duration::from_secs(600),
@@ -519,6 +597,9 @@ fn target(v6: bool, port: u16) -> SocketAddr {
 fn start() -> Instant {
     Instant::now()
 }
+
+/// The ports of services that are connected to from the server's side.
+pub(crate) const INBOUND: RangeInclusive<u16> = 30_000..=39_999;
 
 /// Where the server listens.
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)), 443);

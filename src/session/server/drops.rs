@@ -21,8 +21,12 @@ pub struct ServerDrops {
     pub spoofed: u64,
     /// Inner packets the egress policy denies.
     pub denied: u64,
-    /// Packets from the TUN for no peer that is connected.
+    /// Packets from the TUN for no peer that is connected; their senders are told.
     pub unrouted: u64,
+    /// SYNs from the TUN for a peer to which as many connections lead as may.
+    pub flow_share: u64,
+    /// Redirects of our own kernel, for a packet from client to client.
+    pub redirect: u64,
     /// Packets from the TUN that are no IP packet.
     pub inner: u64,
     /// Inner packets for which the TUN was too slow.

@@ -322,6 +322,7 @@ fn settings() -> ClientSettings {
         suites: SuiteSet::PORTABLE,
         congestion: CongestionKind::Bbr,
         connect: Connect::Faithful,
+        inbound: Vec::new(),
         session_buffer: BUFFER,
         // Room for two flows.
         process_buffer: 2 * BUFFER,

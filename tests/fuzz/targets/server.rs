@@ -15,7 +15,9 @@ use vpn::egress::EgressPolicy;
 use vpn::kcp::CongestionKind;
 use vpn::mux::ResetCode;
 use vpn::packet;
-use vpn::session::{PeerSettings, Server, ServerDrops, ServerEvent, ServerSettings, ServerStatus, StreamKey};
+use vpn::session::{
+    PeerSettings, Server, ServerDrops, ServerSettings, ServerStatus, StreamEvent, StreamKey, Streams,
+};
 
 use super::handshake::mask_handshake;
 use super::input::Input;
@@ -61,7 +63,7 @@ pub(crate) fn strangers(bytes: &[u8]) {
             assert_eq!((answer.kind(), answer.destination), (Kind::SynAck, segment.source));
             cookie = if segment.source == source { answer.seq.advanced_by(1) } else { cookie };
         }
-        assert!(!server.poll_transmit(&mut Vec::new(), now) && server.poll_tun().is_none());
+        assert!(!server.poll_transmit(&mut Vec::new(), now) && server.poll_tun(now).is_none());
         let status = server.status(now);
         assert!(server.poll_event().is_none() && status.peers[0].session.is_none());
         assert!(status.peers[0].carriers.is_empty() && server.poll_timeout(now).is_none());
@@ -83,7 +85,7 @@ pub(crate) fn peer(bytes: &[u8]) {
         world.operate(operation, &mut input);
         world.settle();
     }
-    world.server.close();
+    world.server.close(world.now);
     world.settle();
 }
 
@@ -265,7 +267,7 @@ impl World {
 
     fn settle(&mut self) {
         self.hear();
-        while let Some(packet) = self.server.poll_tun() {
+        while let Some(packet) = self.server.poll_tun(self.now) {
             self.check_tun(&packet);
         }
         let (mut packet, mut count) = (Vec::new(), 0);
@@ -284,18 +286,18 @@ impl World {
         for _ in 0..20_000 {
             let Some(event) = self.server.poll_event() else { return };
             match event {
-                ServerEvent::Connect { stream, target } => {
+                StreamEvent::Connect { stream, target } => {
                     assert!(self.policy.allows(target.ip(), Some(target.port())), "{target} is denied");
                     assert!(!self.streams.contains(&stream));
                     self.streams.push(stream);
                 }
-                ServerEvent::Reset(stream) => assert!(self.gone.insert(stream), "{stream:?} is gone already"),
-                ServerEvent::Readable(stream)
-                | ServerEvent::Writable(stream)
-                | ServerEvent::Finished(stream) => {
+                StreamEvent::Reset(stream) => assert!(self.gone.insert(stream), "{stream:?} is gone already"),
+                StreamEvent::Readable(stream)
+                | StreamEvent::Writable(stream)
+                | StreamEvent::Finished(stream) => {
                     assert!(self.streams.contains(&stream) && !self.gone.contains(&stream), "{event:?}");
                 }
-                ServerEvent::Abandoned(abandoned) => {
+                StreamEvent::Abandoned(abandoned) => {
                     self.gone.extend(self.streams.iter().filter(|&&stream| abandoned.includes(stream)));
                 }
             }

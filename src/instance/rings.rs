@@ -7,7 +7,7 @@ use crate::io::Lots;
 
 /// Where the rings of this process come from.
 #[derive(Debug, Default)]
-pub(super) struct Rings {
+pub(crate) struct Rings {
     /// Made with the first flow, which says how large they are.
     lots: Option<Lots>,
 }

@@ -1,4 +1,5 @@
-//! The far end of every TCP flow: ordinary non-blocking sockets of this host, joined to the streams of the clients.
+//! The far end of every TCP flow: ordinary non-blocking sockets of this host, joined to the streams that the other end opened.
+//! A server connects what its clients ask for, a client what the server's side reaches of its own services.
 //!
 //! Edge-triggered: an edge is remembered in the target (`may_read`, `may_write`) until the socket says `WouldBlock`, so
 //! a stream that gets room later goes on without another edge.
@@ -13,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::io::{Poller, Readiness};
 use crate::mux::ResetCode;
-use crate::session::{Server, ServerEvent, StreamKey};
+use crate::session::{StreamEvent, StreamKey, Streams};
 
 /// All sockets to targets.
 #[derive(Debug)]
@@ -37,9 +38,9 @@ struct Target {
     /// It must be read until it says that there is nothing: see [`Readiness::more`].
     has_more: bool,
     read_closed: bool,
-    /// The client sends no more.
+    /// The other end sends no more.
     write_closed: bool,
-    /// The target takes no more: what the client still sends goes nowhere.
+    /// The target takes no more: what the other end still sends goes nowhere.
     write_failed: bool,
 }
 
@@ -69,18 +70,18 @@ impl Targets {
     /// Does what the session asks.
     pub(crate) fn handle_event(
         &mut self,
-        event: ServerEvent,
-        server: &mut Server,
+        event: StreamEvent,
+        streams: &mut impl Streams,
         poller: &Poller,
         now: Instant,
     ) {
         match event {
-            ServerEvent::Connect { stream, target } => self.connect(stream, target, server, poller),
-            ServerEvent::Readable(stream) => self.pump_out(stream, server, now),
-            ServerEvent::Writable(stream) => self.pump_in(stream, server),
-            ServerEvent::Finished(stream) => self.shut(stream, server, now),
-            ServerEvent::Reset(stream) => self.abort(stream),
-            ServerEvent::Abandoned(which) => {
+            StreamEvent::Connect { stream, target } => self.connect(stream, target, streams, poller),
+            StreamEvent::Readable(stream) => self.pump_out(stream, streams, now),
+            StreamEvent::Writable(stream) => self.pump_in(stream, streams),
+            StreamEvent::Finished(stream) => self.shut(stream, streams, now),
+            StreamEvent::Reset(stream) => self.abort(stream),
+            StreamEvent::Abandoned(which) => {
                 let gone: Vec<_> = self.sockets.keys().filter(|key| which.includes(**key)).copied().collect();
                 gone.into_iter().for_each(|stream| self.abort(stream));
             }
@@ -88,10 +89,10 @@ impl Targets {
     }
 
     /// A socket became ready.
-    pub(crate) fn handle_ready(&mut self, ready: Readiness, server: &mut Server, now: Instant) {
+    pub(crate) fn handle_ready(&mut self, ready: Readiness, streams: &mut impl Streams, now: Instant) {
         let Some(&stream) = self.by_token.get(&ready.token) else { return };
         let Some(target) = self.sockets.get_mut(&stream) else { return };
-        if target.connecting && !self.finish_connect(stream, ready, server) {
+        if target.connecting && !self.finish_connect(stream, ready, streams) {
             return;
         }
         let Some(target) = self.sockets.get_mut(&stream) else { return };
@@ -100,19 +101,25 @@ impl Targets {
         target.has_more |= ready.more;
         // After the target's FIN nothing is read any more that would tell of its RST.
         if ready.failed && target.read_closed && matches!(target.socket.take_error(), Ok(Some(_))) {
-            return self.fail(stream, server);
+            return self.fail(stream, streams);
         }
         if ready.writable {
-            self.pump_out(stream, server, now);
+            self.pump_out(stream, streams, now);
         }
         if ready.readable {
-            self.pump_in(stream, server);
+            self.pump_in(stream, streams);
         }
     }
 
-    fn connect(&mut self, stream: StreamKey, target: SocketAddr, server: &mut Server, poller: &Poller) {
+    fn connect(
+        &mut self,
+        stream: StreamKey,
+        target: SocketAddr,
+        streams: &mut impl Streams,
+        poller: &Poller,
+    ) {
         if self.sockets.len() >= self.most {
-            return self.refuse(stream, ResetCode::Limit, server);
+            return self.refuse(stream, ResetCode::Limit, streams);
         }
         let token = self.next_token;
         self.next_token += 1;
@@ -121,45 +128,45 @@ impl Targets {
                 self.by_token.insert(token, stream);
                 self.sockets.insert(stream, Target::connecting(socket, token));
             }
-            Err(error) => self.refuse(stream, code_of(&error), server),
+            Err(error) => self.refuse(stream, code_of(&error), streams),
         }
     }
 
-    fn refuse(&mut self, stream: StreamKey, code: ResetCode, server: &mut Server) {
+    fn refuse(&mut self, stream: StreamKey, code: ResetCode, streams: &mut impl Streams) {
         self.refused += u64::from(code == ResetCode::Limit);
-        server.reset(stream, code);
+        streams.reset(stream, code);
     }
 
     /// Whether the target is connected now.
-    fn finish_connect(&mut self, stream: StreamKey, ready: Readiness, server: &mut Server) -> bool {
+    fn finish_connect(&mut self, stream: StreamKey, ready: Readiness, streams: &mut impl Streams) -> bool {
         let Some(target) = self.sockets.get_mut(&stream) else { return false };
         match target.socket.take_error() {
             Ok(None) if ready.writable => {
                 target.connecting = false;
-                server.connected(stream);
+                streams.connected(stream);
                 true
             }
             Ok(None) => false,
             Ok(Some(error)) | Err(error) => {
                 self.forget(stream);
-                server.reset(stream, code_of(&error));
+                streams.reset(stream, code_of(&error));
                 false
             }
         }
     }
 
-    /// Client to target, as far as the socket takes it. A target that takes no more may have answered before: what it
+    /// Stream to target, as far as the socket takes it. A target that takes no more may have answered before: what it
     /// said is still read, to the end or to the error.
-    fn pump_out(&mut self, stream: StreamKey, server: &mut Server, now: Instant) {
+    fn pump_out(&mut self, stream: StreamKey, streams: &mut impl Streams, now: Instant) {
         let Some(target) = self.sockets.get_mut(&stream) else { return };
         while (target.may_write || target.write_failed) && !target.connecting {
-            let bytes = server.readable(stream);
+            let bytes = streams.readable(stream);
             if bytes.is_empty() {
                 break;
             }
             let written = if target.write_failed { Ok(bytes.len()) } else { (&target.socket).write(bytes) };
             match written {
-                Ok(taken) => server.consume(stream, taken, now),
+                Ok(taken) => streams.consume(stream, taken, now),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => target.may_write = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => target.write_failed = true,
@@ -167,37 +174,37 @@ impl Targets {
         }
     }
 
-    /// Target to client, as far as the stream has room, and no more at once than is fair to the other sockets.
-    fn pump_in(&mut self, stream: StreamKey, server: &mut Server) {
+    /// Target to stream, as far as the stream has room, and no more at once than is fair to the other sockets.
+    fn pump_in(&mut self, stream: StreamKey, streams: &mut impl Streams) {
         let Some(target) = self.sockets.get_mut(&stream) else { return };
         while target.may_read && !target.connecting && !target.read_closed {
-            let room = server.write_room(stream).min(self.scratch.len());
+            let room = streams.write_room(stream).min(self.scratch.len());
             if room == 0 {
                 break;
             }
             match (&target.socket).read(&mut self.scratch[..room]) {
                 // A target that takes nothing more and says nothing more has reset: its end is no clean one.
-                Ok(0) if target.write_failed => return self.fail(stream, server),
+                Ok(0) if target.write_failed => return self.fail(stream, streams),
                 Ok(0) => {
                     target.read_closed = true;
-                    server.finish(stream);
+                    streams.finish(stream);
                 }
                 Ok(length) => {
-                    server.write(stream, &self.scratch[..length]);
+                    streams.write(stream, &self.scratch[..length]);
                     // Less than was asked for is all that there was (epoll(7), on edges): what comes makes another edge.
                     target.may_read = length == room || target.has_more;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => target.may_read = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return self.fail(stream, server),
+                Err(_) => return self.fail(stream, streams),
             }
         }
         self.forget_if_done(stream);
     }
 
-    /// The client sends no more, and everything it sent was written.
-    fn shut(&mut self, stream: StreamKey, server: &mut Server, now: Instant) {
-        self.pump_out(stream, server, now);
+    /// The other end sends no more, and everything it sent was written.
+    fn shut(&mut self, stream: StreamKey, streams: &mut impl Streams, now: Instant) {
+        self.pump_out(stream, streams, now);
         let Some(target) = self.sockets.get_mut(&stream) else { return };
         target.write_closed = true;
         // Fails after a RST, of which reading tells, behind what the socket still holds.
@@ -205,9 +212,9 @@ impl Targets {
         self.forget_if_done(stream);
     }
 
-    /// The target reset its connection; the client's app is told behind what the target had sent before.
-    fn fail(&mut self, stream: StreamKey, server: &mut Server) {
-        server.abort(stream);
+    /// The target reset its connection; the app is told behind what the target had sent before.
+    fn fail(&mut self, stream: StreamKey, streams: &mut impl Streams) {
+        streams.abort(stream);
         self.abort(stream);
     }
 
@@ -261,7 +268,7 @@ fn open_socket(target: SocketAddr, poller: &Poller, token: u64) -> io::Result<So
     Ok(socket)
 }
 
-/// What the client's app is told of an error of the target's socket.
+/// What the app is told of an error of the target's socket.
 fn code_of(error: &io::Error) -> ResetCode {
     match Errno::from_io_error(error) {
         Some(Errno::CONNREFUSED) => ResetCode::Refused,

@@ -1,0 +1,91 @@
+//! Connections towards clients: whose session a tunnel address leads to, and what is said when it leads nowhere.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use super::Server;
+use super::attention::Attention;
+use crate::flow::FlowLimits;
+use crate::mux::{Event, Mux, Opener, StreamId, TooManyStreams};
+use crate::session::peer::Peer;
+use crate::session::splice::{Sessions, Share};
+
+/// The sessions of all clients, as flows of the server's side find them.
+pub(super) struct Clients<'a> {
+    peers: &'a mut [Peer],
+    by_address: &'a HashMap<IpAddr, usize>,
+    attention: &'a mut Attention,
+    now: Instant,
+}
+
+impl Server {
+    /// Passes on what happened between programs on this side and streams; whether anything did.
+    pub(super) fn pump(&mut self, now: Instant) -> bool {
+        let Self { splice, peers, by_address, attention, .. } = self;
+        splice.pump(&mut Clients { peers, by_address, attention, now }, now)
+    }
+
+    /// Who waits for a client that has gone silent is told, so that nobody waits in vain for hours.
+    pub(super) fn refuse_for_silence(&mut self, now: Instant) {
+        let Self { splice, peers, by_address, attention, .. } = self;
+        for peer in 0..peers.len() {
+            if splice.share(peer).waiting > 0 && !peers[peer].is_there(now) {
+                let mut clients = Clients { peers, by_address, attention, now };
+                splice.refuse_waiting(peer, &mut clients, now);
+            }
+        }
+    }
+
+    /// When that is due next.
+    pub(super) fn silence_due(&self) -> Option<Instant> {
+        let waited_for =
+            self.peers.iter().enumerate().filter(|(peer, _)| self.splice.share(*peer).waiting > 0);
+        waited_for.filter_map(|(_, peer)| peer.silent_at()).min()
+    }
+}
+
+impl Sessions for Clients<'_> {
+    fn route(&self, target: SocketAddr) -> Option<usize> {
+        let peer = *self.by_address.get(&target.ip())?;
+        self.peers[peer].is_there(self.now).then_some(peer)
+    }
+
+    fn open(&mut self, peer: usize, target: SocketAddr, _: Instant) -> Result<StreamId, TooManyStreams> {
+        let session = self.peers[peer].session.as_mut().ok_or(TooManyStreams)?;
+        let stream = session.engine.mux.open(target)?;
+        session.streams_total += 1;
+        self.attention.touch(peer);
+        Ok(stream)
+    }
+
+    fn mux(&mut self, peer: usize) -> Option<&mut Mux> {
+        let session = self.peers[peer].session.as_mut()?;
+        self.attention.touch(peer);
+        Some(&mut session.engine.mux)
+    }
+
+    fn poll_event(&mut self) -> Option<(usize, Event)> {
+        while let Some(peer) = self.attention.flows.front() {
+            let session = self.peers[peer].session.as_mut();
+            if let Some(event) = session.and_then(|session| session.engine.mux.poll_event_of(Opener::Here)) {
+                return Some((peer, event));
+            }
+            self.attention.flows.pop();
+        }
+        None
+    }
+}
+
+/// All connections towards clients together take at most this share of what the process may buffer; our choice.
+const MEMORY_SHARE: usize = 8;
+
+/// The bounds on connections towards all clients together.
+pub(super) fn limits(process_buffer: usize) -> FlowLimits {
+    FlowLimits { memory: process_buffer / MEMORY_SHARE, ..FlowLimits::default() }
+}
+
+/// What one client may have of them; our choice: a quarter, so that one which does not answer leaves room for others.
+pub(super) fn most_of_one(limits: &FlowLimits) -> Share {
+    Share { flows: limits.flows / 4, waiting: limits.held / 4 }
+}
