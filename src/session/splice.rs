@@ -352,3 +352,200 @@ fn refusal(code: ResetCode) -> Refusal {
         ResetCode::Denied | ResetCode::Reset | ResetCode::Limit => Refusal::Reset,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pnet::packet::tcp::TcpFlags;
+
+    use super::*;
+    use crate::flow::{FlowLimits, Segment};
+    use crate::mux::{Limits, Opener, Role};
+    use crate::packet;
+    use crate::packet::tcp::tests::segment;
+
+    /// Two peers, each with its own end of a session; the second may be away.
+    struct Pair {
+        here: [Mux; 2],
+        there: [Mux; 2],
+        is_second_away: bool,
+    }
+
+    impl Pair {
+        fn new() -> Self {
+            let mux = |role| Mux::new(role, Limits::default());
+            Self {
+                here: [Role::Server; 2].map(mux),
+                there: [Role::Client; 2].map(mux),
+                is_second_away: false,
+            }
+        }
+
+        fn pass(&mut self, now: Instant) {
+            for (here, there) in self.here.iter_mut().zip(&mut self.there) {
+                for (from, to) in [(&mut *here, &mut *there), (there, here)] {
+                    let mut message = [0; 4096];
+                    while from.may_fill() {
+                        let length = from.fill(&mut message, now);
+                        to.handle_message(&message[..length], now).unwrap();
+                    }
+                }
+            }
+        }
+
+        /// What a peer was asked for.
+        fn asked(&mut self, peer: usize) -> Option<(StreamId, SocketAddr)> {
+            match self.there[peer].poll_event() {
+                Some(mux::Event::Open { id, target }) => Some((id, target)),
+                _ => None,
+            }
+        }
+    }
+
+    impl Sessions for Pair {
+        fn route(&self, target: SocketAddr) -> Option<usize> {
+            let peer = PEERS.iter().position(|peer| *peer == target.to_string())?;
+            (peer == 0 || !self.is_second_away).then_some(peer)
+        }
+
+        fn open(&mut self, peer: usize, target: SocketAddr, _: Instant) -> Result<StreamId, TooManyStreams> {
+            self.here[peer].open(target)
+        }
+
+        fn mux(&mut self, peer: usize) -> Option<&mut Mux> {
+            self.here.get_mut(peer)
+        }
+
+        fn poll_event(&mut self) -> Option<(usize, mux::Event)> {
+            (0..).zip(&mut self.here).find_map(|(peer, mux)| Some((peer, mux.poll_event_of(Opener::Here)?)))
+        }
+    }
+
+    const PEERS: [&str; 2] = ["10.77.0.2:22", "10.77.0.3:22"];
+    const NOBODY: &str = "10.77.0.4:22";
+    const NONE: Share = Share { flows: 0, waiting: 0 };
+
+    #[expect(clippy::disallowed_methods, reason = "only differences matter")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    fn splice(most: Share) -> Splice {
+        Splice::new(Flows::new(FlowLimits::default(), [1; 32], now()), most)
+    }
+
+    /// An app at this port connects; what its kernel is told at once.
+    fn connect(splice: &mut Splice, pair: &mut Pair, port: u16, target: &str) -> Option<Vec<u8>> {
+        let syn = segment(&format!("192.0.2.1:{port}"), target, TcpFlags::SYN, 100, 0, b"");
+        splice.flows.handle_packet(&syn, now());
+        splice.pump(pair, now());
+        pair.pass(now());
+        splice.flows.poll_packet(now())
+    }
+
+    fn is_reset(packet: &[u8]) -> bool {
+        Segment::parse(packet).is_ok_and(|segment| segment.is_reset())
+    }
+
+    fn is_host_unreachable(packet: &[u8]) -> bool {
+        packet::parse(packet).unwrap().protocol == packet::ICMP && packet[20..22] == [3, 1]
+    }
+
+    #[test]
+    fn each_flow_goes_into_the_session_that_its_target_leads_to() {
+        let (mut splice, mut pair) = (splice(Share { flows: 9, waiting: 9 }), Pair::new());
+        // The same id in another session is another stream.
+        for (port, peer, expected) in [(1, 0, "2"), (2, 1, "2"), (3, 1, "4")] {
+            assert_eq!(connect(&mut splice, &mut pair, port, PEERS[peer]), None, "it waits for its answer");
+            let (id, target) = pair.asked(peer).unwrap();
+            assert_eq!((id.to_string().as_str(), target.to_string().as_str()), (expected, PEERS[peer]));
+            pair.there[peer].accept(id);
+        }
+        pair.pass(now());
+        splice.pump(&mut pair, now());
+        let answered = std::iter::from_fn(|| splice.flows.poll_packet(now()));
+        let mut ports: Vec<_> =
+            answered.map(|packet| Segment::parse(&packet).unwrap().destination.port()).collect();
+        ports.sort_unstable();
+        assert_eq!(ports, [1, 2, 3]);
+        assert_eq!(splice.share(1), Share { flows: 2, waiting: 0 });
+    }
+
+    #[test]
+    fn a_target_of_nobody_and_of_who_is_away_is_unreachable() {
+        let (mut splice, mut pair) = (splice(Share { flows: 9, waiting: 9 }), Pair::new());
+        pair.is_second_away = true;
+        for (port, target) in [(1, NOBODY), (2, PEERS[1])] {
+            let answer = connect(&mut splice, &mut pair, port, target).unwrap();
+            assert!(is_host_unreachable(&answer), "{answer:02x?}");
+        }
+        assert_eq!((splice.stats().unrouted, splice.open()), (2, 0));
+        assert_eq!(connect(&mut splice, &mut pair, 3, PEERS[0]), None);
+    }
+
+    #[test]
+    fn one_peer_has_no_more_than_its_share_and_leaves_the_other_its_own() {
+        let (mut splice, mut pair) = (splice(Share { flows: 2, waiting: 1 }), Pair::new());
+        assert_eq!(connect(&mut splice, &mut pair, 1, PEERS[0]), None);
+        let (id, _) = pair.asked(0).unwrap();
+        // Only so many wait at a time: the kernel asks again.
+        assert_eq!(connect(&mut splice, &mut pair, 2, PEERS[0]), None);
+        assert_eq!((pair.asked(0), splice.stats().limited), (None, 1));
+        assert_eq!(connect(&mut splice, &mut pair, 3, PEERS[1]), None);
+        assert!(pair.asked(1).is_some(), "the other is asked");
+        pair.there[0].accept(id);
+        pair.pass(now());
+        splice.pump(&mut pair, now());
+        assert!(splice.flows.poll_packet(now()).is_some_and(|answer| !is_reset(&answer)));
+        assert_eq!(connect(&mut splice, &mut pair, 2, PEERS[0]), None);
+        let (id, _) = pair.asked(0).unwrap();
+        let refused = connect(&mut splice, &mut pair, 4, PEERS[0]).unwrap();
+        assert!(is_reset(&refused), "{refused:02x?}");
+        assert_eq!((splice.share(0), splice.stats().limited), (Share { flows: 2, waiting: 1 }, 2));
+        pair.there[0].reset(id, ResetCode::Refused);
+        pair.pass(now());
+        splice.pump(&mut pair, now());
+        assert_eq!(splice.share(0), Share { flows: 1, waiting: 0 });
+    }
+
+    #[test]
+    fn a_session_that_ends_takes_its_own_flows_along_and_no_others() {
+        let (mut splice, mut pair) = (splice(Share { flows: 9, waiting: 9 }), Pair::new());
+        for (port, peer) in [(1, 0), (2, 1), (3, 1)] {
+            connect(&mut splice, &mut pair, port, PEERS[peer]);
+            let (id, _) = pair.asked(peer).unwrap();
+            if port != 3 {
+                pair.there[peer].accept(id);
+            }
+        }
+        pair.pass(now());
+        splice.pump(&mut pair, now());
+        while splice.flows.poll_packet(now()).is_some() {}
+        splice.reset_peer(1, now());
+        // Who was connected learns it; who waits asks again, and is heard by the next session.
+        let told = splice.flows.poll_packet(now()).unwrap();
+        assert!(is_reset(&told) && Segment::parse(&told).unwrap().destination.port() == 2, "{told:02x?}");
+        assert_eq!(splice.flows.poll_packet(now()), None);
+        assert_eq!((splice.share(0).flows, splice.share(1)), (1, NONE));
+        (pair.here[1], pair.there[1]) = {
+            let Pair { here: [here, _], there: [there, _], .. } = Pair::new();
+            (here, there)
+        };
+        assert_eq!(connect(&mut splice, &mut pair, 3, PEERS[1]), None);
+        assert!(pair.asked(1).is_some());
+    }
+
+    #[test]
+    fn who_waits_for_a_peer_that_went_silent_is_told_and_its_stream_is_reset() {
+        let (mut splice, mut pair) = (splice(Share { flows: 9, waiting: 9 }), Pair::new());
+        for (port, peer) in [(1, 0), (2, 1)] {
+            connect(&mut splice, &mut pair, port, PEERS[peer]);
+        }
+        let (id, _) = pair.asked(1).unwrap();
+        splice.refuse_waiting(1, &mut pair, now());
+        assert!(is_host_unreachable(&splice.flows.poll_packet(now()).unwrap()));
+        assert_eq!((splice.flows.poll_packet(now()), splice.share(1)), (None, NONE));
+        assert_eq!(splice.share(0), Share { flows: 1, waiting: 1 }, "the other waits on");
+        pair.pass(now());
+        assert_eq!(pair.there[1].poll_event(), Some(mux::Event::Reset { id, code: ResetCode::Timeout }));
+    }
+}

@@ -14,7 +14,7 @@ use vpn::session::{ClientEvent, ClientState, Connect, Ending};
 
 use super::app::{Connection, Outcome};
 use super::target::{Manner, Side};
-use super::world::World;
+use super::world::{INBOUND, World};
 
 /// All flows of a run, and what may befall them.
 #[derive(Debug)]
@@ -30,9 +30,11 @@ pub(crate) struct Model {
 #[derive(Clone, Copy, Debug)]
 struct Flow {
     host: usize,
+    /// Opened from the server's side, to a service of whichever host has the session.
+    inbound: bool,
     manner: Manner,
     excuse: Option<Excuse>,
-    /// Its client began anew: the kernel above keeps a connection that nobody answers.
+    /// Who ended its app's TCP began anew: the kernel above keeps a connection that nobody answers.
     orphan: bool,
     /// Nothing can happen to it any more.
     over: bool,
@@ -49,12 +51,16 @@ pub(crate) enum Excuse {
     Replaced,
     /// The path was dead longer than anyone waits.
     GivenUp,
+    /// The client was not there when somebody reached for it.
+    Away,
 }
 
 /// Flows that nothing excused: every byte that either end wrote has arrived.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Whole {
     pub(crate) flows: u64,
+    /// Of those, the ones from the server's side.
+    pub(crate) inbound: u64,
     pub(crate) bytes: u64,
 }
 
@@ -83,7 +89,10 @@ impl Model {
     }
 
     pub(crate) fn on_open(&mut self, port: u16, host: usize, manner: Manner) {
-        self.flows.insert(port, Flow { host, manner, excuse: None, orphan: false, over: false });
+        let inbound = INBOUND.contains(&port);
+        // Which of two hosts has it is not certain, nor for how long.
+        let excuse = (inbound && self.contended).then_some(Excuse::Replaced);
+        self.flows.insert(port, Flow { host, inbound, manner, excuse, orphan: false, over: false });
     }
 
     pub(crate) fn on_answer(&mut self, port: u16) {
@@ -102,25 +111,29 @@ impl Model {
     /// The server forgets every session; targets lose those flows that were connected, and apps those that they think are.
     pub(crate) fn on_server_restart(&mut self, world: &World) {
         for (port, flow) in &mut self.flows {
-            let connected = world.targets.sides.get(port).is_some_and(|side| side.stream.is_some());
-            if connected || self.connect == Connect::Fast {
+            let connected = world.side(*port).is_some_and(|side| side.stream.is_some());
+            if connected || flow.inbound || self.connect == Connect::Fast {
                 flow.excuse.get_or_insert(Excuse::ServerRestarted);
             }
+            flow.orphan |= flow.inbound;
         }
         self.hosts.iter_mut().for_each(|host| host.may_restart = true);
     }
 
-    /// The client of a host begins anew.
-    pub(crate) fn on_client_restart(&mut self, host: usize) {
-        self.excuse_all(host, Excuse::ClientRestarted, |_| true);
-        self.flows.values_mut().filter(|flow| flow.host == host).for_each(|flow| flow.orphan = true);
+    /// The client of a host begins anew. What waits for one of its services is asked again.
+    pub(crate) fn on_client_restart(&mut self, host: usize, world: &World) {
+        let is_lost =
+            |port: u16, inbound: bool| !inbound || world.side(port).is_some_and(|side| side.stream.is_some());
+        self.excuse_all(host, Excuse::ClientRestarted, is_lost);
+        let own = self.flows.values_mut().filter(|flow| flow.host == host && !flow.inbound);
+        own.for_each(|flow| flow.orphan = true);
         self.hosts[host] = HostModel { may_restart: true, ..HostModel::default() };
     }
 
     /// A second host begins.
     pub(crate) fn on_second_host(&mut self) {
         for older in 0..self.hosts.len() {
-            self.excuse_all(older, Excuse::Replaced, |_| true);
+            self.excuse_all(older, Excuse::Replaced, |_, _| true);
         }
         self.contended = true;
         self.hosts.push(HostModel { may_restart: true, ..HostModel::default() });
@@ -144,10 +157,13 @@ impl Model {
         }
         let ended = self.hosts.iter().filter(|host| host.ended).count();
         self.contended &= ended + 1 < self.hosts.len();
+        self.excuse_for_absence(world);
         for (port, flow) in self.flows.iter_mut().filter(|(_, flow)| !flow.over) {
-            let connection = &world.hosts[flow.host].apps.connections[port];
-            let side = world.targets.sides.get(port);
-            flow.check(*port, connection, side, self.connect, self.contended);
+            let connection = world.app(flow.host, *port);
+            let side = world.side(*port);
+            // Who is on the server's side is always answered as the service answers.
+            let connect = if flow.inbound { Connect::Faithful } else { self.connect };
+            flow.check(*port, connection, side, connect, self.contended);
             flow.over = connection.outcome.is_some() && side.is_none_or(|side| side.stream.is_none());
         }
     }
@@ -178,13 +194,16 @@ impl Model {
                 // The next time, patience counts from here: no second `Suspect` comes while the outage lasts.
                 host.suspect_since = host.suspect_since.map(|_| world.now);
                 host.stood_still = None;
-                let established = |port: u16| world.hosts[index].apps.connections[&port].established;
-                self.excuse_all(index, Excuse::GivenUp, established);
+                let is_lost = |port: u16, inbound: bool| {
+                    let connected = world.side(port).is_some_and(|side| side.reset);
+                    world.app(index, port).established || (inbound && connected)
+                };
+                self.excuse_all(index, Excuse::GivenUp, is_lost);
             }
             ClientEvent::Ended(Ending::Replaced) => {
                 assert!(self.contended, "host {index} was replaced by nobody");
                 host.ended = true;
-                self.excuse_all(index, Excuse::Replaced, |_| true);
+                self.excuse_all(index, Excuse::Replaced, |_, _| true);
                 self.excuse_cut(index, world);
             }
             ClientEvent::Ended(ending) => panic!("host {index} ended: {ending:?}"),
@@ -192,18 +211,32 @@ impl Model {
         }
     }
 
-    fn excuse_all(&mut self, host: usize, excuse: Excuse, applies: impl Fn(u16) -> bool) {
+    /// Excuses the flows of a host, and those from outside, to which any host may be the one; `applies` takes the port, and
+    /// whether it is one from outside.
+    fn excuse_all(&mut self, host: usize, excuse: Excuse, applies: impl Fn(u16, bool) -> bool) {
         for (port, flow) in &mut self.flows {
-            if flow.host == host && !flow.over && applies(*port) {
+            if (flow.host == host || flow.inbound) && !flow.over && applies(*port, flow.inbound) {
                 flow.excuse.get_or_insert(excuse);
             }
         }
     }
 
+    /// Who reaches for a client that is not there is told so.
+    fn excuse_for_absence(&mut self, world: &World) {
+        let mut waiting = self.flows.iter_mut().filter(|(port, flow)| {
+            flow.inbound && !flow.over && flow.excuse.is_none() && !world.app(flow.host, **port).established
+        });
+        let Some(first) = waiting.next() else { return };
+        let silence = world.server.status(world.now).peers[0].last_heard;
+        if silence.is_none_or(|silence| silence >= ABSENT) {
+            std::iter::once(first).chain(waiting).for_each(|(_, flow)| flow.excuse = Some(Excuse::Away));
+        }
+    }
+
     /// Flows that ended for their apps while what they had said was still in the tunnel.
     fn excuse_cut(&mut self, host: usize, world: &World) {
-        for (port, flow) in self.flows.iter_mut().filter(|(_, flow)| flow.host == host) {
-            if world.targets.sides.get(port).is_some_and(|side| side.reset) {
+        for (port, flow) in self.flows.iter_mut().filter(|(_, flow)| flow.host == host || flow.inbound) {
+            if world.side(*port).is_some_and(|side| side.reset) {
                 flow.excuse.get_or_insert(Excuse::Replaced);
             }
         }
@@ -220,8 +253,8 @@ impl Model {
             .iter()
             .filter(|(_, flow)| !flow.over)
             .filter_map(|(port, flow)| {
-                let connection = &world.hosts[flow.host].apps.connections[port];
-                let side = world.targets.sides.get(port);
+                let connection = world.app(flow.host, *port);
+                let side = world.side(*port);
                 flow.lacks(connection, side).map(|what| format!("{port}: {what} ({flow:?})"))
             })
             .collect()
@@ -231,21 +264,23 @@ impl Model {
     pub(crate) fn judge(&self, world: &World) -> Whole {
         let mut whole = Whole::default();
         for (port, flow) in self.flows.iter().filter(|(_, flow)| flow.excuse.is_none()) {
-            let connection = &world.hosts[flow.host].apps.connections[port];
+            let connection = world.app(flow.host, *port);
+            let is_fast = self.connect == Connect::Fast && !flow.inbound;
             let expected = match flow.manner {
                 Manner::Serve => Outcome::Finished,
                 Manner::Refuse | Manner::Reset => Outcome::Reset,
-                Manner::Unreachable if self.connect == Connect::Fast => Outcome::Reset,
+                Manner::Unreachable if is_fast => Outcome::Reset,
                 Manner::Unreachable => Outcome::Unreachable,
                 Manner::Silent => unreachable!("every silent target was made to answer"),
             };
             assert_eq!(connection.outcome, Some(expected), "flow {port}: {flow:?}\n{connection:#?}");
             if flow.manner == Manner::Serve {
-                let side = &world.targets.sides[port];
+                let side = world.side(*port).expect("a flow without an excuse was served");
                 assert!(side.reader.finished, "flow {port}: the target saw no end\n{side:#?}");
                 assert_eq!(side.reader.received, connection.writer.length, "flow {port}: upload");
                 assert_eq!(connection.reader.received, side.writer.length, "flow {port}: download");
                 whole.flows += 1;
+                whole.inbound += u64::from(flow.inbound);
                 whole.bytes += side.reader.received + connection.reader.received;
             }
         }
@@ -299,7 +334,10 @@ impl Flow {
                     || matches!(self.manner, Manner::Refuse | Manner::Reset)
                     || (is_fast && self.manner == Manner::Unreachable)
             }
-            Some(Outcome::Unreachable) => self.manner == Manner::Unreachable && !is_fast,
+            Some(Outcome::Unreachable) => {
+                let is_told = self.manner == Manner::Unreachable && !is_fast;
+                is_told || (self.inbound && self.excuse.is_some())
+            }
         };
         assert!(allowed, "flow {port}: {self:?}\n{connection:#?}\n{side:#?}");
     }
@@ -324,3 +362,6 @@ fn knows_session(host: usize, world: &World) -> bool {
 
 /// What a client needs at most to notice that nothing makes the round trip.
 const NOTICE: Duration = Duration::from_secs(30);
+
+/// What a client may be silent before it is not there, as the server sees it.
+const ABSENT: Duration = Duration::from_secs(60);

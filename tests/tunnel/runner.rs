@@ -57,7 +57,7 @@ impl Run {
         let mut world = World::with_settings(weather, seed, |client, server| {
             (client.session_buffer, server.session_buffer) = (session_buffer, session_buffer);
             client.process_buffer = session_buffer + 64 * MIB;
-            server.process_buffer = 2 * session_buffer;
+            server.process_buffer = 2 * session_buffer + 8 * 64 * MIB;
             (client.congestion, server.congestion) = (congestion, congestion);
             client.dead_after = dead_after;
             client.connect = connect;
@@ -107,8 +107,9 @@ impl Run {
 
     fn apply(&mut self, transition: Transition) {
         match transition {
-            Transition::Open { manner, v6, upload, download, finishes } => {
-                let port = self.world.open_to(manner, v6, upload, download, finishes);
+            Transition::Open { inbound, manner, v6, upload, download, finishes } => {
+                let open = if inbound { World::open_inbound_to } else { World::open_to };
+                let port = open(&mut self.world, manner, v6, upload, download, finishes);
                 self.model.on_open(port, self.world.current, manner);
             }
             Transition::OnFlow { flow, change } => self.apply_to_flow(flow, change),
@@ -141,13 +142,13 @@ impl Run {
             }
             FlowChange::ResetByApp => self.reset_by_app(flow),
             FlowChange::ResetByTarget => {
-                if self.world.targets.reset(flow, &mut self.world.server) {
+                if self.world.reset_by_target(flow) {
                     self.model.on_reset(flow, Excuse::ResetByTarget);
                 }
             }
             FlowChange::Answer => {
                 self.model.on_answer(flow);
-                self.world.targets.wake(flow, &mut self.world.server);
+                self.world.wake_target(flow);
             }
         }
     }
@@ -201,22 +202,19 @@ impl Run {
 
     /// Changes the two ends of one direction of a flow, as far as they are there.
     fn change(&mut self, flow: u16, direction: Direction, change: impl FnOnce(&mut Writer, &mut Reader)) {
-        let Some(app) = self.world.hosts.iter_mut().find_map(|host| host.apps.connections.get_mut(&flow))
-        else {
-            return;
-        };
-        let Some(side) = self.world.targets.sides.get_mut(&flow) else { return };
+        let Some((app, side)) = self.world.ends_mut(flow) else { return };
         match direction {
             Direction::Upload => change(&mut app.writer, &mut side.reader),
             Direction::Download => change(&mut side.writer, &mut app.reader),
         }
-        self.world.targets.resume(flow, &mut self.world.server, self.world.now);
+        self.world.resume(flow);
     }
 
     fn reset_by_app(&mut self, flow: u16) {
         for host in &mut self.world.hosts {
             host.apps.reset(flow);
         }
+        self.world.outside.reset(flow);
         self.model.on_reset(flow, Excuse::ResetByApp);
     }
 
@@ -230,7 +228,7 @@ impl Run {
     }
 
     fn restart_client(&mut self) {
-        self.model.on_client_restart(self.world.current);
+        self.model.on_client_restart(self.world.current, &self.world);
         self.world.restart_client();
     }
 
@@ -246,22 +244,26 @@ impl Run {
         self.log.lines.push(format!("{:>12?} calm", self.world.age()));
         self.world.set_weather(weather::FAIR);
         self.world.line.set_middleboxes(&[], self.world.now);
-        for plan in self.world.targets.plans.values_mut() {
-            plan.finishes = true;
+        let World { hosts, targets, outside, .. } = &mut self.world;
+        let (mut apps, mut all_targets) = (vec![outside], vec![targets]);
+        for host in hosts {
+            apps.push(&mut host.apps);
+            all_targets.push(&mut host.services);
         }
-        for host in &mut self.world.hosts {
-            for connection in host.apps.connections.values_mut() {
-                connection.writer.finishes = true;
-                connection.reader.stopped = false;
+        for connection in apps.into_iter().flat_map(|apps| apps.connections.values_mut()) {
+            connection.writer.finishes = true;
+            connection.reader.stopped = false;
+        }
+        for targets in all_targets {
+            targets.plans.values_mut().for_each(|plan| plan.finishes = true);
+            for side in targets.sides.values_mut() {
+                side.writer.finishes = true;
+                side.reader.stopped = false;
             }
-        }
-        for side in self.world.targets.sides.values_mut() {
-            side.writer.finishes = true;
-            side.reader.stopped = false;
         }
         for flow in self.model.open_flows() {
             self.apply_to_flow(flow, FlowChange::Answer);
-            self.world.targets.resume(flow, &mut self.world.server, self.world.now);
+            self.world.resume(flow);
         }
         let begun = self.world.now;
         let done = self.run_until(CALM, |run| {
@@ -283,6 +285,7 @@ impl Run {
         assert_eq!((client.session.streams(), client.flows), (0, 0), "{client:?}\n{describe}");
         assert_eq!(self.world.host().client.status(self.world.now).session.flows_open, 0, "{describe}");
         assert_eq!((server.total.streams(), server.sessions), (0, 1), "{server:?}\n{describe}");
+        assert_eq!(server.flows, 0, "{server:?}\n{describe}");
         let streams = self.world.server.status(self.world.now).peers[0].session.map(|it| it.flows_open);
         assert_eq!(streams, Some(0), "streams without an end\n{describe}");
         self.datagrams.give_up();
@@ -304,11 +307,14 @@ impl Run {
     }
 
     fn report(mut self) -> Report {
-        let readers = self.world.hosts.iter().flat_map(|host| host.apps.connections.values());
+        let apps = self.world.hosts.iter().map(|host| &host.apps).chain([&self.world.outside]);
+        let readers = apps.flat_map(|apps| apps.connections.values());
         let downloads: u64 = readers.map(|connection| connection.reader.received).sum();
-        let uploads: u64 = self.world.targets.sides.values().map(|side| side.reader.received).sum();
+        let targets = self.world.hosts.iter().map(|host| &host.services).chain([&self.world.targets]);
+        let sides = targets.flat_map(|targets| targets.sides.values());
+        let uploads: u64 = sides.map(|side| side.reader.received).sum();
         let tally = &mut self.tally;
-        tally.flows = self.world.targets.plans.len() as u64;
+        tally.flows = (self.world.targets.plans.len() + self.world.hosts[0].services.plans.len()) as u64;
         tally.bytes = downloads + uploads;
         tally.datagrams = self.datagrams.arrived;
         tally.too_big = self.datagrams.told;

@@ -45,6 +45,7 @@ impl AddAssign for Tally {
         self.flows += other.flows;
         self.bytes += other.bytes;
         self.whole.flows += other.whole.flows;
+        self.whole.inbound += other.whole.inbound;
         self.whole.bytes += other.whole.bytes;
         self.datagrams += other.datagrams;
         self.too_big += other.too_big;
@@ -73,8 +74,10 @@ impl fmt::Display for Tally {
         )?;
         writeln!(
             f,
-            "{} flows with {:.1} MB had no excuse and were whole in the end; {} times a datagram was told to be too big",
+            "{} flows, {} of them from the server's side, with {:.1} MB had no excuse and were whole in the end; \
+             {} times a datagram was told to be too big",
             self.whole.flows,
+            self.whole.inbound,
             self.whole.bytes as f64 / 1e6,
             self.too_big
         )?;

@@ -14,8 +14,8 @@ use super::weather;
 /// One step of a run.
 #[derive(Clone, Debug)]
 pub(crate) enum Transition {
-    /// An app connects; both ends write what is given, and finish only if it says so.
-    Open { manner: Manner, v6: bool, upload: u64, download: u64, finishes: bool },
+    /// An app connects, one of the server's side if `inbound`; both ends write what is given, and finish only if it says so.
+    Open { inbound: bool, manner: Manner, v6: bool, upload: u64, download: u64, finishes: bool },
     /// Something is done with a flow, named by the port of its target.
     OnFlow { flow: u16, change: FlowChange },
     /// The way between the hosts and the server becomes another.
@@ -94,6 +94,7 @@ impl Transition {
     /// A name for the tally.
     pub(crate) fn name(&self) -> &'static str {
         match self {
+            Self::Open { manner: Manner::Serve, inbound: true, .. } => "open from the server's side",
             Self::Open { manner: Manner::Serve, .. } => "open",
             Self::Open { manner: Manner::Refuse, .. } => "open to a closed port",
             Self::Open { manner: Manner::Unreachable, .. } => "open to an unreachable host",
@@ -135,7 +136,8 @@ impl Transition {
             _ => Manner::Serve,
         };
         let (upload, download) = (size(rng), size(rng));
-        Self::Open { manner, v6: rng.random_bool(0.3), upload, download, finishes: rng.random_bool(0.5) }
+        let (inbound, v6, finishes) = (rng.random_bool(0.25), rng.random_bool(0.3), rng.random_bool(0.5));
+        Self::Open { inbound, manner, v6, upload, download, finishes }
     }
 }
 

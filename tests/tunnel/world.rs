@@ -204,6 +204,38 @@ impl World {
         self.targets.sides.get(&port)
     }
 
+    /// Both ends of a flow, if its target was ever connected to.
+    pub(crate) fn ends_mut(&mut self, port: u16) -> Option<(&mut Connection, &mut Side)> {
+        if INBOUND.contains(&port) {
+            let app = self.outside.connections.get_mut(&port)?;
+            let side = self.hosts.iter_mut().rev().find_map(|host| host.services.sides.get_mut(&port))?;
+            return Some((app, side));
+        }
+        let app = self.hosts.iter_mut().find_map(|host| host.apps.connections.get_mut(&port))?;
+        Some((app, self.targets.sides.get_mut(&port)?))
+    }
+
+    /// The target of a flow goes on after its writer or reader was told something else.
+    pub(crate) fn resume(&mut self, port: u16) {
+        self.targets.resume(port, &mut self.server, self.now);
+        for host in self.hosts.iter_mut().filter(|host| !host.is_asleep()) {
+            host.services.resume(port, &mut host.client, self.now);
+        }
+    }
+
+    /// The target of a flow resets its connection; whether there was one.
+    pub(crate) fn reset_by_target(&mut self, port: u16) -> bool {
+        let inwards = self.hosts.iter_mut().filter(|host| !host.is_asleep());
+        let inwards = inwards.map(|host| host.services.reset(port, &mut host.client));
+        inwards.fold(false, |any, one| any | one) | self.targets.reset(port, &mut self.server)
+    }
+
+    /// The target of a flow, if it was silent, serves from now on.
+    pub(crate) fn wake_target(&mut self, port: u16) {
+        self.targets.wake(port, &mut self.server);
+        self.hosts.iter_mut().for_each(|host| host.services.wake(port, &mut host.client));
+    }
+
     /// Opens a connection at once whose app first speaks after `pause`.
     pub(crate) fn open_late(&mut self, pause: Duration, upload_len: u64, download_len: u64) -> u16 {
         let speak_at = self.now + pause;

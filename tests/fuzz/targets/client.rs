@@ -1,6 +1,8 @@
 //! A whole client, against a server that has keys and says what it likes, and a kernel behind its TUN that does too.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng as _;
@@ -10,8 +12,11 @@ use vpn::crypto::{
     Message2, PresharedKey, PrivateKey, PublicKey, Received, Refusal, Responder, Suite, SuiteSet, Timestamp,
 };
 use vpn::kcp::CongestionKind;
+use vpn::mux::ResetCode;
 use vpn::packet;
-use vpn::session::{Client, ClientEvent, ClientSettings, ClientState, Connect};
+use vpn::session::{
+    Client, ClientEvent, ClientSettings, ClientState, Connect, StreamEvent, StreamKey, Streams,
+};
 
 use super::flow::Kernel;
 use super::input::Input;
@@ -43,6 +48,9 @@ struct World {
     kernel: Kernel,
     now: Instant,
     dials: u16,
+    /// What the shell connects for the server's side, and how many of those are over.
+    streams: Vec<StreamKey>,
+    gone: HashSet<StreamKey>,
     handshakes: u32,
     answer: u8,
     is_silent: bool,
@@ -64,6 +72,8 @@ impl World {
             kernel: Kernel::default(),
             now,
             dials: 0,
+            streams: Vec::new(),
+            gone: HashSet::new(),
             handshakes: 0,
             answer: 0,
             is_silent: false,
@@ -153,7 +163,47 @@ impl World {
                 | ClientEvent::Restarted => {}
             }
         }
+        while let Some(event) = self.client.poll_stream_event() {
+            moved = true;
+            self.serve_stream(event);
+        }
         moved
+    }
+
+    /// A shell that accepts every other connection, echoes a little, and forgets some.
+    fn serve_stream(&mut self, event: StreamEvent) {
+        assert!(!self.is_over || matches!(event, StreamEvent::Abandoned(_)), "{event:?} after the end");
+        match event {
+            StreamEvent::Connect { stream, target } => {
+                assert!(target.ip() == IpAddr::from([10, 77, 0, 2]) && INBOUND.contains(&target.port()));
+                assert!(!self.streams.contains(&stream), "{stream:?} is announced twice");
+                self.streams.push(stream);
+                match self.streams.len() % 4 {
+                    0 => self.client.reset(stream, ResetCode::Refused),
+                    1 | 2 => self.client.connected(stream),
+                    _ => {}
+                }
+            }
+            StreamEvent::Readable(stream) => {
+                self.assert_live(stream);
+                let bytes = self.client.readable(stream).to_vec();
+                self.client.write(stream, &bytes);
+                self.client.consume(stream, bytes.len(), self.now);
+            }
+            StreamEvent::Writable(stream) => self.assert_live(stream),
+            StreamEvent::Finished(stream) => {
+                self.assert_live(stream);
+                self.client.finish(stream);
+            }
+            StreamEvent::Reset(stream) => assert!(self.gone.insert(stream), "{stream:?} is gone already"),
+            StreamEvent::Abandoned(abandoned) => {
+                self.gone.extend(self.streams.iter().filter(|&&stream| abandoned.includes(stream)));
+            }
+        }
+    }
+
+    fn assert_live(&self, stream: StreamKey) {
+        assert!(self.streams.contains(&stream) && !self.gone.contains(&stream), "{stream:?}");
     }
 
     fn dial(&mut self, attempt: u32) {
@@ -301,7 +351,7 @@ impl World {
         let status = self.client.status(self.now);
         let mux = status.session.mux;
         assert!(mux.send_buffered <= BUFFER / 4 && mux.receive_buffered <= BUFFER / 4, "{mux:?}");
-        assert!(status.carriers.len() <= 3 && status.session.flows_open <= 2);
+        assert!(status.carriers.len() <= 3 && status.session.flows_open <= 2 + mux.streams_of_peer);
         for _ in 0..10 {
             if self.client.poll_timeout().is_none_or(|at| at > self.now) {
                 return;
@@ -322,7 +372,7 @@ fn settings() -> ClientSettings {
         suites: SuiteSet::PORTABLE,
         congestion: CongestionKind::Bbr,
         connect: Connect::Faithful,
-        inbound: Vec::new(),
+        inbound: vec![INBOUND],
         session_buffer: BUFFER,
         // Room for two flows.
         process_buffer: 2 * BUFFER,
@@ -335,6 +385,7 @@ fn server_key() -> PrivateKey {
 }
 
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)), 443);
+const INBOUND: RangeInclusive<u16> = 1..=1023;
 const BUFFER: usize = 1 << 20;
 const PING: u8 = 1;
 const PONG: u8 = 2;
@@ -359,6 +410,16 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     seeds.push(
         [syn, opened, vec![10, 1, 1], wait(3000, 0), wait(3000, 0), vec![10, 1, 0], wait(5000, 0)].concat(),
     );
+    // Connections from the server's side: four that may come in, with data and ends, and one that may not.
+    let said = |message: &[u8]| [&[2, u8::try_from(message.len()).expect("short"), 0], message].concat();
+    let open =
+        |id: u8, port: u8| said(&[1, id, 0, 0, 0, 4, 10, 77, 0, 2, port, if id == 10 { 9 } else { 0 }]);
+    let mut inbound: Vec<_> = [2, 4, 6, 8, 10].into_iter().flat_map(|id| open(id, 22)).collect();
+    for id in [2, 4, 6] {
+        inbound.extend(said(&[3, id, 0, 0, 0, 3, 0, 7, 7, 7]));
+        inbound.extend(said(&[if id == 2 { 4 } else { 5 }, id, 0, 0, 0, 6][..if id == 2 { 5 } else { 6 }]));
+    }
+    seeds.push([inbound, wait(60, 0), speech(11), open(2, 80), wait(60, 0)].concat());
     for answer in 3..8 {
         seeds.push([vec![10, answer, 0], speech(11), wait(1000, 0), wait(3000, 0), speech(0)].concat());
     }

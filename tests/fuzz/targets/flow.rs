@@ -160,6 +160,8 @@ impl World {
 #[derive(Debug, Default)]
 pub(crate) struct Kernel {
     connections: HashMap<(SocketAddr, SocketAddr), Numbers>,
+    /// Its programs are at the far end, and connect to the client.
+    is_far: bool,
 }
 
 /// The next sequence number of each end.
@@ -170,10 +172,17 @@ struct Numbers {
 }
 
 impl Kernel {
+    /// That of a server: what it connects to is the client's.
+    pub(crate) fn far() -> Self {
+        Self { is_far: true, ..Self::default() }
+    }
+
     /// A packet with a segment of one of the connections.
     pub(crate) fn segment(&mut self, input: &mut Input<'_>) -> Vec<u8> {
         let (which, shape) = (input.u8(), input.u8());
-        let ends = ends(which);
+        let (from, to) = ends(which);
+        let swapped = (SocketAddr::new(to.ip(), from.port()), SocketAddr::new(from.ip(), to.port()));
+        let ends = if self.is_far { swapped } else { (from, to) };
         let numbers = self.connections.entry(ends).or_insert(Numbers { ours: 1000, theirs: 0 });
         let flags = match shape & 7 {
             0 => SYN,

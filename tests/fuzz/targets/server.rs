@@ -19,6 +19,7 @@ use vpn::session::{
     PeerSettings, Server, ServerDrops, ServerSettings, ServerStatus, StreamEvent, StreamKey, Streams,
 };
 
+use super::flow::Kernel;
 use super::handshake::mask_handshake;
 use super::input::Input;
 use super::session::{Puppet, datagram, frame, speeches};
@@ -97,6 +98,9 @@ struct World {
     message1: Vec<u8>,
     streams: Vec<StreamKey>,
     gone: HashSet<StreamKey>,
+    kernel: Kernel,
+    /// To whom packets came out of the TUN.
+    sought: HashSet<IpAddr>,
     now: Instant,
     handshakes: u32,
     /// The number of the carrier that `alice` speaks on, and how often it asked for new keys.
@@ -118,6 +122,8 @@ impl World {
             message1,
             streams: Vec::new(),
             gone: HashSet::new(),
+            kernel: Kernel::far(),
+            sought: HashSet::new(),
             now,
             handshakes: 1,
             carrier: 1,
@@ -132,7 +138,12 @@ impl World {
             1..=6 => self.speak(operation % 13, input),
             7 => self.interfere(input),
             8 => {
-                let inner = if input.bool() { datagram(input) } else { input.bytes().to_vec() };
+                let inner = match input.u8() % 3 {
+                    0 => input.bytes().to_vec(),
+                    1 => datagram(input),
+                    _ => self.kernel.segment(input),
+                };
+                self.sought.extend(packet::parse(&inner).map(|header| header.destination));
                 self.server.handle_tun(&inner, now);
             }
             9 => self.command(input),
@@ -267,9 +278,7 @@ impl World {
 
     fn settle(&mut self) {
         self.hear();
-        while let Some(packet) = self.server.poll_tun(self.now) {
-            self.check_tun(&packet);
-        }
+        self.take_tun();
         let (mut packet, mut count) = (Vec::new(), 0);
         while self.server.poll_transmit(&mut packet, self.now) {
             count += 1;
@@ -280,6 +289,14 @@ impl World {
             self.hear();
         }
         self.check_bounds();
+    }
+
+    fn take_tun(&mut self) {
+        while let Some(packet) = self.server.poll_tun(self.now) {
+            self.check_tun(&packet);
+            self.kernel.note(&packet);
+            self.server.recycle(packet);
+        }
     }
 
     fn hear(&mut self) {
@@ -305,7 +322,7 @@ impl World {
         panic!("events never end");
     }
 
-    /// From the client to where it may go, or an answer to what came in here.
+    /// From the client to where it may go; or an answer of whom the TUN's packet was to, who may be nobody.
     fn check_tun(&self, bytes: &[u8]) {
         let header = packet::parse(bytes).unwrap_or_else(|error| panic!("{bytes:02x?}: {error:?}"));
         let is_alices =
@@ -313,8 +330,9 @@ impl World {
         let is_to_us = header.destination == IpAddr::from([10, 77, 0, 1]);
         let port = header.destination_port(bytes);
         let may_go = is_to_us || self.policy.allows(header.destination, port);
-        let is_answer = matches!(header.protocol, packet::TCP | packet::ICMP | packet::ICMPV6);
-        assert!(is_alices && (may_go || is_answer), "{bytes:02x?}");
+        let is_answer = matches!(header.protocol, packet::TCP | packet::ICMP | packet::ICMPV6)
+            && self.sought.contains(&header.source);
+        assert!(is_answer || is_alices && may_go && header.protocol != packet::TCP, "{bytes:02x?}");
     }
 
     fn check_bounds(&mut self) {
@@ -325,11 +343,13 @@ impl World {
             assert!(mux.send_buffered <= BUFFER / 4 && mux.receive_buffered <= BUFFER / 4, "{mux:?}");
             assert!(mux.streams <= 16_384);
         }
+        assert!(status.flows.memory <= BUFFER / 8, "{:?}", status.flows);
         for _ in 0..10 {
             if self.server.poll_timeout(self.now).is_none_or(|at| at > self.now) {
                 return;
             }
             self.server.handle_timeout(self.now);
+            self.take_tun();
             let mut packet = Vec::new();
             while self.server.poll_transmit(&mut packet, self.now) {
                 self.alice.take(&mut packet, self.now);
@@ -455,6 +475,31 @@ pub(crate) fn peer_seeds() -> Vec<Vec<u8>> {
     let wait = |time: u16, shift: u8| [vec![11], time.to_le_bytes().to_vec(), vec![shift]].concat();
     let mut seeds: Vec<_> =
         (0..speeches().len()).map(|number| [speech(number), wait(60, 0)].concat()).collect();
+    // Connections to the client: it accepts, answers, finishes, refuses; the programs send, finish, reset.
+    let segment = |which: u8, shape: u8| vec![8, 2, which, shape];
+    let said = |message: &[u8]| [&[2, u8::try_from(message.len()).expect("short"), 0], message].concat();
+    let opened = said(&[2, 2, 0, 0, 0]);
+    let answer = said(&[3, 2, 0, 0, 0, 3, 0, 7, 7, 7]);
+    let (finished, refused) = (said(&[4, 2, 0, 0, 0]), said(&[5, 4, 0, 0, 0, 1]));
+    seeds.push(
+        [
+            speech(0),
+            segment(0, 0),
+            opened.clone(),
+            segment(0, 1),
+            [segment(0, 0x42), vec![200, 0]].concat(),
+            answer,
+            segment(0, 3),
+            finished,
+            segment(0, 1),
+            segment(8, 0),
+            refused,
+            wait(60, 0),
+        ]
+        .concat(),
+    );
+    seeds.push([speech(0), segment(0, 0), opened, segment(0, 1), segment(0, 4), wait(0xffff, 7)].concat());
+    seeds.push([speech(0), segment(0, 0), vec![10, 1], wait(60, 0), segment(0, 0)].concat());
     for how in [0, 1, 2, 4, 8, 12] {
         let again = [
             speech(0),
