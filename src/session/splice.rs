@@ -382,13 +382,8 @@ mod tests {
 
         fn pass(&mut self, now: Instant) {
             for (here, there) in self.here.iter_mut().zip(&mut self.there) {
-                for (from, to) in [(&mut *here, &mut *there), (there, here)] {
-                    let mut message = [0; 4096];
-                    while from.may_fill() {
-                        let length = from.fill(&mut message, now);
-                        to.handle_message(&message[..length], now).unwrap();
-                    }
-                }
+                carry(here, there, now);
+                carry(there, here, now);
             }
         }
 
@@ -398,6 +393,14 @@ mod tests {
                 Some(mux::Event::Open { id, target }) => Some((id, target)),
                 _ => None,
             }
+        }
+    }
+
+    fn carry(from: &mut Mux, to: &mut Mux, now: Instant) {
+        let mut message = [0; 4096];
+        while from.may_fill() {
+            let length = from.fill(&mut message, now);
+            to.handle_message(&message[..length], now).unwrap();
         }
     }
 
@@ -453,13 +456,15 @@ mod tests {
     #[test]
     fn each_flow_goes_into_the_session_that_its_target_leads_to() {
         let (mut splice, mut pair) = (splice(Share { flows: 9, waiting: 9 }), Pair::new());
+        let mut asked = Vec::new();
         // The same id in another session is another stream.
         for (port, peer, expected) in [(1, 0, "2"), (2, 1, "2"), (3, 1, "4")] {
             assert_eq!(connect(&mut splice, &mut pair, port, PEERS[peer]), None, "it waits for its answer");
             let (id, target) = pair.asked(peer).unwrap();
             assert_eq!((id.to_string().as_str(), target.to_string().as_str()), (expected, PEERS[peer]));
-            pair.there[peer].accept(id);
+            asked.push((peer, id));
         }
+        asked.into_iter().for_each(|(peer, id)| pair.there[peer].accept(id));
         pair.pass(now());
         splice.pump(&mut pair, now());
         let answered = std::iter::from_fn(|| splice.flows.poll_packet(now()));
