@@ -6,7 +6,7 @@
 )]
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead as _, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -99,9 +99,22 @@ fn ends_with_2_for_wrong_usage() {
     for arguments in [&["fly"][..], &[], &["up", "--route", "10.0.0.1/8"], &["status", "a b"]] {
         assert_eq!(run(arguments, "").status.code(), Some(2), "{arguments:?}");
     }
-    let watch = run(&["status", "--watch"], "");
-    assert_eq!(watch.status.code(), Some(2));
-    assert_eq!(stderr(&watch), "vpn: status --watch is not built yet: leave it out\n");
+}
+
+#[test]
+fn watches_until_nobody_reads_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = vpn(&["status", "--watch", "--json"]);
+    command.env("RUNTIME_DIRECTORY", folder.path()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for _ in 0..2 {
+        assert!(lines.next().unwrap().unwrap().starts_with(r#"{"tunnels":["#));
+    }
+    drop(lines);
+    assert!(child.wait().unwrap().success());
+    let nobody = run_beside(folder.path(), &["status", "--watch", "nobody"]);
+    assert_eq!(nobody.status.code(), Some(6));
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Pair {
         let (buffer, chunk) = (vec![0; MESSAGE], vec![7; CHUNK]);
         let mut pair = Self { ends, ids: Vec::new(), next: 0, buffer, chunk, now: start() };
         let target = SocketAddr::from(([198, 51, 100, 7], 80));
-        pair.ids = (0..streams).map(|_| pair.ends[0].open(target).expect("room")).collect();
+        pair.ids = (0..streams).map(|_| pair.ends[0].open(target, pair.now).expect("room")).collect();
         while pair.pass(0) | pair.pass(1) {
             while let Some(event) = pair.ends[1].poll_event() {
                 if let Event::Open { id, .. } = event {

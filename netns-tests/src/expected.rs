@@ -31,13 +31,10 @@ const LIST: &[ExpectedFailure] = &[
         CARRIER,
     ),
     entry("two_carriers_carry_at_once", "carrier.carriers: this value is not built yet", CARRIER),
-    entry("status_lists_the_flows", "status --flows is not built yet", MUX),
 ];
 
 const CARRIER: &str =
     "The carrier, complete: every ISP mode, migration nobody notices, a listener that cannot be flooded";
-const MUX: &str =
-    "MUX and inner TCP, complete: faithful, fair, fast under load, and the same cost at 10,000 flows";
 
 #[cfg(test)]
 mod tests {

@@ -73,18 +73,6 @@ fn a_fast_connect_does_not_wait_for_the_target() {
     });
 }
 
-#[test]
-fn status_lists_the_flows() {
-    configured("status_lists_the_flows", "", |topology, vpn| {
-        vpn.up(topology, 0, "")?;
-        let _flow = sockets::connect(topology.client(), TARGET, services::HTTP_PORT, LIMIT)?;
-        let status =
-            vpn.program(topology.client())?.args(["status", "--flows"]).run(LIMIT)?.expect_code(0)?;
-        status.expect_text(&format!("{TARGET}:{}", services::HTTP_PORT))?;
-        Ok(())
-    });
-}
-
 /// Runs `body` with a running server and a client that has more lines in its config; as [`prepared`].
 fn configured(name: &str, client: &str, body: impl FnOnce(&Topology, &Vpn) -> Result<()>) {
     prepared(name, client, |topology, vpn| {

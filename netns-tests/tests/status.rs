@@ -1,15 +1,19 @@
-//! What `vpn status` says of carriers, to people and to programs, while the line loses packets, a box forges RSTs, and a carrier dies.
+//! What `vpn status` says to people and to programs: of carriers, while the line loses packets, a box forges RSTs, and a carrier
+//! dies; of flows, at both ends, once and again and again.
 //!
 //! ```text
 //!   client ──[ 20 Mbit/s, 40 ms, 2 % loss ]──(RSTs)── router ── server ── target
 //! ```
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::addresses::{SERVER, client};
+use netns_tests::addresses::{SERVER, TARGET, client};
 use netns_tests::emulator::{Middlebox, Profile, Segment, Towards};
 use netns_tests::node::Node;
+use netns_tests::services::HTTP_PORT;
+use netns_tests::sockets::{self, accept, expect};
 use netns_tests::topology::Setup;
 use netns_tests::tunnel::{Tunnel, tunnel_scenario};
 use netns_tests::vpn::PORT;
@@ -18,6 +22,7 @@ use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SIZE: usize = 6 << 20;
+const IDLE_PORT: u16 = 9000;
 
 #[test]
 fn status_shows_each_carrier_and_what_became_of_the_one_before() {
@@ -40,6 +45,53 @@ fn status_shows_each_carrier_and_what_became_of_the_one_before() {
         expect_reasons(&of_client)?;
         expect_lines(tunnel, here, &["migrations: ", " silent", "; last "])
     });
+}
+
+#[test]
+fn status_lists_the_flows() {
+    let line = Setup::link(Profile::long_line(20_000_000, Duration::from_millis(40), 0.0));
+    tunnel_scenario("status_lists_the_flows", line, SIZE, |tunnel| {
+        let [here, there] = [tunnel.client(), &tunnel.topology.server];
+        let (idle, bulk) = (format!("{TARGET}:{IDLE_PORT}"), format!("{TARGET}:{HTTP_PORT}"));
+        let listener = sockets::listen(&tunnel.topology.target, TARGET, IDLE_PORT)?;
+        let flow = sockets::connect(here, TARGET, IDLE_PORT, LIMIT)?;
+        let far = accept(&listener, LIMIT)?;
+        (&far).write_all(b"greeting")?;
+        expect(&flow, b"greeting")?;
+        let curl = tunnel.begin_download(1 << 20)?;
+        for (node, way) in [(here, "received"), (there, "sent")] {
+            let flows = listed(tunnel, node)?;
+            ensure!(flows["unlisted"] == 0, "{flows}");
+            let [busy, quiet] = [&flows["list"][0], &flows["list"][1]];
+            ensure!(busy["target"] == bulk.as_str() && quiet["target"] == idle.as_str(), "{flows}");
+            ensure!(quiet["state"] == "open" && busy["opened_by"] == "client", "{flows}");
+            ensure!(busy[format!("{way}_bytes")].as_u64() >= Some(1 << 20), "{flows}");
+            let rate = busy[format!("{way}_bytes_per_s")].as_u64().context("no rate")?;
+            ensure!((100_000..3_000_000).contains(&rate), "{flows}");
+            ensure!(quiet[format!("{way}_bytes")].as_u64() >= Some(8), "{flows}");
+            ensure!(quiet["age_s"].as_f64() >= busy["age_s"].as_f64(), "{flows}");
+            let peer = if way == "sent" { Value::from("client0") } else { Value::Null };
+            ensure!(busy["peer"] == peer, "{flows}");
+            let text = tunnel.vpn.program(node)?.args(["status", "--flows"]).output()?;
+            let row = text.lines().find(|line| line.contains(&bulk)).context("no row")?;
+            ensure!(row.contains("iB/s") && text.contains(&idle) && text.contains("flows: 2\n"), "{text}");
+        }
+        ensure!(tunnel.vpn.tunnel(here)?["flows"].get("list").is_none(), "listed although nobody asked");
+        let mut watch = tunnel.vpn.program(here)?.args(["status", "--watch", "--flows"]).start()?;
+        watch.wait_for_text("flows: 2\n", LIMIT)?;
+        curl.finish(LIMIT)?.expect_code(0)?;
+        drop((flow, far));
+        watch.wait_for_text("flows: 0\n", LIMIT)?;
+        ensure!(watch.is_running()?, "it ended by itself");
+        Ok(())
+    });
+}
+
+/// The flows of the only tunnel on `node`.
+fn listed(tunnel: &Tunnel<'_>, node: &Node) -> Result<Value> {
+    let output = tunnel.vpn.program(node)?.args(["status", "--flows", "--json"]).output()?;
+    let status: Value = serde_json::from_str(&output)?;
+    Ok(status["tunnels"][0]["flows"].clone())
 }
 
 /// All that is to be known of a carrier, as figures that can be true of this line.

@@ -66,10 +66,10 @@ pub(super) struct Status {
     #[arg(long)]
     pub(super) json: bool,
     /// Show it again every second
-    #[arg(long, hide = true)]
+    #[arg(long)]
     pub(super) watch: bool,
-    /// List the flows
-    #[arg(long, hide = true)]
+    /// List the TCP connections inside: target, state, age, bytes and rate, the busiest first
+    #[arg(long)]
     pub(super) flows: bool,
 }
 

@@ -5,6 +5,7 @@ mod keys;
 mod probe;
 mod status;
 mod target;
+mod watch;
 
 use std::io::{self, Write};
 
@@ -79,15 +80,28 @@ fn say(sentence: &dyn std::fmt::Display) {
     drop(writeln!(io::stderr(), "vpn: {sentence}"));
 }
 
+/// Whoever reads our standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    There,
+    /// It has seen enough, as `head` does.
+    Gone,
+}
+
 /// Writes to standard output.
-fn print(text: &str) -> Result<(), Failure> {
+fn put(text: &str) -> Result<Reader, Failure> {
     let mut output = io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        // The reader has seen enough, as `head` does.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => {
             let why = failure::os_text(&error);
             Err(Failure::new(ExitCode::Failure, format!("cannot write the output: {why}")))
         }
-        Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// The same for what is written once.
+fn print(text: &str) -> Result<(), Failure> {
+    put(text).map(|_| ())
 }

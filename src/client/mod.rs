@@ -32,7 +32,7 @@ use crate::config::{self, ClientConfig, ClientDns, Congestion};
 use crate::control::{InstanceName, Paths, State, Tunnel};
 use crate::crypto::{Refusal, SuiteSet};
 use crate::failure::{ExitCode, Failure};
-use crate::instance::{self, Instance, Rings};
+use crate::instance::{self, FlowReport, Instance, Rings};
 use crate::io::{self, TunDevice};
 use crate::kcp::CongestionKind;
 use crate::netcfg::{self, ClientPlan};
@@ -162,9 +162,11 @@ async fn resolve(
         tokio::select! {
             found = &mut found => return found.map(Some),
             order = instance.order() => {
-                let status = |instance: &Instance| {
+                let status = |instance: &Instance, flows: bool| {
                     let interface = config.tunnel.interface.as_str();
-                    status::tunnel(client, Default::default(), 0, interface, None, config, instance)
+                    let tunnel =
+                        status::tunnel(client, Default::default(), 0, interface, None, config, instance);
+                    (tunnel, flows.then(|| FlowReport::of_client(client, io::now())))
                 };
                 if instance.obey(order, status).is_break() {
                     return Ok(None);
@@ -250,7 +252,8 @@ async fn connect(
             () = tokio::time::sleep(left) => {}
             news = surroundings.next() => runner.on_news(news, surroundings),
             order = instance.order() => {
-                if instance.obey(order, |instance| describe(runner, surroundings, config, instance)).is_break() {
+                let status = |instance: &Instance, flows| describe(runner, surroundings, config, instance, flows);
+                if instance.obey(order, status).is_break() {
                     return Ok(None);
                 }
             }
@@ -285,7 +288,8 @@ async fn carry(
             result = runner.step() => result.map_err(|error| lost_sockets(&error))?,
             news = surroundings.next() => runner.on_news(news, surroundings),
             order = instance.order() => {
-                if instance.obey(order, |instance| describe(runner, surroundings, config, instance)).is_break() {
+                let status = |instance: &Instance, flows| describe(runner, surroundings, config, instance, flows);
+                if instance.obey(order, status).is_break() {
                     return Ok(());
                 }
             }
@@ -298,13 +302,15 @@ fn describe(
     surroundings: &Surroundings,
     config: &ClientConfig,
     instance: &Instance,
-) -> Tunnel {
+    flows: bool,
+) -> (Tunnel, Option<FlowReport>) {
     let wire = (runner.sent(), runner.received());
     let (name, mark) = (runner.tun.name(), Some(runner.mark()));
     let no_socket = runner.targets.refused();
     let tunnel = status::tunnel(&runner.client, wire, no_socket, name, mark, config, instance);
     let network = Some(surroundings.network()).filter(|network| !network.is_empty());
-    Tunnel { network: network.map(str::to_owned), ..tunnel }
+    let flows = flows.then(|| FlowReport::of_client(&runner.client, io::now()));
+    (Tunnel { network: network.map(str::to_owned), ..tunnel }, flows)
 }
 
 /// Tells the server that we leave, and acknowledges its FIN: once the port is free, this host's kernel would answer that with a RST.

@@ -103,7 +103,7 @@ fn winners(addresses: &[SocketAddr], modes: &session::Memory, network: &str) -> 
 
 /// The mark by which packets pass the tunnel of this name, if it is up: the carriers' own way is the one to be tried.
 fn mark_of_the_tunnel(name: &InstanceName, paths: &Paths) -> Option<u32> {
-    let answer = control::request(&paths.control_socket(), Request::Status, ANSWER_WITHIN);
+    let answer = control::request(&paths.control_socket(), Request::Status { flows: false }, ANSWER_WITHIN);
     if let Ok(Response::Status { tunnel }) = answer
         && tunnel.name == name.as_str()
     {

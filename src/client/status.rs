@@ -48,7 +48,7 @@ pub(super) fn tunnel(
         migrations: status.migrations,
         migrated: migration_report(&status.why),
         session: session_report(&status.session),
-        flows: Flows { open: status.session.flows_open as u64, total: status.session.flows_total },
+        flows: Flows::counted(status.session.flows_open as u64, status.session.flows_total),
         limits: Limits {
             session_buffer: config.limits.session_buffer.bytes() as u64,
             process_buffer: config.limits.process_buffer.bytes() as u64,

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use super::message::REQUEST_MAX;
@@ -89,20 +89,41 @@ impl Responder {
         tokio::spawn(self.respond_and_wait(response));
     }
 
+    /// Answers with what `make` returns, without waiting. Neither making it nor writing it down keeps this thread from its work:
+    /// another does that.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn respond_with(self, make: impl FnOnce() -> Response + Send + 'static) {
+        tokio::spawn(async move {
+            let Ok(Ok(line)) = spawn_blocking(move || to_line(&make())).await else {
+                return tracing::debug!("an answer could not be made");
+            };
+            self.hand_over(&line).await;
+        });
+    }
+
     /// Answers, and waits (a few seconds at most) until the answer is with the asker: for the
     /// last answer of a process.
-    pub async fn respond_and_wait(mut self, response: Response) {
-        let written = timeout(PATIENCE, self.write(&response)).await;
+    pub async fn respond_and_wait(self, response: Response) {
+        match to_line(&response) {
+            Ok(line) => self.hand_over(&line).await,
+            Err(error) => tracing::debug!(%error, "an answer could not be written down"),
+        }
+    }
+
+    async fn hand_over(mut self, line: &[u8]) {
+        let written = timeout(PATIENCE, self.stream.write_all(line)).await;
         if !matches!(written, Ok(Ok(()))) {
             tracing::debug!("a command did not take its answer");
         }
     }
+}
 
-    async fn write(&mut self, response: &Response) -> io::Result<()> {
-        let mut line = serde_json::to_vec(response)?;
-        line.push(b'\n');
-        self.stream.write_all(&line).await
-    }
+fn to_line(response: &Response) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(response)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 async fn accept(listener: UnixListener, requests: mpsc::Sender<(Request, Responder)>) {
@@ -221,7 +242,7 @@ mod tests {
                 });
                 let answer = tokio::select! {
                     _ = listener.next() => panic!("nonsense was handed out"),
-                    answer = tokio::task::spawn_blocking(|| asker.join().unwrap()) => answer.unwrap(),
+                    answer = spawn_blocking(|| asker.join().unwrap()) => answer.unwrap(),
                 };
                 assert!(answer.contains(r#""response":"error""#), "{answer}");
             }
@@ -233,7 +254,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let stale = request(&path, Request::Status, TIMEOUT);
+        let stale = request(&path, Request::Status { flows: false }, TIMEOUT);
         assert!(matches!(stale, Err(ClientError::NotUp)));
         runtime().block_on(async {
             let _live = Listener::bind(&path).unwrap();
@@ -249,10 +270,10 @@ mod tests {
         let asked = path.clone();
         runtime().block_on(async {
             let mut listener = Listener::bind(&path).unwrap();
-            let asker = thread::spawn(move || request(&asked, Request::Status, TIMEOUT));
+            let asker = thread::spawn(move || request(&asked, Request::Status { flows: false }, TIMEOUT));
             drop(listener.next().await);
             assert!(matches!(asker.join().unwrap(), Err(ClientError::Ended)));
         });
-        assert!(matches!(request(&path, Request::Status, TIMEOUT), Err(ClientError::NotUp)));
+        assert!(matches!(request(&path, Request::Status { flows: false }, TIMEOUT), Err(ClientError::NotUp)));
     }
 }

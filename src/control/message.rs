@@ -9,7 +9,11 @@ use super::Tunnel;
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
     /// How it is.
-    Status,
+    Status {
+        /// Each of its flows, too.
+        #[serde(default)]
+        flows: bool,
+    },
     /// To undo everything and end.
     Down,
 }
@@ -35,5 +39,5 @@ pub enum Response {
 /// The longest request: our choice, with room for what later requests may carry.
 pub(super) const REQUEST_MAX: usize = 4 << 10;
 
-/// The longest response: our choice, room for the peers of a large server.
+/// The longest response: our choice, room for the peers of a large server and for as many flows as are listed.
 pub(super) const RESPONSE_MAX: usize = 16 << 20;

@@ -1,9 +1,12 @@
-//! A status for people, laid out like `wg show`: a block for the interface, one for each peer.
+//! A status for people, laid out like `wg show`: a block for the interface, one for each peer, and one for the flows if they were
+//! asked for.
 
 use std::fmt::{self, Display};
 
-use super::Role;
-use super::status::{Carrier, Flows, Injected, Kcp, Migrated, ModeKnown, Peer, Session, Status, Tunnel};
+use super::flow_table;
+use super::status::{Carrier, Injected, Kcp, Migrated, ModeKnown, Peer, Session, Status, Tunnel};
+use super::units::{Age, Size};
+use super::{Flows, Role};
 
 /// Writes all tunnels, a blank line between blocks; nothing when there is none.
 pub fn render(status: &Status) -> String {
@@ -17,6 +20,7 @@ fn tunnel_blocks(tunnel: &Tunnel) -> Vec<String> {
         Role::Client => blocks.push(server_block(tunnel)),
         Role::Server => blocks.extend(tunnel.peers.iter().map(peer_block)),
     }
+    blocks.extend(flow_table::render(&tunnel.flows));
     blocks
 }
 
@@ -59,7 +63,7 @@ fn server_block(tunnel: &Tunnel) -> String {
         block.line("migrations", format!("{}{}", tunnel.migrations, reasons(&tunnel.migrated)));
     }
     injected_line(&mut block, tunnel.injected);
-    session_lines(&mut block, &tunnel.session, tunnel.flows);
+    session_lines(&mut block, &tunnel.session, &tunnel.flows);
     block.text
 }
 
@@ -78,7 +82,7 @@ fn peer_block(peer: &Peer) -> String {
         block.line("migrations", format!("{}, its address changed {} times", peer.migrations, peer.moves));
     }
     injected_line(&mut block, peer.injected);
-    session_lines(&mut block, &peer.session, peer.flows);
+    session_lines(&mut block, &peer.session, &peer.flows);
     block.text
 }
 
@@ -122,7 +126,7 @@ fn reasons(migrated: &Migrated) -> String {
     if counts.is_empty() { String::new() } else { format!(" ({}{last})", counts.join(", ")) }
 }
 
-fn session_lines(block: &mut Block, session: &Session, flows: Flows) {
+fn session_lines(block: &mut Block, session: &Session, flows: &Flows) {
     let (received, sent) = (Size(session.received_bytes), Size(session.sent_bytes));
     let again = Size(session.retransmitted_bytes);
     block.line("transfer", format!("{received} received, {sent} sent, {again} of it again"));
@@ -178,51 +182,6 @@ fn joined(list: &[impl Display]) -> String {
     }
     list.join(", ")
 }
-
-/// Bytes as `wg` writes them: `3.20 MiB`.
-struct Size(u64);
-
-impl Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS.iter().find(|(_, unit)| self.0 >= *unit);
-        let Some((name, unit)) = unit else {
-            return write!(f, "{} B", self.0);
-        };
-        // In hundredths, rounded down, without the loss of a float.
-        let hundredths = u128::from(self.0) * 100 / u128::from(*unit);
-        write!(f, "{}.{:02} {name}", hundredths / 100, hundredths % 100)
-    }
-}
-
-const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-
-/// A time span in words: `1 hour, 2 minutes, 5 seconds`.
-struct Age(f64);
-
-impl Display for Age {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = whole_seconds(self.0);
-        let mut parts = Vec::new();
-        for (name, length) in SPANS {
-            let count = rest / length;
-            rest %= length;
-            if count > 0 {
-                let plural = if count == 1 { "" } else { "s" };
-                parts.push(format!("{count} {name}{plural}"));
-            }
-        }
-        if parts.is_empty() {
-            return f.write_str("less than a second");
-        }
-        f.write_str(&parts.join(", "))
-    }
-}
-
-fn whole_seconds(seconds: f64) -> u64 {
-    std::time::Duration::try_from_secs_f64(seconds).map_or(0, |duration| duration.as_secs())
-}
-
-const SPANS: [(&str, u64); 4] = [("day", 24 * 60 * 60), ("hour", 60 * 60), ("minute", 60), ("second", 1)];
 
 /// One count as a part of another: `2.5 %`; of nothing it is 0.
 struct Percent(u64, u64);
@@ -365,7 +324,7 @@ peer: bob
         let lines = |kcp| {
             let session = Session { rtt_ms: Some(7.0), kcp, ..Session::default() };
             let mut block = Block::new("peer", "alice");
-            session_lines(&mut block, &session, Flows::default());
+            session_lines(&mut block, &session, &Flows::default());
             let lines: Vec<_> = block.text.lines().skip(3).map(str::to_owned).collect();
             lines.join("\n")
         };
@@ -390,28 +349,6 @@ peer: bob
             (u64::MAX, u64::MAX, "100.0 %"),
         ] {
             assert_eq!(Percent(part, whole).to_string(), text);
-        }
-    }
-
-    #[test]
-    fn writes_sizes_and_ages_in_fitting_units() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.00 KiB"),
-            (1_550_000, "1.47 MiB"),
-            (u64::MAX, "16777215.99 TiB"),
-        ] {
-            assert_eq!(Size(bytes).to_string(), text);
-        }
-        for (seconds, text) in [
-            (f64::NAN, "less than a second"),
-            (-1.0, "less than a second"),
-            (1.9, "1 second"),
-            (86_400.0, "1 day"),
-            (7201.0, "2 hours, 1 second"),
-        ] {
-            assert_eq!(Age(seconds).to_string(), text);
         }
     }
 

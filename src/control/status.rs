@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use super::Flows;
+
 /// All tunnels asked about.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -284,15 +286,6 @@ pub struct KcpDrops {
     pub acks: u64,
 }
 
-/// Inner TCP connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flows {
-    /// Now.
-    pub open: u64,
-    /// Since the start.
-    pub total: u64,
-}
-
 /// What is bounded, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -468,7 +461,7 @@ pub(super) mod tests {
                 buffer_bytes: 64 << 20,
                 kcp: Some(kcp()),
             },
-            flows: Flows { open: 3, total: 120 },
+            flows: Flows::counted(3, 120),
             limits: Limits { session_buffer: 64 << 20, process_buffer: 1 << 30, buffered: 1536 },
             injected: Injected { rst: 3, fin: 0, syn: 1, data: 2 },
             drops: BTreeMap::from([("replay".to_owned(), 7)]),

@@ -1,6 +1,7 @@
 //! All flows of one TUN device.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::config::{FlowLimits, Stats};
@@ -254,6 +255,13 @@ impl Flows {
                 open.on_stood_still(time, now);
             }
         }
+    }
+
+    /// The program's end of a flow, and whom it wants to reach.
+    #[must_use]
+    pub fn ends(&self, id: FlowId) -> Option<(SocketAddr, SocketAddr)> {
+        let Tuple { source, target } = self.flows.get(id)?.tuple();
+        Some((source, target))
     }
 
     /// What happened so far.

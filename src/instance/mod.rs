@@ -1,6 +1,7 @@
 //! What a running client and a running server have in common: one process that owns the run-time folder, the undo
 //! journal, the control socket and the signals; and where flows end that the other end began.
 
+mod flow_report;
 mod remembered;
 mod report;
 mod rings;
@@ -18,6 +19,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
+pub(crate) use self::flow_report::FlowReport;
 pub(crate) use self::remembered::{Disk, Remembered, replace};
 pub(crate) use self::report::{
     carrier_report, flow_drops, migration_report, mode_report, session_drops, session_report, sum_drops,
@@ -90,18 +92,29 @@ impl Instance {
         }
     }
 
-    /// Does what an order says, and tells whether to go on; `status` describes the tunnel. Who asked for the end is
-    /// answered when everything is undone.
-    pub(crate) fn obey(&mut self, order: Order, status: impl FnOnce(&Self) -> Tunnel) -> ControlFlow<()> {
+    /// Does what an order says, and tells whether to go on; `status` describes the tunnel, and its flows if it is told so. Who
+    /// asked for the end is answered when everything is undone.
+    pub(crate) fn obey(
+        &mut self,
+        order: Order,
+        status: impl FnOnce(&Self, bool) -> (Tunnel, Option<FlowReport>),
+    ) -> ControlFlow<()> {
         match order {
             Order::Stop => ControlFlow::Break(()),
             Order::Request(Request::Down, responder) => {
                 self.waiting = Some(responder);
                 ControlFlow::Break(())
             }
-            Order::Request(Request::Status, responder) => {
-                let tunnel = Box::new(status(self));
-                responder.respond(Response::Status { tunnel });
+            Order::Request(Request::Status { flows }, responder) => {
+                let (tunnel, flows) = status(self, flows);
+                let mut tunnel = Box::new(tunnel);
+                match flows {
+                    None => responder.respond(Response::Status { tunnel }),
+                    Some(flows) => responder.respond_with(move || {
+                        flows.add_to(&mut tunnel.flows);
+                        Response::Status { tunnel }
+                    }),
+                }
                 ControlFlow::Continue(())
             }
         }
@@ -167,7 +180,7 @@ impl Instance {
 
 /// Whether the name is free, without touching anything: the log of a live instance stays as it is.
 pub(crate) fn check_not_up(name: &InstanceName, paths: &Paths) -> Result<(), Failure> {
-    match ask(&paths.control_socket(), Request::Status) {
+    match ask(&paths.control_socket(), Request::Status { flows: false }) {
         Ok(_) => Err(already_up(name)),
         Err(_) => Ok(()),
     }
@@ -187,7 +200,7 @@ pub(crate) async fn take_down(name: &InstanceName, paths: &Paths) -> Result<(), 
 
 async fn try_take_down(name: &InstanceName, paths: &Paths) -> Result<(), Failure> {
     let socket = paths.control_socket();
-    match ask(&socket, Request::Status) {
+    match ask(&socket, Request::Status { flows: false }) {
         Ok(Response::Status { tunnel }) if tunnel.name == name.as_str() => {
             return match ask(&socket, Request::Down) {
                 Ok(Response::Error { message }) => Err(Failure::new(ExitCode::Failure, message)),

@@ -30,6 +30,11 @@ impl SendCredit {
         Self { sent: 0, limit: INITIAL_CREDIT }
     }
 
+    /// Bytes sent so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// Bytes that may be sent now.
     pub(super) fn available(&self) -> usize {
         usize::try_from(self.limit - self.sent).unwrap_or(usize::MAX)
@@ -112,6 +117,11 @@ impl ReceiveCredit {
             pooled: 0,
             measured: None,
         }
+    }
+
+    /// Bytes that arrived so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// Counts `n` bytes that arrived.

@@ -150,7 +150,7 @@ impl EventQueue {
 /// The event of `kind`; `None` when the stream's phase has outrun it.
 fn describe(id: StreamId, stream: &Stream, kind: Kind) -> Option<Event> {
     Some(match (kind, stream.phase) {
-        (Kind::Open, Phase::Offered(target)) => Event::Open { id, target },
+        (Kind::Open, Phase::Offered) => Event::Open { id, target: stream.target },
         (Kind::Reset, Phase::Reset(code)) => Event::Reset { id, code },
         (Kind::Open | Kind::Reset, _) => return None,
         (Kind::Opened, _) => Event::Opened { id },
@@ -165,12 +165,16 @@ const KINDS: [Kind; 6] =
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::super::credit::Windows;
     use super::*;
 
+    #[expect(clippy::disallowed_methods, reason = "any start will do for a test's own clock")]
     fn one_stream(phase: Phase) -> (StreamId, Streams) {
         let id = StreamId::first(true);
-        let stream = Stream::new(phase, &Windows::new(0, 0, 0));
+        let target = "192.0.2.1:80".parse().unwrap();
+        let stream = Stream::new(phase, target, &Windows::new(0, 0, 0), Instant::now());
         (id, Streams::from([(id, Box::new(stream))]))
     }
 
@@ -193,7 +197,7 @@ mod tests {
     #[test]
     fn tells_of_each_ends_streams_apart() {
         let [odd, even] = [true, false].map(StreamId::first);
-        let stream = || Box::new(Stream::new(Phase::Open, &Windows::new(0, 0, 0)));
+        let stream = || one_stream(Phase::Open).1.into_values().next().unwrap();
         let mut streams = Streams::from([(odd, stream()), (even, stream())]);
         let mut queue = EventQueue::default();
         for id in [odd, even] {

@@ -85,7 +85,7 @@ impl Mux {
             self.refuse(id);
             return Ok(());
         }
-        let mut stream = Box::new(Stream::new(Phase::Offered(target), &self.budget.windows));
+        let mut stream = Box::new(Stream::new(Phase::Offered, target, &self.budget.windows, now));
         self.events.raise(id, &mut stream, Kind::Open);
         self.streams.insert(id, stream);
         self.streams_of_peer += 1;
@@ -124,6 +124,7 @@ impl Mux {
             Offence::OverBudget
         } else {
             receive.queue.push(bytes);
+            stream.meter.on_received(bytes.len(), stream.age(now));
             self.stats.received_bytes += bytes.len() as u64;
             if stream.phase == Phase::Open {
                 self.events.raise(id, stream, Kind::Readable);

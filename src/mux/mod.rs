@@ -30,7 +30,9 @@ mod credit;
 mod event;
 mod frame;
 mod input;
+mod meter;
 mod output;
+mod overview;
 mod queue;
 mod schedule;
 mod stats;
@@ -45,6 +47,7 @@ use std::time::{Duration, Instant};
 pub use event::Event;
 pub use frame::{Malformed, ResetCode, StreamId};
 pub use input::Violation;
+pub use overview::{StreamState, StreamStatus};
 pub use stats::Stats;
 
 use budget::Budget;
@@ -183,14 +186,14 @@ impl Mux {
     ///
     /// # Errors
     /// [`TooManyStreams`].
-    pub fn open(&mut self, target: SocketAddr) -> Result<StreamId, TooManyStreams> {
+    pub fn open(&mut self, target: SocketAddr, now: Instant) -> Result<StreamId, TooManyStreams> {
         let is_shut = self.going_away.here || self.going_away.peer;
         if is_shut || self.streams.len() >= self.limits.streams {
             return Err(TooManyStreams);
         }
         let id = self.ids.next.ok_or(TooManyStreams)?;
         self.ids.next = id.next();
-        let stream = Stream::new(Phase::Waiting(target), &self.budget.windows);
+        let stream = Stream::new(Phase::Waiting, target, &self.budget.windows, now);
         self.streams.insert(id, Box::new(stream));
         self.schedule.opening.push(id);
         self.stats.opened_here += 1;
@@ -202,7 +205,7 @@ impl Mux {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        if !matches!(stream.phase, Phase::Offered(_)) {
+        if !matches!(stream.phase, Phase::Offered) {
             return;
         }
         stream.phase = Phase::Open;
@@ -299,7 +302,7 @@ impl Mux {
             stream.owes.credit = true;
             self.schedule.owe(id, stream);
         }
-        if stream.finish_reading() && !matches!(stream.phase, Phase::Offered(_) | Phase::Reset(_)) {
+        if stream.finish_reading() && !matches!(stream.phase, Phase::Offered | Phase::Reset(_)) {
             self.events.raise(id, stream, Kind::Finished);
         }
     }

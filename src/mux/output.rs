@@ -82,9 +82,9 @@ impl Mux {
     fn fill_opens(&mut self, out: &mut Writer<'_>) -> bool {
         while let Some(id) = self.schedule.opening.front() {
             if let Some(stream) = self.streams.get_mut(&id)
-                && let Phase::Waiting(target) = stream.phase
+                && stream.phase == Phase::Waiting
             {
-                if !out.put(Frame::Open { id, target }) {
+                if !out.put(Frame::Open { id, target: stream.target }) {
                     return false;
                 }
                 self.ids.announced = Some(id);
@@ -107,6 +107,7 @@ impl Mux {
             let served = schedule.serve(streams, now, |id, stream| {
                 let held = stream.send.queue.len();
                 let sent = stream.emit_data(id, out);
+                stream.meter.on_sent(sent, stream.age(now));
                 budget.send.resize(held, held - sent);
                 stats.sent_bytes += sent as u64;
                 has_finished = stream.send.half == Half::Finished;

@@ -264,7 +264,8 @@ mod tests {
         }
 
         fn add(&mut self, bytes: usize) -> StreamId {
-            let mut stream = Stream::new(Phase::Open, &Windows::new(0, 0, 0));
+            let target = "192.0.2.1:80".parse().unwrap();
+            let mut stream = Stream::new(Phase::Open, target, &Windows::new(0, 0, 0), self.now);
             stream.send.credit.raise(u64::MAX).unwrap();
             let id = self.last;
             self.last = id.next().unwrap();

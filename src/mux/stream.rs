@@ -18,10 +18,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use super::credit::{ReceiveCredit, SendCredit, Windows};
 use super::event::News;
 use super::frame::{Frame, ResetCode, StreamId, Writer};
+use super::meter::Meter;
 use super::queue::ByteQueue;
 use super::schedule::Turn;
 
@@ -32,6 +34,10 @@ pub(super) type Streams = HashMap<StreamId, Box<Stream>>;
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) phase: Phase,
+    /// Where it leads to.
+    pub(super) target: SocketAddr,
+    pub(super) meter: Meter,
+    begun: Instant,
     pub(super) send: SendHalf,
     pub(super) receive: ReceiveHalf,
     pub(super) turn: Turn,
@@ -43,11 +49,11 @@ pub(super) struct Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Ours; `OPEN` has not left yet.
-    Waiting(SocketAddr),
+    Waiting,
     /// Ours; `OPEN` has left, `OPENED` has not come.
     Calling,
     /// The peer's; not accepted yet.
-    Offered(SocketAddr),
+    Offered,
     /// Both ends agreed.
     Open,
     /// Ended at once; only the event and bytes that arrived before are left.
@@ -95,10 +101,13 @@ pub(super) struct Owes {
 }
 
 impl Stream {
-    /// A new stream in `phase`.
-    pub(super) fn new(phase: Phase, windows: &Windows) -> Self {
+    /// A new stream in `phase` to `target`.
+    pub(super) fn new(phase: Phase, target: SocketAddr, windows: &Windows, now: Instant) -> Self {
         Self {
             phase,
+            target,
+            meter: Meter::default(),
+            begun: now,
             send: SendHalf {
                 queue: ByteQueue::default(),
                 credit: SendCredit::new(),
@@ -117,9 +126,14 @@ impl Stream {
         }
     }
 
+    /// How long it has been there.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.begun)
+    }
+
     /// Whether the state permits this end to queue bytes.
     pub(super) fn may_write(&self) -> bool {
-        self.send.half == Half::Open && matches!(self.phase, Phase::Waiting(_) | Phase::Calling | Phase::Open)
+        self.send.half == Half::Open && matches!(self.phase, Phase::Waiting | Phase::Calling | Phase::Open)
     }
 
     /// Whether a `DATA` or the `FIN` could leave now.
@@ -145,13 +159,13 @@ impl Stream {
     /// Whether the peer knows this stream and does not know that it is over.
     pub(super) fn must_be_told_of_reset(&self) -> bool {
         let is_over = self.send.half == Half::Finished && self.receive.half != Half::Open;
-        !is_over && matches!(self.phase, Phase::Calling | Phase::Offered(_) | Phase::Open)
+        !is_over && matches!(self.phase, Phase::Calling | Phase::Offered | Phase::Open)
     }
 
     /// Whether a `CREDIT` should leave.
     pub(super) fn owes_credit(&self) -> bool {
         self.receive.half == Half::Open
-            && !matches!(self.phase, Phase::Waiting(_) | Phase::Reset(_))
+            && !matches!(self.phase, Phase::Waiting | Phase::Reset(_))
             && self.receive.credit.is_due()
     }
 
@@ -212,8 +226,9 @@ impl Stream {
 mod tests {
     use super::*;
 
+    #[expect(clippy::disallowed_methods, reason = "any start will do for a test's own clock")]
     fn stream(phase: Phase) -> Stream {
-        Stream::new(phase, &Windows::new(0, 0, 0))
+        Stream::new(phase, "192.0.2.1:80".parse().unwrap(), &Windows::new(0, 0, 0), Instant::now())
     }
 
     fn id() -> StreamId {
@@ -223,16 +238,15 @@ mod tests {
     #[test]
     fn an_idle_stream_is_small() {
         let table_slot = size_of::<(StreamId, Box<Stream>)>();
-        assert!(size_of::<Stream>() + table_slot < 300, "{}", size_of::<Stream>());
+        assert!(size_of::<Stream>() + table_slot < 330, "{}", size_of::<Stream>());
     }
 
     #[test]
     fn sends_nothing_before_its_open_and_nothing_before_it_was_accepted() {
-        let target = "192.0.2.1:80".parse().unwrap();
         for (phase, sends) in [
-            (Phase::Waiting(target), false),
+            (Phase::Waiting, false),
             (Phase::Calling, true),
-            (Phase::Offered(target), false),
+            (Phase::Offered, false),
             (Phase::Open, true),
             (Phase::Reset(ResetCode::Reset), false),
         ] {

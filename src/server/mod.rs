@@ -15,7 +15,7 @@ use crate::control::{InstanceName, Paths};
 use crate::crypto::SuiteSet;
 use crate::egress::EgressPolicy;
 use crate::failure::Failure;
-use crate::instance::{self, Instance, Rings};
+use crate::instance::{self, FlowReport, Instance, Rings};
 use crate::io::{self, PortGuard};
 use crate::kcp::CongestionKind;
 use crate::netcfg::{self, ServerPlan, Watch};
@@ -161,7 +161,11 @@ async fn carry(
             result = runner.step() => result.map_err(|error| lost(&error))?,
             _ = watch.next() => runner.refresh_addresses(),
             order = instance.order() => {
-                if instance.obey(order, |instance| status::tunnel(runner, config, instance)).is_break() {
+                let status = |instance: &Instance, flows: bool| {
+                    let tunnel = status::tunnel(runner, config, instance);
+                    (tunnel, flows.then(|| FlowReport::of_server(&runner.server, io::now())))
+                };
+                if instance.obey(order, status).is_break() {
                     return Ok(());
                 }
             }

@@ -36,10 +36,10 @@ pub(super) fn tunnel(runner: &mut Runner, config: &ServerConfig, instance: &Inst
         migrated: Migrated::default(),
         migrations: status.peers.iter().map(|peer| peer.migrations).sum(),
         session: sum(sessions().map(|(_, session)| session_report(session))),
-        flows: Flows {
-            open: (runner.targets.open() + status.flows.flows) as u64,
-            total: sessions().map(|(_, session)| session.flows_total).sum(),
-        },
+        flows: Flows::counted(
+            (runner.targets.open() + status.flows.flows) as u64,
+            sessions().map(|(_, session)| session.flows_total).sum(),
+        ),
         limits: Limits {
             session_buffer: config.limits.session_buffer.bytes() as u64,
             process_buffer: config.limits.process_buffer.bytes() as u64,
@@ -77,10 +77,10 @@ fn peer(peer: &PeerStatus) -> Peer {
         moves: peer.moves,
         injected: injected(&peer.injected),
         session: session.map_or_else(|| sum([]), session_report),
-        flows: Flows {
-            open: session.map_or(0, |session| session.flows_open as u64),
-            total: session.map_or(0, |session| session.flows_total),
-        },
+        flows: Flows::counted(
+            session.map_or(0, |session| session.flows_open as u64),
+            session.map_or(0, |session| session.flows_total),
+        ),
     }
 }
 

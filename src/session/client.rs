@@ -24,6 +24,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::carriers::{Arrival, CarrierEvent, Carriers, Demand, Dropped, Grant, Settled};
 use super::dial::{Caller, Reach};
 use super::engine::{Engine, OUTER_HEADERS, Settings, TooBig};
+use super::flow_list::{FlowList, Side};
 use super::frame::{self, CloseCode, Frame, Frames};
 use super::inbound::Inbound;
 use super::load::{ClientLoad, SessionLoad};
@@ -451,6 +452,14 @@ impl Client {
             flows: self.splice.flows.stats(),
             drops: ClientDrops { tun_full: self.tun.dropped(), denied: self.inbound.denied(), ..self.drops },
         }
+    }
+
+    /// At most `most` of its flows.
+    pub fn flows(&self, mut most: usize, now: Instant) -> FlowList {
+        let mux = &self.engine.mux;
+        let mut list = FlowList::of_peers_streams(mux, Side::Client, &mut most, now);
+        self.splice.describe(|_| Some(mux), Side::Client, now, |_, flow| list.push(flow, &mut most));
+        list
     }
 
     /// What it holds now.

@@ -105,8 +105,12 @@ mod tests {
     }
 
     #[expect(clippy::disallowed_methods, reason = "only differences matter")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     fn pass(from: &mut Mux, to: &mut Mux) {
-        let now = Instant::now();
+        let now = now();
         let mut message = [0; 1024];
         while from.may_fill() {
             let length = from.fill(&mut message, now);
@@ -118,7 +122,7 @@ mod tests {
     fn ask(allow: &[RangeInclusive<u16>], target: &str) -> Option<ResetCode> {
         let (mut server, mut client) = pair();
         let mut inbound = Inbound::new(allow.to_vec());
-        server.open(target.parse().unwrap()).unwrap();
+        server.open(target.parse().unwrap(), now()).unwrap();
         pass(&mut server, &mut client);
         let ours: IpAddr = OURS.parse().unwrap();
         let asked = inbound.poll_event(Some(&mut client), |address| address == ours);
@@ -162,7 +166,7 @@ mod tests {
     fn streams_of_an_epoch_that_is_over_are_gone_before_others_begin() {
         let (mut server, mut client) = pair();
         let mut inbound = Inbound::new(vec![1..=u16::MAX]);
-        server.open("10.77.0.2:22".parse().unwrap()).unwrap();
+        server.open("10.77.0.2:22".parse().unwrap(), now()).unwrap();
         pass(&mut server, &mut client);
         let Some(StreamEvent::Connect { stream: old, .. }) = inbound.poll_event(Some(&mut client), |_| true)
         else {
@@ -171,7 +175,7 @@ mod tests {
         assert!(inbound.has(old));
         inbound.abandon();
         let (mut server, mut client) = pair();
-        server.open("10.77.0.2:22".parse().unwrap()).unwrap();
+        server.open("10.77.0.2:22".parse().unwrap(), now()).unwrap();
         pass(&mut server, &mut client);
         let Some(StreamEvent::Abandoned(gone)) = inbound.poll_event(Some(&mut client), |_| true) else {
             panic!("the old ones first")

@@ -18,7 +18,7 @@
 //!    ├ path_mtu          how large a packet may be, per carrier
 //!    ├ modes             client: which way of looking like TCP comes first
 //!    ├ outbox            both: packets that wait for the shell
-//!    ├ status, load      what both know about themselves, and what they hold
+//!    ├ status, flow_list, load  what both know about themselves and each flow, and what they hold
 //!    ├ link, rekey       one carrier: fake TCP + keys, which are renewed
 //!    └ frame, noise      what a sealed packet says, and how long it is
 //! ```
@@ -29,6 +29,7 @@ mod client;
 mod dial;
 mod dialing;
 mod engine;
+mod flow_list;
 mod fragment;
 mod frame;
 mod inbound;
@@ -53,6 +54,7 @@ mod streams;
 
 pub use client::{Client, ClientDrops, ClientEvent, ClientSettings, Ending};
 pub use dial::Reach;
+pub use flow_list::{FlowList, FlowState, FlowStatus, FlowTraffic};
 pub use fragment::{
     FragmentStats, HELD_MAX, PARTIALS_MAX, PIECE_OVERHEAD, Piece, Reassembler, Splitter, WAITS_AT_MOST,
 };

@@ -30,6 +30,7 @@ use self::attention::Attention;
 pub use self::drops::ServerDrops;
 use super::budget::{Budgets, Cost};
 use super::engine::{OUTER_HEADERS, Settings, TooBig};
+use super::flow_list::{FlowList, Side};
 use super::frame::{self, CloseCode, Frame, Frames};
 use super::load::{ServerLoad, SessionLoad};
 use super::outbox::Outbox;
@@ -301,6 +302,19 @@ impl Server {
                 ..self.drops
             },
         }
+    }
+
+    /// At most `most` of all flows, those of each peer with a session under its name.
+    pub fn flows(&self, mut most: usize, now: Instant) -> Vec<(String, FlowList)> {
+        let mux = |peer: usize| self.peers[peer].session.as_ref().map(|session| &session.engine.mux);
+        let theirs = (0..self.peers.len())
+            .map(|peer| Some(FlowList::of_peers_streams(mux(peer)?, Side::Server, &mut most, now)));
+        let mut lists: Vec<_> = theirs.collect();
+        self.splice.describe(mux, Side::Server, now, |peer, flow| {
+            lists[peer].get_or_insert_default().push(flow, &mut most);
+        });
+        let named = |(peer, list): (&Peer, Option<FlowList>)| Some((peer.settings.name.clone(), list?));
+        self.peers.iter().zip(lists).filter_map(named).collect()
     }
 
     /// What it holds now.

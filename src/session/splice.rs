@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::flow_list::{FlowState, FlowStatus, Side};
 use crate::flow::{self, FlowId, Flows, Refusal};
 use crate::mux::{self, Mux, ResetCode, StreamId, TooManyStreams};
 
@@ -54,8 +55,8 @@ impl Sessions for Only<'_> {
         Some(0)
     }
 
-    fn open(&mut self, _: usize, target: SocketAddr, _: Instant) -> Result<StreamId, TooManyStreams> {
-        self.0.open(target)
+    fn open(&mut self, _: usize, target: SocketAddr, now: Instant) -> Result<StreamId, TooManyStreams> {
+        self.0.open(target, now)
     }
 
     fn mux(&mut self, _: usize) -> Option<&mut Mux> {
@@ -107,6 +108,7 @@ struct Spliced {
     stream: StreamId,
     /// The app's connect was answered.
     connected: bool,
+    begun: Instant,
 }
 
 impl Splice {
@@ -187,6 +189,31 @@ impl Splice {
         self.shares.get(&peer).copied().unwrap_or_default()
     }
 
+    /// Tells `take` of every flow and the peer that it leads to. An app may not have taken all of a stream that is over.
+    pub(crate) fn describe<'a>(
+        &self,
+        mux: impl Fn(usize) -> Option<&'a Mux>,
+        side: Side,
+        now: Instant,
+        mut take: impl FnMut(usize, FlowStatus),
+    ) {
+        self.streams.iter().for_each(|(&id, &Spliced { peer, stream, begun, .. })| {
+            let Some((source, target)) = self.flows.ends(id) else { return };
+            let flow = match mux(peer).and_then(|mux| mux.stream(stream, now)) {
+                Some(stream) => FlowStatus::of_stream(&stream, side, Some(source)),
+                None => FlowStatus {
+                    is_from_client: side == Side::Client,
+                    source: Some(source),
+                    target,
+                    state: FlowState::Closing,
+                    age: now.saturating_duration_since(begun),
+                    traffic: None,
+                },
+            };
+            take(peer, flow);
+        });
+    }
+
     /// Counts since the start.
     pub(crate) fn stats(&self) -> SpliceStats {
         self.stats
@@ -237,7 +264,7 @@ impl Splice {
         }
         let stream = sessions.open(peer, target, now).map_err(|_| Refusal::Reset)?;
         self.stats.opened += 1;
-        self.streams.insert(id, Spliced { peer, stream, connected: false });
+        self.streams.insert(id, Spliced { peer, stream, connected: false, begun: now });
         self.flow_of.insert((peer, stream), id);
         self.shares.insert(peer, Share { flows: share.flows + 1, waiting: share.waiting + 1 });
         match self.connect {
@@ -329,7 +356,7 @@ impl Splice {
     }
 
     fn forget(&mut self, flow: FlowId) -> Option<StreamId> {
-        let Spliced { peer, stream, connected } = self.streams.remove(&flow)?;
+        let Spliced { peer, stream, connected, .. } = self.streams.remove(&flow)?;
         self.flow_of.remove(&(peer, stream));
         if let Some(share) = self.shares.get_mut(&peer) {
             share.flows -= 1;
@@ -410,8 +437,13 @@ mod tests {
             (peer == 0 || !self.is_second_away).then_some(peer)
         }
 
-        fn open(&mut self, peer: usize, target: SocketAddr, _: Instant) -> Result<StreamId, TooManyStreams> {
-            self.here[peer].open(target)
+        fn open(
+            &mut self,
+            peer: usize,
+            target: SocketAddr,
+            now: Instant,
+        ) -> Result<StreamId, TooManyStreams> {
+            self.here[peer].open(target, now)
         }
 
         fn mux(&mut self, peer: usize) -> Option<&mut Mux> {

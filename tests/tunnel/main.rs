@@ -16,6 +16,7 @@
 //! | `runner`, `random`, `tally` | runs from seeds: one, some, as many as there is time for |
 //! | `census` | what a payload looks like to who counts bytes |
 //! | `fast` | connects that wait for no answer |
+//! | `flow_list` | what is told of each flow |
 //! | `inbound` | connections from the server's side |
 //! | `carriers`, `outage`, `migration` | when carriers are opened; how soon a flow goes on |
 //! | `switches` | where the server's packets leave |
@@ -30,6 +31,7 @@ mod carriers;
 mod census;
 mod datagram;
 mod fast;
+mod flow_list;
 mod heap;
 mod host;
 mod inbound;

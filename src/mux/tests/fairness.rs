@@ -86,7 +86,7 @@ fn a_new_small_stream_waits_for_no_bulk() {
     let bulk: Vec<_> = (0..50).map(|_| pair.connect()).collect();
     saturate(&mut pair, &bulk, None, 2000);
 
-    let small = pair.ends[0].open(target()).unwrap();
+    let small = pair.ends[0].open(target(), pair.now).unwrap();
     pair.ends[0].write(small, b"GET /");
     pair.ends[0].finish(small);
     assert!(pair.step(0));
@@ -98,7 +98,7 @@ fn a_new_small_stream_waits_for_no_bulk() {
 fn ten_thousand_idle_streams_leave_nothing_to_look_at() {
     let mut pair = Pair::new(Limits::default());
     for _ in 0..10_000 {
-        pair.ends[0].open(target()).unwrap();
+        pair.ends[0].open(target(), pair.now).unwrap();
     }
     pair.settle();
     while let Some(Event::Open { id, .. }) = pair.ends[1].poll_event() {

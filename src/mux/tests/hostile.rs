@@ -45,7 +45,7 @@ fn nonsense_closes_the_session_by_name() {
 #[test]
 fn an_acceptor_says_opened_once_and_before_its_bytes() {
     let mut client = Mux::new(Role::Client, Limits::default());
-    let own = client.open(target()).unwrap();
+    let own = client.open(target(), start()).unwrap();
     assert_eq!(receive(&mut client, &[Frame::Opened(own)]), Err(Violation::NeverOpened(own)));
     assert_eq!(sent_by(&mut client).len(), 1);
     let data = Frame::Data { id: own, bytes: b"x" };
@@ -193,7 +193,7 @@ proptest! {
             let _ignored = mux.handle_message(&frame, now);
             let stream = id(stream);
             match command {
-                0 => drop(mux.open(target())),
+                0 => drop(mux.open(target(), now)),
                 1 => mux.accept(stream),
                 2 => mux.consume(stream, 20_000, now),
                 3 => mux.finish(stream),

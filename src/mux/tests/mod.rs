@@ -3,6 +3,7 @@
 mod fairness;
 mod hostile;
 mod model;
+mod overview;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -55,7 +56,7 @@ impl Pair {
 
     /// A stream that both ends agreed on, opened by the client.
     fn connect(&mut self) -> StreamId {
-        let id = self.ends[0].open(target()).unwrap();
+        let id = self.ends[0].open(target(), self.now).unwrap();
         self.settle();
         self.ends[1].accept(id);
         self.settle();
@@ -111,7 +112,7 @@ fn small_limits() -> Limits {
 #[test]
 fn carries_bytes_both_ways_and_closes_each_way_on_its_own() {
     let mut pair = Pair::new(Limits::default());
-    let stream = pair.ends[0].open(target()).unwrap();
+    let stream = pair.ends[0].open(target(), pair.now).unwrap();
     pair.settle();
     assert_eq!(pair.events(1), [Event::Open { id: stream, target: target() }]);
     assert_eq!(pair.events(0), []);
@@ -157,7 +158,7 @@ fn tells_the_end_only_after_the_last_byte_was_read() {
 fn a_refusal_carries_its_reason() {
     for code in [ResetCode::Refused, ResetCode::NetUnreachable, ResetCode::Timeout] {
         let mut pair = Pair::new(Limits::default());
-        let stream = pair.ends[0].open(target()).unwrap();
+        let stream = pair.ends[0].open(target(), pair.now).unwrap();
         pair.settle();
         pair.ends[1].reset(stream, code);
         pair.settle();
@@ -169,7 +170,7 @@ fn a_refusal_carries_its_reason() {
 #[test]
 fn bytes_may_travel_with_the_open_and_are_told_after_it_is_accepted() {
     let mut pair = Pair::new(Limits::default());
-    let stream = pair.ends[0].open(target()).unwrap();
+    let stream = pair.ends[0].open(target(), pair.now).unwrap();
     pair.ends[0].write(stream, b"hello");
     pair.ends[0].finish(stream);
     assert!(pair.step(0));
@@ -185,7 +186,7 @@ fn bytes_may_travel_with_the_open_and_are_told_after_it_is_accepted() {
 #[test]
 fn opened_leaves_before_the_first_byte_of_the_answer() {
     let mut pair = Pair::new(Limits::default());
-    let stream = pair.ends[0].open(target()).unwrap();
+    let stream = pair.ends[0].open(target(), pair.now).unwrap();
     pair.settle();
     pair.ends[1].accept(stream);
     pair.ends[1].write(stream, b"hi");
@@ -198,7 +199,7 @@ fn control_leaves_before_open_and_open_before_data() {
     let mut pair = Pair::new(Limits::default());
     let (bulk, doomed) = (pair.connect(), pair.connect());
     pair.ends[0].write(bulk, &[0; 10_000]);
-    let new = pair.ends[0].open(target()).unwrap();
+    let new = pair.ends[0].open(target(), pair.now).unwrap();
     pair.ends[0].write(new, b"x");
     pair.ends[0].reset(doomed, ResetCode::Reset);
     pair.ends[0].handle_message(&message(&[Frame::Ping(7)]), pair.now).unwrap();
@@ -297,8 +298,8 @@ fn a_reset_discards_what_is_unsent_and_frames_that_cross_it_are_ignored() {
 #[test]
 fn a_stream_reset_before_its_open_left_is_never_mentioned() {
     let mut pair = Pair::new(Limits::default());
-    let first = pair.ends[0].open(target()).unwrap();
-    let second = pair.ends[0].open(target()).unwrap();
+    let first = pair.ends[0].open(target(), pair.now).unwrap();
+    let second = pair.ends[0].open(target(), pair.now).unwrap();
     pair.ends[0].reset(first, ResetCode::Reset);
     pair.settle();
     assert_eq!(pair.events(1), [Event::Open { id: second, target: target() }]);
@@ -321,8 +322,8 @@ fn what_arrived_before_a_reset_can_be_read_until_the_event_is_polled() {
 #[test]
 fn both_ends_open_streams_of_their_own_parity() {
     let mut pair = Pair::new(Limits::default());
-    let odd: Vec<u32> = (0..3).map(|_| pair.ends[0].open(target()).unwrap().into()).collect();
-    let even: Vec<u32> = (0..3).map(|_| pair.ends[1].open(target()).unwrap().into()).collect();
+    let odd: Vec<u32> = (0..3).map(|_| pair.ends[0].open(target(), pair.now).unwrap().into()).collect();
+    let even: Vec<u32> = (0..3).map(|_| pair.ends[1].open(target(), pair.now).unwrap().into()).collect();
     assert_eq!((odd, even), (vec![1, 3, 5], vec![2, 4, 6]));
     pair.settle();
     assert_eq!((pair.events(0).len(), pair.events(1).len()), (3, 3));
@@ -332,14 +333,14 @@ fn both_ends_open_streams_of_their_own_parity() {
 fn more_streams_than_the_bound_are_refused_at_both_ends() {
     let mut pair = Pair::new(Limits::default());
     pair.ends[1] = Mux::new(Role::Server, small_limits());
-    let ids: Vec<_> = (0..15).map(|_| pair.ends[0].open(target()).unwrap()).collect();
+    let ids: Vec<_> = (0..15).map(|_| pair.ends[0].open(target(), pair.now).unwrap()).collect();
     pair.settle();
     assert_eq!(pair.events(1).len(), 10);
     let code = ResetCode::Limit;
     let refused: Vec<_> = ids[10..].iter().map(|id| Event::Reset { id: *id, code }).collect();
     assert_eq!(pair.events(0), refused);
     assert_eq!(pair.ends[1].stats().refused_opens, 5);
-    assert_eq!(pair.ends[1].open(target()), Err(TooManyStreams));
+    assert_eq!(pair.ends[1].open(target(), pair.now), Err(TooManyStreams));
 }
 
 #[test]
@@ -362,13 +363,13 @@ fn bytes_beyond_the_sessions_bound_reset_their_own_stream() {
 fn nobody_opens_streams_after_a_goaway() {
     let mut pair = Pair::new(Limits::default());
     let open = pair.connect();
-    let crossing = pair.ends[0].open(target()).unwrap();
+    let crossing = pair.ends[0].open(target(), pair.now).unwrap();
     pair.ends[1].go_away();
     pair.settle();
     let refused = Event::Reset { id: crossing, code: ResetCode::Limit };
     assert_eq!(pair.events(0), [Event::GoAway, refused]);
-    assert_eq!(pair.ends[0].open(target()), Err(TooManyStreams));
-    assert_eq!(pair.ends[1].open(target()), Err(TooManyStreams));
+    assert_eq!(pair.ends[0].open(target(), pair.now), Err(TooManyStreams));
+    assert_eq!(pair.ends[1].open(target(), pair.now), Err(TooManyStreams));
     pair.ends[0].write(open, b"still here");
     pair.settle();
     assert_eq!(pair.read_all(1, open), b"still here");

@@ -81,7 +81,7 @@ impl World {
     }
 
     fn open(&mut self, end: usize) {
-        if let Ok(id) = self.pair.ends[end].open(target()) {
+        if let Ok(id) = self.pair.ends[end].open(target(), self.pair.now) {
             let mut expected = Expected { opener: end, ..Expected::default() };
             expected.is_open[end] = true;
             assert!(self.streams.insert(id, expected).is_none());

@@ -51,9 +51,9 @@ impl Sessions for Clients<'_> {
         self.peers[peer].is_there(self.now).then_some(peer)
     }
 
-    fn open(&mut self, peer: usize, target: SocketAddr, _: Instant) -> Result<StreamId, TooManyStreams> {
+    fn open(&mut self, peer: usize, target: SocketAddr, now: Instant) -> Result<StreamId, TooManyStreams> {
         let session = self.peers[peer].session.as_mut().ok_or(TooManyStreams)?;
-        let stream = session.engine.mux.open(target)?;
+        let stream = session.engine.mux.open(target, now)?;
         session.streams_total += 1;
         self.attention.touch(peer);
         Ok(stream)

@@ -68,7 +68,7 @@ impl World {
                 }
                 return self.receive(&message);
             }
-            3 => self.ids.extend(self.mux.open(target())),
+            3 => self.ids.extend(self.mux.open(target(), self.now)),
             4 => self.with(input, |mux, id, _| mux.accept(id)),
             5 => self.with(input, |mux, id, length| assert!(mux.write(id, &vec![1; length]) <= length)),
             6 => self.with(input, |mux, id, _| mux.finish(id)),
@@ -134,7 +134,7 @@ impl World {
                     assert!(self.mux.readable(id).is_empty() && self.mux.write(id, b"x") == 0);
                 }
                 Some(Event::Opened { id } | Event::Writable { id }) => assert!(self.ids.contains(&id)),
-                Some(Event::GoAway) => assert!(self.mux.open(target()).is_err()),
+                Some(Event::GoAway) => assert!(self.mux.open(target(), self.now).is_err()),
             }
         }
         panic!("events never end");
