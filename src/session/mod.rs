@@ -9,7 +9,7 @@
 //!    ├ carriers          client: which carriers there are, which is used, and how the old ones leave
 //!    ├ servers, dialing, dial   client: where to, when and how a carrier is opened
 //!    ├ liveness, loss    client: noticing that it died, or is about to
-//!    ├ peer, budget      server: sessions, pending and confirmed carriers; what strangers may cost
+//!    ├ peer, allotment, budget   server: sessions, pending and confirmed carriers; what they may buffer; what strangers may cost
 //!    ├ probe, probed, probe_link   what passes, asked and answered beside all sessions
 //!    ├ splice            both: inner TCP flow ⟷ MUX stream, for connections of programs on this side
 //!    ├ streams, inbound  both: MUX stream ⟷ socket of the shell, for connections of programs on the other; client: which may
@@ -23,6 +23,7 @@
 //!    └ frame, noise      what a sealed packet says, and how long it is
 //! ```
 
+mod allotment;
 mod budget;
 mod carriers;
 mod client;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 
+use super::allotment::Allotment;
 use super::engine::{Engine, Settings};
 use super::frame::{self, CloseCode};
 use super::link::Link;
@@ -294,7 +295,13 @@ impl Peer {
 
     /// The first packet of a carrier opened: it now stands for what its handshake said.
     /// Returns whether the streams that were open before are gone.
-    pub(crate) fn confirm(&mut self, index: u32, settings: Settings, now: Instant) -> bool {
+    pub(crate) fn confirm(
+        &mut self,
+        index: u32,
+        settings: Settings,
+        allotment: &mut Allotment,
+        now: Instant,
+    ) -> bool {
         let Some(carrier) = self.carrier(index) else { return false };
         carrier.confirmed = true;
         let (index, id, epoch, keep) = (carrier.link.id(), carrier.session, carrier.epoch, carrier.keep);
@@ -305,7 +312,11 @@ impl Peer {
             }
             _ => {
                 let had_streams = self.session.is_some();
+                if let Some(old) = &self.session {
+                    allotment.give_back(old.engine.buffer());
+                }
                 self.replace(id);
+                let settings = Settings { buffer: allotment.take(), ..settings };
                 tracing::info!(peer = %self.settings.name, "has a new session");
                 self.incarnation += 1;
                 self.session = Some(Session {

@@ -28,6 +28,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use self::attention::Attention;
 pub use self::drops::ServerDrops;
+use super::allotment::Allotment;
 use super::budget::{Budgets, Cost};
 use super::engine::{OUTER_HEADERS, Settings, TooBig};
 use super::flow_list::{FlowList, Side};
@@ -73,7 +74,9 @@ pub struct ServerSettings {
 #[derive(Debug)]
 pub struct Server {
     settings: ServerSettings,
+    /// What every session is made with, but for its part of the memory.
     engine_settings: Settings,
+    allotment: Allotment,
     mask: Mask,
     rng: StdRng,
     listener: Listener,
@@ -113,14 +116,15 @@ impl Server {
         // A generator of its own: what handshakes draw does not depend on whether there are flows.
         let mut flows_rng = StdRng::from_seed(seed.map(|byte| !byte));
         let flows = Flows::new(limits, flows_rng.random(), now);
-        let share = (settings.process_buffer - limits.memory) / peers.len().max(1);
+        let for_sessions = settings.process_buffer - limits.memory;
         Self {
             engine_settings: Settings {
                 role: mux::Role::Server,
                 congestion: settings.congestion,
-                buffer: settings.session_buffer.min(share),
+                buffer: settings.session_buffer,
                 overhead: OUTER_HEADERS + OVERHEAD,
             },
+            allotment: Allotment::new(for_sessions, settings.session_buffer, peers.len()),
             mask: Mask::new(&settings.private_key.public_key()),
             listener: Listener::new(rng.random(), now),
             attention: Attention::new(peers.len()),
@@ -430,7 +434,8 @@ impl Server {
         // What the client may send and the path carries, may be sent to it.
         carrier.link.path_mut().raise_limit(u16::try_from(segment.payload.end).unwrap_or(u16::MAX), now);
         let (after, confirmed) = (carrier.link.tuple(), carrier.confirmed);
-        if !confirmed && self.peers[id].confirm(header.index, self.engine_settings, now) {
+        if !confirmed && self.peers[id].confirm(header.index, self.engine_settings, &mut self.allotment, now)
+        {
             self.abandon(id, now);
         }
         if !confirmed || before != after {
@@ -586,6 +591,7 @@ impl Server {
     fn end_session(&mut self, id: usize, now: Instant) {
         let peer = &mut self.peers[id];
         let Some(ended) = peer.session.take() else { return };
+        self.allotment.give_back(ended.engine.buffer());
         tracing::info!(peer = %peer.settings.name, "its session has ended");
         peer.incarnation += 1;
         // Pending carriers that were to resume it have nothing to resume; those in use may still have a goodbye to say.

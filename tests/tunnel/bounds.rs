@@ -3,7 +3,7 @@
 use vpn::flow::FlowLimits;
 use vpn::session::{ClientLoad, ClientSettings, HELD_MAX, ServerLoad, ServerSettings};
 
-/// What the settings promise. Worlds have one peer: what the process may hold is what its one session may.
+/// What the settings promise.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     client_session: usize,
@@ -11,6 +11,8 @@ pub(crate) struct Bounds {
     /// Bytes of memory that they take.
     flow_memory: usize,
     server_session: usize,
+    /// Of all of them together.
+    server_sessions: usize,
     /// Of connections towards clients.
     server_flow_memory: usize,
     peers: usize,
@@ -32,7 +34,8 @@ impl Bounds {
             client_session: client.session_buffer,
             flows: FlowLimits::default().flows,
             flow_memory: client.process_buffer - client.session_buffer,
-            server_session: server.session_buffer.min(server.process_buffer / server.peers.len()),
+            server_session: server.session_buffer,
+            server_sessions: server.process_buffer - server.process_buffer / 8,
             server_flow_memory: server.process_buffer / 8,
             peers: server.peers.len(),
             peak: Peak::default(),
@@ -56,6 +59,7 @@ impl Bounds {
         assert!(load.sessions <= self.peers, "{load:?}");
         assert!(load.flows <= self.flows && load.flow_memory <= self.server_flow_memory, "{load:?}");
         assert!(load.largest_session <= self.server_session, "a session above its bound: {load:?}");
+        assert!(load.total.streams() <= self.server_sessions, "sessions above the process's bound: {load:?}");
         assert!(load.total.datagrams <= DATAGRAMS * self.peers, "{load:?}");
         assert!(load.total.fragments <= HELD_MAX * self.peers, "{load:?}");
         assert!(load.most_carriers <= PEER_CARRIERS, "{load:?}");

@@ -241,3 +241,37 @@ fn what_cannot_be_sent_to_a_client_is_an_error_to_its_sender_and_a_redirect_is_f
     assert_eq!((answer[9], answer[20], answer[21]), (1, 3, 1), "ICMP destination unreachable, host");
     assert_eq!(world.server.status(world.now).drops.unrouted, 1);
 }
+
+#[test]
+fn the_path_is_asked_for_while_only_the_servers_side_has_a_connection() {
+    let mut world = World::new(FAIR, 14);
+    let port = world.open_inbound(Manner::Serve, false, 1_000, 1_000);
+    world.outside.connections.get_mut(&port).expect("just opened").writer.finishes = false;
+    world.run_until(MINUTE, |world| world.app(0, port).reader.received == 1_000);
+    world.set_blackout([true; 2]);
+    let before = world.sent()[0];
+    world.run_for(MINUTE);
+    let asked = world.sent()[0] - before;
+    assert!(asked > 200, "{asked} packets in a minute");
+}
+
+#[test]
+fn a_server_wakes_to_tell_who_waits_for_a_client_that_went_silent() {
+    let mut seen = 0;
+    for seed in 0..8 {
+        let mut world = World::new(FAIR, seed);
+        world.run_for(Duration::from_secs(seed));
+        world.set_blackout([true; 2]);
+        world.open_inbound(Manner::Serve, false, 100, 100);
+        let silent = |world: &World| {
+            world.server.status(world.now).peers[0].last_heard.is_some_and(|silence| silence >= MINUTE)
+        };
+        assert!(world.run_until(2 * MINUTE, silent), "seed {seed}");
+        if world.server.load().flows == 1 {
+            seen += 1;
+            let due = world.server.poll_timeout(world.now).map(|due| due - world.now);
+            assert!(due.is_some_and(|due| due <= Duration::from_secs(5)), "seed {seed}: {due:?}");
+        }
+    }
+    assert!(seen > 0, "it was always awake already");
+}

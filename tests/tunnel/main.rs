@@ -59,7 +59,7 @@ use link_emulator::{Middlebox, Profile};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use target::Manner;
-use vpn::crypto::PresharedKey;
+use vpn::crypto::{PresharedKey, PrivateKey};
 use vpn::kcp::CongestionKind;
 use vpn::session::{ClientEvent, Ending, Reach};
 use weather::{FAIR, any, lossy};
@@ -420,4 +420,37 @@ fn other_addresses_from_a_restarted_server_end_the_session_with_a_reason() {
         "{:?}",
         world.host().events
     );
+}
+
+#[test]
+fn a_client_has_its_whole_window_however_many_others_might_come() {
+    let mut world = World::with_settings(FAIR, 16, |_, server| {
+        let mut rng = StdRng::seed_from_u64(!16);
+        for number in 0..99 {
+            let mut other = server.peers[0].clone();
+            other.public_key = PrivateKey::generate(&mut rng).public_key();
+            other.addresses = vec![format!("10.77.1.{number}/24").parse().expect("a network")];
+            server.peers.push(other);
+        }
+    });
+    world.come_up();
+    let session = world.server.status(world.now).peers[0].session.expect("it is up");
+    assert_eq!(session.buffer, 64 << 20);
+}
+
+#[test]
+fn what_a_session_may_hold_is_free_again_when_it_has_ended() {
+    let mut world = World::with_settings(FAIR, 17, |_, server| server.process_buffer = 128 << 20);
+    for round in 0..20 {
+        world.come_up();
+        let session = world.server.status(world.now).peers[0].session.expect("it is up");
+        assert_eq!(session.buffer, 64 << 20, "round {round}");
+        if round % 2 == 0 {
+            let now = world.now;
+            world.host_mut().client.close(now);
+            world.run_for(Duration::from_secs(2));
+            assert!(world.server.status(world.now).peers[0].session.is_none(), "round {round}");
+        }
+        world.restart_client();
+    }
 }
