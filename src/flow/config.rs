@@ -39,6 +39,8 @@ pub struct Stats {
     pub flows: usize,
     /// Of those, the ones whose SYN is held.
     pub held: usize,
+    /// Of those, the ones that their owner reset and that have not said all yet.
+    pub ending: usize,
     /// Bytes of memory that the flows may take now, in pages that were written; bounded by [`FlowLimits::memory`].
     pub memory: usize,
     /// Flows that were accepted.

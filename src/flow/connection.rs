@@ -38,6 +38,8 @@ pub(super) struct Open {
     pub(super) is_ready: bool,
     /// It stands in the queue of flows that may rest.
     pub(super) may_rest: bool,
+    /// Its owner reset it: what was written leaves, then the reset.
+    pub(super) is_ending: bool,
     initial_sequence: u32,
     told: Told,
     finish_when_open: bool,
@@ -79,6 +81,7 @@ impl Open {
             deadline: None,
             is_ready: false,
             may_rest: false,
+            is_ending: false,
             initial_sequence: held.initial_sequence,
             told: Told { wants_readable: true, wants_writable: false, finished: false },
             finish_when_open: false,
@@ -134,6 +137,16 @@ impl Open {
     /// Whether nothing is left to do: both directions ended in order, and all was read.
     pub(super) fn is_done(&self) -> bool {
         self.told.finished && matches!(self.socket.phase(), Phase::Lingering | Phase::Closed)
+    }
+
+    /// Whether the program has not been sent all that it was to see before a reset: that it is connected, and what was written.
+    pub(super) fn has_more_to_say(&self) -> bool {
+        self.socket.phase() == Phase::Opening || self.socket.has_unacknowledged()
+    }
+
+    /// Whether it was reset, and nothing that waits can leave before the reset: a program that does not read gets no more.
+    pub(super) fn has_said_all(&self) -> bool {
+        self.is_ending && self.socket.phase() != Phase::Opening
     }
 
     /// Whether smoltcp has nothing more to say. It must not be asked then: after a while in

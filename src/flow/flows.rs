@@ -135,7 +135,7 @@ impl Flows {
     /// as many as it returns; 0, without a call, if there are none. Call it until it takes nothing:
     /// the bytes may lie in two pieces.
     pub fn read(&mut self, id: FlowId, take: impl FnOnce(&[u8]) -> usize) -> usize {
-        let Some(Flow::Open(open)) = self.flows.get_mut(id) else {
+        let Some(open) = self.owned(id) else {
             return 0;
         };
         let taken = open.read(take);
@@ -149,7 +149,7 @@ impl Flows {
     /// offered, [`Event::Writable`] follows.
     pub fn write(&mut self, id: FlowId, bytes: &[u8], now: Instant) -> usize {
         let offered = bytes.len().min(self.room_to_write(id, bytes.len()));
-        let Some(Flow::Open(open)) = self.flows.get_mut(id) else {
+        let Some(open) = self.owned(id) else {
             return 0;
         };
         let taken = open.write(&bytes[..offered], offered < bytes.len(), now);
@@ -162,19 +162,39 @@ impl Flows {
 
     /// Ends our direction: FIN after all bytes written. The program may go on sending.
     pub fn finish(&mut self, id: FlowId, now: Instant) {
-        if let Some(Flow::Open(open)) = self.flows.get_mut(id) {
+        if let Some(open) = self.owned(id) {
             open.finish(now);
             self.make_ready(id);
         }
     }
 
-    /// Ends a flow at once: the program sees a reset. A held SYN is refused. No event follows.
+    /// Ends a flow: the program sees a reset, behind what was written as far as its window takes it. A held SYN is refused. No
+    /// event follows.
     pub fn reset(&mut self, id: FlowId, now: Instant) {
+        match self.flows.get_mut(id) {
+            None => {}
+            Some(Flow::Held(_)) => self.refuse(id, Refusal::Reset, now),
+            Some(Flow::Open(open)) if open.is_ending => {}
+            Some(Flow::Open(open)) => {
+                self.stats.resets_sent += 1;
+                if open.has_more_to_say() {
+                    open.is_ending = true;
+                    self.stats.ending += 1;
+                    self.make_ready(id);
+                } else {
+                    self.abort(id, now);
+                }
+            }
+        }
+    }
+
+    /// The same without regard to what was written: its far end is no more.
+    pub fn reset_at_once(&mut self, id: FlowId, now: Instant) {
         match self.flows.get(id) {
             None => {}
             Some(Flow::Held(_)) => self.refuse(id, Refusal::Reset, now),
-            Some(Flow::Open(_)) => {
-                self.stats.resets_sent += 1;
+            Some(Flow::Open(open)) => {
+                self.stats.resets_sent += u64::from(!open.is_ending);
                 self.abort(id, now);
             }
         }
@@ -187,7 +207,7 @@ impl Flows {
         for id in self.flows.ids() {
             match self.flows.get(id) {
                 Some(Flow::Held(_)) => self.refuse(id, Refusal::Silent, now),
-                Some(Flow::Open(_)) | None => self.reset(id, now),
+                Some(Flow::Open(_)) | None => self.reset_at_once(id, now),
             }
         }
         self.events.clear();
@@ -212,7 +232,12 @@ impl Flows {
     pub fn poll_event(&mut self) -> Option<Event> {
         loop {
             let event = self.events.pop_front()?;
-            if event.outlives_flow() || self.flows.get(event.id()).is_some() {
+            let is_owned = match self.flows.get(event.id()) {
+                Some(Flow::Open(open)) => !open.is_ending,
+                Some(Flow::Held(_)) => true,
+                None => false,
+            };
+            if event.outlives_flow() || is_owned {
                 return Some(event);
             }
         }
@@ -355,6 +380,9 @@ impl Flows {
         let Some(Flow::Open(open)) = self.flows.get_mut(id) else {
             return;
         };
+        if open.is_ending {
+            return if open.is_parked() { self.drop_flow(id) } else { self.make_ready(id) };
+        }
         self.events.extend(open.on_change(id));
         if open.is_done() {
             self.stats.closed += 1;
@@ -368,27 +396,48 @@ impl Flows {
     /// The program reset the flow, or never answers again.
     fn on_reset(&mut self, id: FlowId, now: Instant) {
         self.stats.resets_received += 1;
+        let is_told = self.owned(id).is_some();
         self.abort(id, now);
-        self.events.push_back(Event::Reset { id });
+        if is_told {
+            self.events.push_back(Event::Reset { id });
+        }
     }
 
     /// The flow's connection is no more, and the program's kernel knows it.
     fn forget(&mut self, id: FlowId) {
+        let is_ending = matches!(self.flows.get(id), Some(Flow::Open(open)) if open.is_ending);
         self.drop_flow(id);
-        self.events.push_back(Event::Reset { id });
+        if !is_ending {
+            self.events.push_back(Event::Reset { id });
+        }
     }
 
     /// Sends the program a reset, if its connection still stands, and removes the flow.
     fn abort(&mut self, id: FlowId, now: Instant) {
+        let reset = self.cut(id, now);
+        self.reply(reset);
+    }
+
+    /// Removes the flow; returns the reset for the program, if its connection still stands.
+    fn cut(&mut self, id: FlowId, now: Instant) -> Option<Vec<u8>> {
         let Some(Flow::Open(mut open)) = self.remove(id) else {
-            return;
+            return None;
         };
+        let mut reset = None;
         if !open.is_parked() {
             open.socket.abort();
-            let reset = self.stack.emit(&mut open.socket, now);
-            self.reply(reset);
+            reset = self.stack.emit(&mut open.socket, now);
         }
         self.pool.give_back(open.socket);
+        reset
+    }
+
+    /// A connection that its owner has not given up.
+    fn owned(&mut self, id: FlowId) -> Option<&mut Open> {
+        match self.flows.get_mut(id) {
+            Some(Flow::Open(open)) if !open.is_ending => Some(open),
+            Some(Flow::Open(_) | Flow::Held(_)) | None => None,
+        }
     }
 
     fn drop_flow(&mut self, id: FlowId) {
@@ -406,6 +455,7 @@ impl Flows {
                 self.pool.release();
             }
             Flow::Open(open) => {
+                self.stats.ending -= usize::from(open.is_ending);
                 self.deadlines.cancel(id, open.deadline);
                 self.resting.trim(|id| self.flows.get(id).is_some());
             }
@@ -443,7 +493,12 @@ impl Flows {
                 continue;
             }
             let packet = self.stack.emit(&mut open.socket, now);
-            self.reschedule(id, packet.is_some(), now);
+            let packet = if packet.is_none() && open.has_said_all() {
+                self.cut(id, now)
+            } else {
+                self.reschedule(id, packet.is_some(), now);
+                packet
+            };
             if packet.is_some() {
                 return packet;
             }
@@ -456,6 +511,7 @@ impl Flows {
             return;
         };
         let at = match self.stack.wish(&open.socket, now) {
+            _ if has_sent && open.is_ending => return self.make_ready(id),
             Wish::Never => return,
             Wish::Now if has_sent => return self.make_ready(id),
             Wish::Now => now + RETRY,

@@ -131,6 +131,11 @@ impl Socket {
             )
     }
 
+    /// Whether bytes that were written are not acknowledged, or not even sent.
+    pub(super) fn has_unacknowledged(&self) -> bool {
+        self.inner().send_queue() > 0
+    }
+
     /// Bytes that can be written now; 0 where the state does not permit any.
     pub(super) fn send_room(&self) -> usize {
         let socket = self.inner();

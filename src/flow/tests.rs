@@ -448,12 +448,86 @@ fn reports_a_reset_by_the_program() {
 fn resets_the_program() {
     let mut world = world();
     let (app, id) = world.connected("[2001:db8::7]:443");
-    world.flows.write(id, &pattern(100_000, 0), world.now);
     world.flows.reset(id, world.now);
     world.settle();
     assert_eq!(world.app(app).state(), State::Closed);
     assert!(world.events.is_empty());
-    assert_eq!(world.flows.stats().resets_sent, 1);
+    assert_eq!((world.flows.stats().resets_sent, world.flows.stats().flows), (1, 0));
+}
+
+#[test]
+fn a_reset_follows_what_was_written() {
+    for length in [1, 5_000, 100_000] {
+        let mut world = world();
+        let (app, id) = world.connected(TARGET);
+        let written = world.flows.write(id, &pattern(length, 0), world.now);
+        assert_eq!(written, length);
+        world.flows.reset(id, world.now);
+        world.flows.reset(id, world.now);
+        // Its owner has nothing to do with it any more.
+        assert_eq!(world.flows.write(id, b"more", world.now), 0);
+        world.settle();
+        let app = world.app(app);
+        assert_eq!((app.state(), app.recv_queue()), (State::Closed, length));
+        assert!(world.events.is_empty());
+        let stats = world.flows.stats();
+        assert_eq!((stats.resets_sent, stats.flows), (1, 0));
+    }
+}
+
+#[test]
+fn a_reset_waits_for_the_program_to_be_connected() {
+    let mut world = world();
+    let app = world.connect(TARGET);
+    world.settle();
+    let id = world.expect_connect();
+    world.flows.accept(id, world.now);
+    world.flows.reset(id, world.now);
+    world.settle();
+    let resets: Vec<_> = world.seen.iter().map(|packet| Segment::parse(packet).unwrap().is_reset()).collect();
+    assert_eq!(resets, [false, true], "a connect that succeeds, and a reset");
+    assert_eq!(world.app(app).state(), State::Closed);
+    assert_eq!((world.flows.stats().flows, world.events.len()), (0, 0));
+}
+
+#[test]
+fn a_reset_does_not_wait_for_a_program_that_does_not_read() {
+    let mut world = world();
+    let (app, id) = world.connected(TARGET);
+    let mut written = 0;
+    while written < 250_000 {
+        let taken = world.flows.write(id, &pattern(50_000, 0), world.now);
+        written += taken;
+        world.settle();
+        if taken == 0 {
+            break;
+        }
+    }
+    assert!(written > 100_000, "{written}");
+    world.flows.reset(id, world.now);
+    world.settle();
+    let app = world.app(app);
+    assert_eq!((app.state(), app.recv_queue()), (State::Closed, 100_000));
+    assert_eq!(world.flows.stats().flows, 0);
+}
+
+#[test]
+fn a_program_that_ends_first_or_asks_anew_ends_what_was_to_be_reset() {
+    for asks_anew in [true, false] {
+        let mut world = world();
+        let (app, id) = world.connected(TARGET);
+        world.flows.write(id, b"unsent", world.now);
+        world.flows.reset(id, world.now);
+        let sequence = Segment::parse(&world.seen[0]).unwrap().acknowledgment;
+        let (flags, sequence) =
+            if asks_anew { (TcpFlags::SYN, sequence + 7) } else { (TcpFlags::RST, sequence) };
+        let packet = segment("10.0.0.1:40001", TARGET, flags, sequence, 0, b"");
+        world.flows.handle_packet(&packet, world.now);
+        let events: Vec<_> = std::iter::from_fn(|| world.flows.poll_event()).collect();
+        assert!(!events.contains(&Event::Reset { id }), "{events:?}");
+        assert_eq!((events.len(), world.flows.stats().flows), if asks_anew { (1, 1) } else { (0, 0) });
+        assert_eq!(world.app(app).recv_queue(), 0);
+    }
 }
 
 #[test]

@@ -159,7 +159,7 @@ impl Splice {
             let connected = self.is_connected(flow);
             self.forget(flow);
             if connected {
-                self.flows.reset(flow, now);
+                self.flows.reset_at_once(flow, now);
             } else {
                 self.flows.refuse(flow, Refusal::Silent, now);
             }

@@ -121,7 +121,7 @@ impl World {
             self.hear(event);
         }
         let stats = self.flows.stats();
-        assert_eq!(stats.flows, self.live.len(), "{stats:?}");
+        assert_eq!(stats.flows - stats.ending, self.live.len(), "{stats:?}");
         assert!(stats.flows <= LIMITS.flows && stats.held <= LIMITS.held, "{stats:?}");
         assert!(stats.memory <= LIMITS.memory, "{stats:?}");
         let due = self.flows.poll_timeout();
