@@ -375,6 +375,8 @@ fn report(event: &ClientEvent) {
     match event {
         ClientEvent::Suspect => tracing::info!("the carrier does not answer: opening another beside it"),
         ClientEvent::Recovered => tracing::info!("packets make the round trip again"),
+        ClientEvent::Broken(violation) => tracing::info!(%violation, "the server broke the protocol"),
+        ClientEvent::Closed(code) => tracing::info!("the session was {code}"),
         ClientEvent::Restarted => tracing::info!("every flow was reset: the other end no longer knows them"),
         ClientEvent::Ended(ending) => tracing::info!("the session is over: {}", ended(*ending)),
         ClientEvent::Up { .. } | ClientEvent::Dial { .. } | ClientEvent::Retired(_) => {}

@@ -134,6 +134,8 @@ impl Runner {
                 ClientEvent::Up { .. }
                 | ClientEvent::Suspect
                 | ClientEvent::Recovered
+                | ClientEvent::Broken(_)
+                | ClientEvent::Closed(_)
                 | ClientEvent::Restarted
                 | ClientEvent::Ended(_) => events.push(event),
             }

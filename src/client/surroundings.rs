@@ -58,7 +58,11 @@ impl Surroundings {
             ClientEvent::Recovered | ClientEvent::Up { .. } | ClientEvent::Ended(_) => {
                 self.names.on_recovered();
             }
-            ClientEvent::Dial { .. } | ClientEvent::Retired(_) | ClientEvent::Restarted => {}
+            ClientEvent::Dial { .. }
+            | ClientEvent::Retired(_)
+            | ClientEvent::Broken(_)
+            | ClientEvent::Closed(_)
+            | ClientEvent::Restarted => {}
         }
     }
 

@@ -159,10 +159,16 @@ pub(crate) fn flow_drops(flows: &flow::Stats) -> [(&'static str, u64); 6] {
 }
 
 /// What a session dropped, for the `drops` of its tunnel.
-pub(crate) fn session_drops(session: &SessionStatus) -> [(&'static str, u64); 13] {
+pub(crate) fn session_drops(session: &SessionStatus) -> [(&'static str, u64); 19] {
     [
         ("open_too_many", session.mux.refused_opens - session.mux.hurried_opens),
         ("open_too_fast", session.mux.hurried_opens),
+        ("open_unanswered", session.mux.unanswered_opens),
+        ("ping_unanswered", session.mux.unanswered_pings),
+        ("stream_data_after_fin", session.mux.data_after_fin),
+        ("stream_credit_overrun", session.mux.credit_overruns),
+        ("stream_credit_shrunk", session.mux.credit_shrinks),
+        ("stream_over_budget", session.mux.over_budget),
         ("kcp_malformed", session.malformed),
         ("kcp_bad_una", session.kcp.bad_una),
         ("kcp_bad_acks", session.kcp.bad_acks),

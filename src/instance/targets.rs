@@ -261,6 +261,8 @@ fn open_socket(target: SocketAddr, poller: &Poller, token: u64) -> io::Result<So
     socket.set_tcp_nodelay(true)?;
     // An urgent byte stays in its place: without this, the kernel takes it out of the stream.
     socket.set_out_of_band_inline(true)?;
+    // An app's own keepalives are answered on its side: only this one, as rare as the host's settings say, finds a target gone.
+    socket.set_keepalive(true)?;
     match socket.connect(&target.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => return Err(error),
         _ => poller.watch_edges(&socket, token)?,

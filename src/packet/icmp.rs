@@ -9,9 +9,12 @@ use std::net::IpAddr;
 use pnet::packet::icmp::{self, IcmpCode, IcmpPacket, IcmpType, IcmpTypes, MutableIcmpPacket};
 use pnet::packet::icmpv6::{self, Icmpv6Packet, Icmpv6Types};
 use pnet::packet::ip::IpNextHeaderProtocols;
+use pnet::packet::ipv4::Ipv4Packet;
+use pnet::packet::ipv6::Ipv6Packet;
 
 use super::build::{Draft, Ends};
 use super::header::{self, Header, IPV4_HEADER_LENGTH, IPV6_HEADER_LENGTH};
+use super::{ICMP, ICMPV6};
 
 /// Why a destination cannot be reached, and what a Linux program is told when it connects there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -131,6 +134,32 @@ fn emit(message: &Message, quote: &[u8], ends: Ends, out: &mut [u8]) -> Option<(
     Some(())
 }
 
+/// Source and destination of the packet that an ICMP error quotes: one that did not arrive. `None` if `packet` is no such error, or
+/// quotes nothing that can be read; redirects and source quench, which want something else of a host, are none.
+#[must_use]
+pub fn quoted(packet: &[u8], header: &Header) -> Option<(IpAddr, IpAddr)> {
+    let kind = packet.get(header.header_length).filter(|_| !header.is_later_fragment())?;
+    let is_undelivered = match header.protocol {
+        ICMP => V4_UNDELIVERED.contains(&IcmpType(*kind)),
+        ICMPV6 => *kind < V6_FIRST_INFORMATIONAL,
+        _ => false,
+    };
+    if !is_undelivered {
+        return None;
+    }
+    let quote = packet.get(header.header_length + ICMP_HEADER_LENGTH..)?;
+    match header.source {
+        IpAddr::V4(_) => {
+            let view = Ipv4Packet::new(quote).filter(|view| view.get_version() == 4)?;
+            Some((view.get_source().into(), view.get_destination().into()))
+        }
+        IpAddr::V6(_) => {
+            let view = Ipv6Packet::new(quote).filter(|view| view.get_version() == 6)?;
+            Some((view.get_source().into(), view.get_destination().into()))
+        }
+    }
+}
+
 /// The rules of RFC 1812 §4.3.2.7 and RFC 4443 §2.4 (e).
 fn may_report(packet: &[u8], header: &Header) -> bool {
     !header.is_later_fragment()
@@ -167,6 +196,9 @@ const V4_ERRORS: [IcmpType; 5] = [
     IcmpTypes::TimeExceeded,
     IcmpTypes::ParameterProblem,
 ];
+/// Those among them that say why a packet did not arrive.
+const V4_UNDELIVERED: [IcmpType; 3] =
+    [IcmpTypes::DestinationUnreachable, IcmpTypes::TimeExceeded, IcmpTypes::ParameterProblem];
 /// ICMPv6 types below are errors (RFC 4443 §2.1).
 const V6_FIRST_INFORMATIONAL: u8 = 128;
 /// "Fragmentation needed and DF set" (RFC 792).
@@ -258,6 +290,25 @@ mod tests {
         assert_eq!(too_big(&error, 1280, v4()), None);
         let error = unreachable(&v6_packet(0), Unreachable::Host, v6()).unwrap();
         assert_eq!(too_big(&error, 1280, v6()), None);
+    }
+
+    #[test]
+    fn finds_what_an_error_is_about() {
+        for (packet, from) in [(v4_packet(100), v4()), (v6_packet(100), v6())] {
+            let about = header::parse(&packet).unwrap();
+            for error in [unreachable(&packet, Unreachable::Port, from), too_big(&packet, 1280, from)] {
+                let error = error.unwrap();
+                let of_error = header::parse(&error).unwrap();
+                assert_eq!(quoted(&error, &of_error), Some((about.source, about.destination)));
+                let cut = &error[..of_error.header_length + ICMP_HEADER_LENGTH + 12];
+                assert_eq!(quoted(cut, &of_error), None, "less than a header");
+            }
+            assert_eq!(quoted(&packet, &about), None);
+        }
+        let mut redirect = unreachable(&v4_packet(100), Unreachable::Host, v4()).unwrap();
+        redirect[IPV4_HEADER_LENGTH] = IcmpTypes::RedirectMessage.0;
+        let header = header::parse(&redirect).unwrap();
+        assert_eq!(quoted(&redirect, &header), None);
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn sum(sessions: impl IntoIterator<Item = Session>) -> Session {
     })
 }
 
-fn drops(drops: &ServerDrops) -> [(&'static str, u64); 15] {
+fn drops(drops: &ServerDrops) -> [(&'static str, u64); 16] {
     [
         ("outer", drops.outer),
         ("stranger", drops.stranger),
@@ -123,6 +123,7 @@ fn drops(drops: &ServerDrops) -> [(&'static str, u64); 15] {
         ("replayed", drops.replayed),
         ("sealed", drops.sealed),
         ("frame", drops.frame),
+        ("protocol", drops.protocol),
         ("spoofed", drops.spoofed),
         ("denied", drops.denied),
         ("unrouted", drops.unrouted),

@@ -93,6 +93,10 @@ pub enum ClientEvent {
     Suspect,
     /// Packets make the round trip again.
     Recovered,
+    /// The server broke the protocol of streams; `Restarted` follows.
+    Broken(mux::Violation),
+    /// The server ended the session; another is begun.
+    Closed(CloseCode),
     /// Every flow was reset: the other end does not know them any more, or too much time passed.
     Restarted,
     /// The session is over and will not be tried again.
@@ -575,7 +579,8 @@ impl Client {
 
     fn handle_kcp(&mut self, body: &[u8], Origin { carrier, packet_len }: Origin, now: Instant) {
         let before = self.engine.acknowledged();
-        if self.engine.handle_kcp(body, now).is_err() {
+        if let Err(violation) = self.engine.handle_kcp(body, now) {
+            self.events.push_back(ClientEvent::Broken(violation));
             self.restart(self.engine.epoch().saturating_add(1), now);
         }
         let acknowledged = self.engine.acknowledged() != before;
@@ -588,7 +593,10 @@ impl Client {
     fn handle_datagram(&mut self, inner: &[u8], Origin { carrier, packet_len }: Origin, now: Instant) {
         self.carriers.on_inflow(carrier, packet_len, now);
         match packet::parse(inner) {
-            Ok(header) if self.is_ours(header.destination) => self.tun.push(Some(inner.to_vec())),
+            // TCP comes in streams, or it would pass by what says which of them are let in.
+            Ok(header) if self.is_ours(header.destination) && header.protocol != packet::TCP => {
+                self.tun.push(Some(inner.to_vec()));
+            }
             _ => self.drops.inner += 1,
         }
     }
@@ -630,6 +638,7 @@ impl Client {
         if code == CloseCode::Replaced {
             return self.end(Ending::Replaced, now);
         }
+        self.events.push_back(ClientEvent::Closed(code));
         // The server goes away, perhaps to restart: look for it again.
         self.carriers.on_goodbye(now);
     }
@@ -755,3 +764,6 @@ const NETWORK_WITHIN: Duration = Duration::from_secs(60);
 
 /// Our choice: packets that wait for the TUN.
 const TUN_QUEUE: usize = 1024;
+
+#[cfg(test)]
+mod tests;

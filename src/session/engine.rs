@@ -73,11 +73,6 @@ pub(crate) struct Settings {
     pub(crate) overhead: usize,
 }
 
-/// The peer broke the MUX protocol: the session cannot go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the other end broke the stream protocol")]
-pub(crate) struct Violation;
-
 impl Engine {
     pub(crate) fn new(id: SessionId, epoch: u32, settings: Settings, now: Instant) -> Self {
         Self {
@@ -166,7 +161,10 @@ impl Engine {
     }
 
     /// Takes the body of a `KCP` frame; afterwards MUX may have events.
-    pub(crate) fn handle_kcp(&mut self, packet: &[u8], now: Instant) -> Result<(), Violation> {
+    ///
+    /// # Errors
+    /// How the peer broke the protocol of streams: the session cannot go on.
+    pub(crate) fn handle_kcp(&mut self, packet: &[u8], now: Instant) -> Result<(), mux::Violation> {
         if self.kcp.handle_packet(packet, now).is_err() {
             self.malformed += 1;
         }
@@ -174,7 +172,7 @@ impl Engine {
             self.mux.set_rtt(srtt);
         }
         while let Some(message) = self.kcp.poll_message() {
-            self.mux.handle_message(&message, now).map_err(|_| Violation)?;
+            self.mux.handle_message(&message, now)?;
         }
         Ok(())
     }

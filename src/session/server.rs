@@ -555,7 +555,9 @@ impl Server {
     fn handle_kcp(&mut self, id: usize, body: &[u8], now: Instant) {
         let peer = &mut self.peers[id];
         let Some(session) = &mut peer.session else { return };
-        if session.engine.handle_kcp(body, now).is_err() {
+        if let Err(violation) = session.engine.handle_kcp(body, now) {
+            tracing::info!(peer = %peer.settings.name, %violation, "its session is closed for a breach of protocol");
+            self.drops.protocol += 1;
             peer.close_carriers(CloseCode::Protocol);
             self.end_session(id, now);
         }
@@ -571,8 +573,10 @@ impl Server {
             }
         };
         let to_us = self.settings.addresses.contains(&header.destination);
-        // Clients may ping us, and answer when we ping them.
-        let is_ping = to_us && header.is_echo(inner);
+        // Clients may ping us, and answer when we ping them or send to a port where nobody listens.
+        let is_about_ours = icmp::quoted(inner, &header)
+            .is_some_and(|(source, destination)| source == header.destination && peer.owns(destination));
+        let is_ping = to_us && (header.is_echo(inner) || is_about_ours);
         let port = header.destination_port(inner);
         if is_ping || (!to_us && self.settings.egress.allows(header.destination, port)) {
             self.tun.push(Some(inner.to_vec()));

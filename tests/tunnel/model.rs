@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use vpn::session::{ClientEvent, ClientState, Connect, Ending};
+use vpn::session::{ClientEvent, ClientState, CloseCode, Connect, Ending};
 
 use super::app::{Connection, Outcome};
 use super::target::{Manner, Side};
@@ -207,6 +207,10 @@ impl Model {
                 self.excuse_cut(index, world);
             }
             ClientEvent::Ended(ending) => panic!("host {index} ended: {ending:?}"),
+            ClientEvent::Broken(violation) => panic!("host {index} is told what no server says: {violation}"),
+            ClientEvent::Closed(code) => {
+                assert_eq!(*code, CloseCode::Done, "host {index} said what no client says");
+            }
             ClientEvent::Dial { .. } | ClientEvent::Retired(_) | ClientEvent::Up { .. } => {}
         }
     }

@@ -17,6 +17,8 @@ pub struct ServerDrops {
     pub sealed: u64,
     /// Opened packets whose frames do not parse.
     pub frame: u64,
+    /// Sessions closed because the peer broke the protocol of streams; the log says how.
+    pub protocol: u64,
     /// Inner packets with a source that is not the peer's, or TCP outside a stream.
     pub spoofed: u64,
     /// Inner packets the egress policy denies.

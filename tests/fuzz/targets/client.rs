@@ -160,6 +160,8 @@ impl World {
                 | ClientEvent::Retired(_)
                 | ClientEvent::Suspect
                 | ClientEvent::Recovered
+                | ClientEvent::Broken(_)
+                | ClientEvent::Closed(_)
                 | ClientEvent::Restarted => {}
             }
         }
