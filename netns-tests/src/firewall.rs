@@ -1,5 +1,5 @@
-//! The router as the strictest of home routers: it masks the clients behind its address and lets nothing pass that its
-//! connection tracking does not know.
+//! Firewalls. The router as the strictest of home routers: it masks the clients behind its address and lets nothing pass that its
+//! connection tracking does not know. And a host that does not hear something.
 
 use anyhow::{Context, Result};
 
@@ -45,6 +45,45 @@ pub fn invalid(router: &Node) -> Result<u64> {
     let counts = router.run("conntrack -S")?;
     let counts = counts.split_whitespace().filter_map(|word| word.strip_prefix("invalid="));
     counts.map(|count| count.parse::<u64>().context("conntrack -S")).sum()
+}
+
+/// A host that does not hear some packets, until they are let in again.
+#[derive(Debug)]
+pub struct Deafness<'a> {
+    node: &'a Node,
+}
+
+/// Has `node` drop the packets to it that match `filter`, in nftables' words; one such rule at a time.
+///
+/// # Errors
+/// If the kernel or `nft` refuses.
+pub fn drop_input<'a>(node: &'a Node, filter: &str) -> Result<Deafness<'a>> {
+    let rules = format!(
+        "table inet deaf {{ chain input {{ type filter hook input priority filter; {filter} counter drop; }}; }}\n"
+    );
+    node.program("nft")?.words("-f -").input(rules).output()?;
+    Ok(Deafness { node })
+}
+
+impl Deafness<'_> {
+    /// How many packets were dropped.
+    ///
+    /// # Errors
+    /// If `nft` fails or does not count.
+    pub fn packets(&self) -> Result<u64> {
+        let list = self.node.run("nft list table inet deaf")?;
+        let mut words = list.split_whitespace().skip_while(|word| *word != "packets").skip(1);
+        Ok(words.next().context("no counter")?.parse()?)
+    }
+
+    /// Lets them in again.
+    ///
+    /// # Errors
+    /// If `nft` fails.
+    pub fn remove(self) -> Result<()> {
+        self.node.run("nft delete table inet deaf")?;
+        Ok(())
+    }
 }
 
 const RULES: &str = "

@@ -30,6 +30,14 @@ pub(crate) fn enter_before_exec(
     Ok(())
 }
 
+/// Bytes that a TCP socket has sent or is going to send, and of which no acknowledgement has come (`SIOCOUTQ`, tcp(7)).
+pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<i32> {
+    let mut bytes = 0;
+    // SAFETY: `bytes` lives through the call, which writes an `int`.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(bytes)
+}
+
 /// Gives the calling thread a mount namespace of its own.
 pub(crate) fn unshare_mounts() -> io::Result<()> {
     // SAFETY: the flags touch no file descriptor table, so no `OwnedFd` of another thread loses its meaning.

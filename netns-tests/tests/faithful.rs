@@ -3,19 +3,19 @@
 //! ```text
 //!   client ──[ 10 ms ]── router ── server ── target
 //!     half-close, reset, urgent byte, ═══════ likewise
-//!     silence, many at once
+//!     both at once, stopped readers
 //! ```
+//!
+//! How connections begin is seen in `connecting`, what becomes of those that nothing happens to in `lasting`.
 
-use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
-use std::thread::ScopedJoinHandle;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use netns_tests::addresses::{TARGET, TARGET_V6};
 use netns_tests::emulator::Profile;
-use netns_tests::sockets::{self, accept, expect, expect_end};
+use netns_tests::sockets::{self, expect, expect_end, expect_reset, reset, say};
 use netns_tests::topology::Setup;
 use netns_tests::tunnel::{Tunnel, tunnel_scenario};
 use netns_tests::wait;
@@ -31,23 +31,57 @@ fn faithful(name: &str, body: impl FnOnce(&mut Tunnel<'_>) -> Result<()>) {
 #[test]
 fn each_direction_ends_by_itself() {
     faithful("each_direction_ends_by_itself", |tunnel| {
-        for host in [IpAddr::from(TARGET), IpAddr::from(TARGET_V6)] {
-            let listener = sockets::listen(&tunnel.topology.target, host, PORT)?;
+        for target in Target::of_both_families(tunnel)? {
             for client_first in [true, false] {
-                let (here, there) = pair(tunnel, host, &listener)?;
-                let (first, second) = if client_first { (&here, &there) } else { (&there, &here) };
-                say(first, b"a question")?;
+                let (first, second) = target.pair(tunnel, client_first)?;
+                say(&first, b"a question")?;
                 first.shutdown(Shutdown::Write)?;
-                expect(second, b"a question")?;
-                expect_end(second)?;
+                expect(&second, b"a question")?;
+                expect_end(&second)?;
                 // The other direction goes on long after.
                 for _ in 0..20 {
-                    say(second, &[b'x'; 10_000])?;
-                    expect(first, &[b'x'; 10_000])?;
+                    say(&second, &[b'x'; 10_000])?;
+                    expect(&first, &[b'x'; 10_000])?;
                 }
                 second.shutdown(Shutdown::Write)?;
-                expect_end(first)?;
+                expect_end(&first)?;
             }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn both_ends_may_end_at_once_and_nobody_is_reset() {
+    faithful("both_ends_may_end_at_once_and_nobody_is_reset", |tunnel| {
+        let [at_client, at_target] = [(tunnel.client(), "vpn0"), (&tunnel.topology.target, "eth1")]
+            .map(|(node, interface)| node.capture(interface, IS_RESET));
+        let (at_client, at_target) = (at_client?, at_target?);
+        for target in Target::of_both_families(tunnel)? {
+            for is_late in [true, false].repeat(5) {
+                let (here, there) = target.pair(tunnel, true)?;
+                // Both say and end at the same moment; what each said is on its way then.
+                both([here, there], |stream| {
+                    if is_late {
+                        say(&stream, &WORDS)?;
+                        expect(&stream, &WORDS)?;
+                        return Ok(());
+                    }
+                    std::thread::scope(|scope| {
+                        let said = scope.spawn(|| {
+                            say(&stream, &WORDS)?;
+                            Ok(stream.shutdown(Shutdown::Write)?)
+                        });
+                        expect(&stream, &WORDS)?;
+                        expect_end(&stream)?;
+                        said.join().unwrap_or_else(|_| bail!("a thread panicked"))
+                    })
+                })?;
+            }
+        }
+        for (capture, node) in [(at_client, tunnel.client()), (at_target, &tunnel.topology.target)] {
+            let resets = capture.finish(node, "")?;
+            ensure!(resets.is_empty(), "{} saw {resets:#?}", node.role());
         }
         Ok(())
     });
@@ -56,17 +90,35 @@ fn each_direction_ends_by_itself() {
 #[test]
 fn a_reset_arrives_as_a_reset_behind_the_bytes_before_it() {
     faithful("a_reset_arrives_as_a_reset_behind_the_bytes_before_it", |tunnel| {
-        let listener = sockets::listen(&tunnel.topology.target, TARGET, PORT)?;
-        for client_first in [true, false] {
-            let (here, there) = pair(tunnel, TARGET, &listener)?;
-            let (first, second) = if client_first { (here, there) } else { (there, here) };
-            say(&first, b"last words")?;
-            expect(&second, b"last words")?;
-            // To close with something unread or without lingering resets.
-            rustix::net::sockopt::set_socket_linger(&first, Some(Duration::ZERO))?;
-            drop(first);
-            let error = (&second).read(&mut [0]).err().context("an end instead of a reset")?;
-            ensure!(error.kind() == ErrorKind::ConnectionReset, "{error}");
+        for target in Target::of_both_families(tunnel)? {
+            for client_first in [true, false] {
+                let (first, second) = target.pair(tunnel, client_first)?;
+                let whose = if client_first { "the app's" } else { "the target's" };
+                say(&first, b"last words")?;
+                // Acknowledged at the near end, and perhaps no further.
+                sockets::wait_until_acknowledged(&first, LIMIT)?;
+                reset(first)?;
+                expect(&second, b"last words").with_context(|| format!("{whose} last words"))?;
+                expect_reset(&second)?;
+
+                // To close with something unread resets, too.
+                let (first, second) = target.pair(tunnel, client_first)?;
+                say(&second, b"a question")?;
+                ensure!(first.peek(&mut [0])? == 1);
+                drop(first);
+                expect_reset(&second)?;
+
+                // And so does one that had ended its own direction.
+                let (first, second) = target.pair(tunnel, client_first)?;
+                first.shutdown(Shutdown::Write)?;
+                expect_end(&second)?;
+                reset(first)?;
+                // What is read stays the end; who writes learns it.
+                wait::until("a broken pipe", LIMIT, || {
+                    let error = second.take_error()?;
+                    Ok(error.filter(|error| error.kind() == ErrorKind::BrokenPipe))
+                })?;
+            }
         }
         Ok(())
     });
@@ -75,30 +127,16 @@ fn a_reset_arrives_as_a_reset_behind_the_bytes_before_it() {
 #[test]
 fn an_urgent_byte_is_delivered_in_its_place() {
     faithful("an_urgent_byte_is_delivered_in_its_place", |tunnel| {
-        let listener = sockets::listen(&tunnel.topology.target, TARGET, PORT)?;
-        let (here, there) = pair(tunnel, TARGET, &listener)?;
-        for (first, second) in [(&here, &there), (&there, &here)] {
-            rustix::net::sockopt::set_socket_oobinline(second, true)?;
-            say(first, b"before ")?;
-            ensure!(rustix::net::send(first, b"!", rustix::net::SendFlags::OOB)? == 1);
-            say(first, b" after")?;
-            expect(second, b"before ! after")?;
+        for target in Target::of_both_families(tunnel)? {
+            for client_first in [true, false] {
+                let (first, second) = target.pair(tunnel, client_first)?;
+                rustix::net::sockopt::set_socket_oobinline(&second, true)?;
+                say(&first, b"before ")?;
+                ensure!(rustix::net::send(&first, b"!", rustix::net::SendFlags::OOB)? == 1);
+                say(&first, b" after")?;
+                expect(&second, b"before ! after")?;
+            }
         }
-        Ok(())
-    });
-}
-
-#[test]
-fn a_silent_target_leaves_an_app_to_its_own_patience() {
-    faithful("a_silent_target_leaves_an_app_to_its_own_patience", |tunnel| {
-        // The target drops what comes to this port: the server's kernel waits for an answer, as the app does.
-        let rule = "add table inet silent; add chain inet silent in { type filter hook input priority 0; }; \
-                    add rule inet silent in tcp dport 7000 drop";
-        tunnel.topology.target.program("nft")?.arg(rule).output()?;
-        let patience = Duration::from_secs(2);
-        let error = sockets::connect(tunnel.client(), TARGET, PORT, patience).err().context("connected")?;
-        let error = error.downcast_ref::<std::io::Error>().context("not from connect")?;
-        ensure!(error.kind() == ErrorKind::TimedOut, "{error}");
         Ok(())
     });
 }
@@ -106,99 +144,76 @@ fn a_silent_target_leaves_an_app_to_its_own_patience() {
 #[test]
 fn a_reader_that_stops_stops_its_writer_and_nobody_else() {
     faithful("a_reader_that_stops_stops_its_writer_and_nobody_else", |tunnel| {
-        let listener = sockets::listen(&tunnel.topology.target, TARGET, PORT)?;
-        let (stopped, mut writer) = pair(tunnel, TARGET, &listener)?;
-        writer.set_write_timeout(Some(Duration::from_secs(1)))?;
-        let mut written = 0;
-        let error = loop {
-            match writer.write(&[7; 65_536]) {
-                Ok(size) => written += size,
-                Err(error) => break error,
+        for target in Target::of_both_families(tunnel)? {
+            for client_first in [true, false] {
+                let (mut writer, mut stopped) = target.pair(tunnel, client_first)?;
+                writer.set_write_timeout(Some(Duration::from_secs(1)))?;
+                let mut written = 0;
+                let error = loop {
+                    match writer.write(&[7; 65_536]) {
+                        Ok(size) => written += size,
+                        Err(error) => break error,
+                    }
+                    ensure!(written < BOUND, "{written} bytes are buffered for a reader that has read none");
+                };
+                ensure!(error.kind() == ErrorKind::WouldBlock, "{error}");
+                let (other_writer, other_reader) = target.pair(tunnel, client_first)?;
+                both([(other_writer, true), (other_reader, false)], |(stream, writes)| {
+                    if writes { say(&stream, &[8; 100_000]) } else { expect(&stream, &[8; 100_000]) }
+                })?;
+                // And who reads on gets everything.
+                drop(writer);
+                let mut rest = Vec::new();
+                stopped.read_to_end(&mut rest)?;
+                ensure!(
+                    rest.len() == written && rest.iter().all(|byte| *byte == 7),
+                    "{} of {written} bytes",
+                    rest.len()
+                );
             }
-            ensure!(written < BOUND, "{written} bytes are buffered for a reader that has read none");
-        };
-        ensure!(error.kind() == ErrorKind::WouldBlock, "{error}");
-        let (here, there) = pair(tunnel, TARGET, &listener)?;
-        say(&there, &[8; 100_000])?;
-        expect(&here, &[8; 100_000])?;
-        // And who reads on gets everything.
-        drop(writer);
-        let mut rest = Vec::new();
-        (&stopped).read_to_end(&mut rest)?;
-        ensure!(
-            rest.len() == written && rest.iter().all(|byte| *byte == 7),
-            "{} of {written} bytes",
-            rest.len()
-        );
-        Ok(())
-    });
-}
-
-#[test]
-fn hundreds_of_connections_open_at_once_and_their_ports_are_used_again() {
-    faithful("hundreds_of_connections_open_at_once_and_their_ports_are_used_again", |tunnel| {
-        let listener = sockets::listen(&tunnel.topology.target, TARGET, PORT)?;
-        // Hardly more ports than connections, so that the second time meets the 4-tuples of the first.
-        let range = format!("40000 {}", 40_000 + 2 * CROWD);
-        tunnel.client().set_sysctl("net/ipv4/ip_local_port_range", &range)?;
-        for _ in 0..3 {
-            crowd(tunnel, &listener)?;
-            wait::until("the end of every connection", LIMIT, || {
-                let list = tunnel.client().run(&format!("ss -Htn dport = :{PORT}"))?;
-                Ok(list.trim().is_empty().then_some(()))
-            })?;
         }
         Ok(())
     });
 }
 
-/// Opens connections all at once, and sees that each leads to one of its own.
-fn crowd(tunnel: &Tunnel<'_>, listener: &TcpListener) -> Result<()> {
-    let connect = || sockets::connect(tunnel.client(), TARGET, PORT, LIMIT);
-    let accept_all = || (0..CROWD).map(|_| accept(listener, LIMIT)).collect::<Result<Vec<_>>>();
-    let (here, there) = std::thread::scope(|scope| {
-        // At the same time: a listener queues no more than 128.
-        let there = scope.spawn(accept_all);
-        let here: Vec<_> = (0..CROWD).map(|_| scope.spawn(connect)).collect();
-        let here = here.into_iter().map(joined).collect::<Result<Vec<_>>>();
-        Ok::<_, anyhow::Error>((here?, joined(there)?))
-    })?;
-    for (number, stream) in (0..CROWD).zip(&here) {
-        say(stream, &number.to_be_bytes())?;
+/// A listener on the target.
+struct Target {
+    address: SocketAddr,
+    listener: TcpListener,
+}
+
+impl Target {
+    fn of_both_families(tunnel: &Tunnel<'_>) -> Result<[Self; 2]> {
+        let [v4, v6] = [IpAddr::from(TARGET), IpAddr::from(TARGET_V6)].map(|host| {
+            let listener = sockets::listen(&tunnel.topology.target, host, PORT)?;
+            Ok::<_, anyhow::Error>(Self { address: SocketAddr::new(host, PORT), listener })
+        });
+        Ok([v4?, v6?])
     }
-    let mut numbers = BTreeSet::new();
-    for mut stream in &there {
-        let mut number = [0; 2];
-        stream.read_exact(&mut number)?;
-        numbers.insert(u16::from_be_bytes(number));
-        // The target closes first: a client that does would keep the port for a minute.
-        stream.shutdown(Shutdown::Write)?;
+
+    /// The two ends of a connection of an app on the client; the app's is the first, or the second.
+    fn pair(&self, tunnel: &Tunnel<'_>, client_first: bool) -> Result<(TcpStream, TcpStream)> {
+        let (here, there) = sockets::pair(tunnel.client(), &self.listener, self.address, LIMIT)?;
+        Ok(if client_first { (here, there) } else { (there, here) })
     }
-    ensure!(numbers == (0..CROWD).collect(), "some of the connections are one");
-    here.iter().try_for_each(expect_end)
 }
 
-/// A connection of an app on the client to `listener` on the target, seen from both.
-fn pair(
-    tunnel: &Tunnel<'_>,
-    host: impl Into<IpAddr>,
-    listener: &TcpListener,
-) -> Result<(TcpStream, TcpStream)> {
-    let here = sockets::connect(tunnel.client(), host, PORT, LIMIT)?;
-    let there = accept(listener, LIMIT)?;
-    Ok((here, there))
+/// Does the same with both at the same time.
+fn both<T: Send>(ends: [T; 2], act: impl Fn(T) -> Result<()> + Sync) -> Result<()> {
+    std::thread::scope(|scope| {
+        let threads = ends.map(|end| scope.spawn(|| act(end)));
+        let [here, there] =
+            threads.map(|thread| thread.join().unwrap_or_else(|_| bail!("a thread panicked")));
+        here.context("one end")?;
+        there.context("the other end")
+    })
 }
 
-fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|_| bail!("a thread panicked"))
-}
+/// More than a packet, and less than what two kernels take of somebody who does not read.
+static WORDS: [u8; 50_000] = [9; 50_000];
 
-fn say(mut stream: &TcpStream, text: &[u8]) -> Result<()> {
-    stream.write_all(text).with_context(|| format!("writing {} bytes", text.len()))
-}
-
-/// Connections at once.
-const CROWD: u16 = 200;
+/// Segments of either family with RST.
+const IS_RESET: &str = "tcp[13] & 4 != 0 or (ip6[6] == 6 and ip6[53] & 4 != 0)";
 
 /// Beyond every buffer on the way: those of two kernels and of both ends of the tunnel.
 const BOUND: usize = 64 << 20;

@@ -394,6 +394,25 @@ fn bytes_before_a_reset_reach_the_target() {
 }
 
 #[test]
+fn a_reader_that_stops_for_five_minutes_misses_nothing() {
+    for (seed, v6) in [(16, false), (17, true)] {
+        for by_app in [true, false] {
+            let mut world = World::new(lossy(0.02), seed);
+            let (stopped, other) = (world.open(v6, 5_000_000, 5_000_000), world.open(v6, 0, 3_000_000));
+            world.stop_reader(stopped, by_app, true);
+            world.run_for(5 * MINUTE);
+            assert!(!world.host().apps.is_done(), "seed {seed}: nothing was held back");
+            let outcome = |world: &World, port| world.host().apps.connections[&port].outcome;
+            assert_eq!(outcome(&world, other), Some(Outcome::Finished), "seed {seed}: held up by another");
+            let written = world.written_to(stopped, by_app);
+            assert!(written < 4_000_000, "seed {seed}: {written} bytes wait for who does not read");
+            world.stop_reader(stopped, by_app, false);
+            world.finish(MINUTE);
+        }
+    }
+}
+
+#[test]
 fn a_tunnel_wakes_only_when_something_is_due() {
     let mut world = World::new(lossy(0.02), 14);
     world.open(false, 20_000, 20_000);

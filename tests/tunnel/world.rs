@@ -251,6 +251,26 @@ impl World {
         port
     }
 
+    /// The reader of a connection, the app or its target, stops or goes on.
+    pub(crate) fn stop_reader(&mut self, port: u16, by_app: bool, stops: bool) {
+        if by_app {
+            self.connection(port).reader.stopped = stops;
+            return;
+        }
+        let accepted = |world: &Self| world.targets.sides.contains_key(&port);
+        assert!(self.run_until(Duration::from_secs(10), accepted), "seed {}: not accepted", self.seed);
+        if let Some(side) = self.targets.sides.get_mut(&port) {
+            side.reader.stopped = stops;
+        }
+        self.targets.resume(port, &mut self.server, self.now);
+    }
+
+    /// What the other end has written so far to the app of a connection, or to its target.
+    pub(crate) fn written_to(&self, port: u16, app: bool) -> u64 {
+        let side = &self.targets.sides[&port];
+        if app { side.writer.written } else { self.host().apps.connections[&port].writer.written }
+    }
+
     fn connection(&mut self, port: u16) -> &mut Connection {
         self.host_mut().apps.connections.get_mut(&port).expect("just opened")
     }
