@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::surroundings::{News, Surroundings};
 use crate::crypto::Timestamp;
-use crate::instance::Targets;
+use crate::instance::{Source, Targets};
 use crate::io::{
     self as shell, Family, Poller, PortFilter, PortGuard, Readiness, ReceiveStats, SendStats, TUN_MTU, Timer,
     TunDevice, Wire, mtu_at, source_for,
@@ -59,7 +59,11 @@ impl Runner {
         Ok(Self {
             client,
             tun,
-            targets: Targets::new(FIRST_TARGET, most_files.saturating_sub(OTHER_FILES).min(MOST_TARGETS)),
+            targets: Targets::new(
+                Source::Target,
+                FIRST_TARGET,
+                most_files.saturating_sub(OTHER_FILES).min(MOST_TARGETS),
+            ),
             wire,
             poller,
             timer,

@@ -14,7 +14,7 @@ use super::text::deserialize_from_str;
 use super::{
     ADDRESSES_MAX, ConfigError, InterfaceName, Limits, Listen, Metrics, Ports, Warning, network, unbuilt,
 };
-use crate::crypto::{PresharedKey, PrivateKey, PublicKey};
+use crate::crypto::{PresharedKey, PrivateKey, PublicKey, is_tunnel_address};
 use crate::egress::{Entry, EntryError};
 
 /// Everything a server is told.
@@ -143,6 +143,13 @@ impl ServerConfig {
             let what = format!("names more than {ADDRESSES_MAX}");
             return Err(document.error_at("tunnel.addresses", what));
         }
+        for (position, network) in self.tunnel.addresses.iter().enumerate() {
+            if !is_tunnel_address(network.ip()) {
+                return Err(
+                    document.error_at(&format!("tunnel.addresses[{position}]"), no_host(network.ip()))
+                );
+            }
+        }
         let resolvers = self.tunnel.dns.as_ref().map_or(0, Vec::len);
         if resolvers > ADDRESSES_MAX {
             let what = format!("names more than {ADDRESSES_MAX}");
@@ -178,6 +185,9 @@ impl ServerConfig {
 
     /// Whether a peer can have an address: a host of a network of the tunnel.
     fn check_address(&self, address: IpAddr) -> Result<(), String> {
+        if !is_tunnel_address(address) {
+            return Err(no_host(address));
+        }
         let network = self
             .tunnel
             .addresses
@@ -336,6 +346,10 @@ const DEFAULT_PORT: u16 = 443;
 
 /// The longest name of a peer, in characters; our choice, so that a status stays readable.
 const NAME_MAX: usize = 64;
+
+fn no_host(address: IpAddr) -> String {
+    format!("{address} is no address that an end of a tunnel can have: choose another")
+}
 
 const TUNNEL_ADDRESSES_MISSING: &str =
     "is missing: write addresses = [\"10.77.0.1/24\", \"fd77::1/64\"] or others of your own";

@@ -430,6 +430,10 @@ fn says_where_a_server_is_wrong_and_what_to_do() {
             "6:14: peer[0].addresses[0]: 10.78.0.2 is in no network of tunnel.addresses",
         ),
         (
+            peer("addresses = [\"127.0.0.1\"]"),
+            "6:14: peer[0].addresses[0]: 127.0.0.1 is no address that an end of a tunnel can have: choose another",
+        ),
+        (
             peer("addresses = [\"10.77.0.1\"]"),
             "6:14: peer[0].addresses[0]: 10.77.0.1 is taken: choose another",
         ),

@@ -25,6 +25,7 @@ pub use packet::{
 };
 pub use payload::{
     MAX_LIST, MESSAGE1_LEN, Message1, Message2, PayloadError, Refusal, SESSION_ID_LEN, SessionId, VERSION,
+    is_tunnel_address,
 };
 pub use suite::{Suite, SuiteSet, TAG_LEN};
 pub use timestamp::{TIMESTAMP_LEN, Timestamp};

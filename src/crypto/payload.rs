@@ -405,6 +405,9 @@ impl Reader<'_> {
 
     fn network(&mut self) -> Result<IpNetwork, PayloadError> {
         let address = self.address()?;
+        if !is_tunnel_address(address) {
+            return Err(PayloadError::Address);
+        }
         IpNetwork::new(address, self.u8()?).map_err(|_| PayloadError::Address)
     }
 
@@ -414,6 +417,27 @@ impl Reader<'_> {
             return Err(PayloadError::TooMany);
         }
         (0..count).map(|_| entry(self)).collect()
+    }
+}
+
+/// Whether an end of a tunnel can have this address: one of the host itself, of its link or of many is none. Else a server could
+/// reach what listens on its clients' loopback only.
+pub fn is_tunnel_address(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            !(address.is_loopback()
+                || address.is_unspecified()
+                || address.is_link_local()
+                || address.is_multicast()
+                || address.is_broadcast())
+        }
+        IpAddr::V6(address) => {
+            !(address.is_loopback()
+                || address.is_unspecified()
+                || address.is_unicast_link_local()
+                || address.is_multicast()
+                || address.to_ipv4_mapped().is_some())
+        }
     }
 }
 
@@ -551,6 +575,34 @@ pub(crate) mod tests {
         for (message, expected) in answers().iter().zip(expected) {
             let expected = expected.replace([' ', '\n'], "");
             assert_eq!(hex(&message.encode(client).unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn takes_no_address_from_a_server_that_leads_to_the_host_itself() {
+        let granted = |network: &str| {
+            let Message2::Fresh { index, suite, epoch, dns, .. } = fresh() else { unreachable!() };
+            let addresses = vec![network.parse().unwrap()];
+            let bytes = Message2::Fresh { index, suite, epoch, addresses, dns }.encode(1).unwrap();
+            Message2::decode(&bytes).map(drop)
+        };
+        for fine in ["10.77.0.2/24", "192.168.0.1/32", "203.0.113.9/24", "fd77::2/64", "2001:db8::1/128"] {
+            assert_eq!(granted(fine), Ok(()), "{fine}");
+        }
+        for bad in [
+            "127.0.0.1/8",
+            "127.255.0.9/24",
+            "0.0.0.0/0",
+            "169.254.1.1/16",
+            "224.0.0.1/4",
+            "255.255.255.255/32",
+            "::1/128",
+            "::/0",
+            "fe80::1/64",
+            "ff02::1/16",
+            "::ffff:127.0.0.1/104",
+        ] {
+            assert_eq!(granted(bad), Err(PayloadError::Address), "{bad}");
         }
     }
 

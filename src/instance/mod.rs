@@ -27,7 +27,7 @@ pub(crate) use self::report::{
 };
 pub(crate) use self::rings::Rings;
 pub(crate) use self::signals::EndSignals;
-pub(crate) use self::targets::Targets;
+pub(crate) use self::targets::{Source, Targets};
 use crate::control::{
     self, ClientError, InstanceName, Listener, Paths, Request, Responder, Response, State, Tunnel,
 };

@@ -22,6 +22,7 @@ pub(crate) struct Targets {
     sockets: HashMap<StreamKey, Target>,
     by_token: HashMap<u64, StreamKey>,
     next_token: u64,
+    source: Source,
     /// Sockets at most.
     most: usize,
     refused: u64,
@@ -44,13 +45,23 @@ struct Target {
     write_failed: bool,
 }
 
+/// The address that a target sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// What the kernel chooses.
+    Kernel,
+    /// The target's own, which must be of this host: nothing leaves it, whatever its routes say at the moment.
+    Target,
+}
+
 impl Targets {
     /// No more than `most` at once; tokens from `first_token` on are the targets'.
-    pub(crate) fn new(first_token: u64, most: usize) -> Self {
+    pub(crate) fn new(source: Source, first_token: u64, most: usize) -> Self {
         Self {
             sockets: HashMap::new(),
             by_token: HashMap::new(),
             next_token: first_token,
+            source,
             most,
             refused: 0,
             scratch: vec![0; READ_SIZE],
@@ -123,7 +134,7 @@ impl Targets {
         }
         let token = self.next_token;
         self.next_token += 1;
-        match open_socket(target, poller, token) {
+        match open_socket(target, self.source, poller, token) {
             Ok(socket) => {
                 self.by_token.insert(token, stream);
                 self.sockets.insert(stream, Target::connecting(socket, token));
@@ -256,13 +267,20 @@ impl Target {
     }
 }
 
-fn open_socket(target: SocketAddr, poller: &Poller, token: u64) -> io::Result<Socket> {
+fn open_socket(target: SocketAddr, source: Source, poller: &Poller, token: u64) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     // An urgent byte stays in its place: without this, the kernel takes it out of the stream.
     socket.set_out_of_band_inline(true)?;
     // An app's own keepalives are answered on its side: only this one, as rare as the host's settings say, finds a target gone.
     socket.set_keepalive(true)?;
+    if source == Source::Target {
+        socket.bind(&SocketAddr::new(target.ip(), 0).into())?;
+        // Of all ports the target's was free: nobody listens there, and a TCP that connects to itself would succeed.
+        if socket.local_addr()?.as_socket().is_some_and(|local| local.port() == target.port()) {
+            return Err(Errno::CONNREFUSED.into());
+        }
+    }
     match socket.connect(&target.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => return Err(error),
         _ => poller.watch_edges(&socket, token)?,
@@ -298,7 +316,7 @@ mod tests {
     async fn an_urgent_byte_of_the_target_stays_in_its_place() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let poller = Poller::new().unwrap();
-        let mut socket = open_socket(listener.local_addr().unwrap(), &poller, 1).unwrap();
+        let mut socket = open_socket(listener.local_addr().unwrap(), Source::Kernel, &poller, 1).unwrap();
         let target = Socket::from(listener.accept().unwrap().0);
         target.send(b"before ").unwrap();
         assert_eq!(target.send_out_of_band(b"!").unwrap(), 1);
@@ -308,5 +326,16 @@ mod tests {
         let mut read = String::new();
         socket.read_to_string(&mut read).unwrap();
         assert_eq!(read, "before ! after");
+    }
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_service_sees_its_own_address_and_what_is_no_address_of_this_host_is_not_connected_to() {
+        let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 7), 0)).unwrap();
+        let poller = Poller::new().unwrap();
+        let service = listener.local_addr().unwrap();
+        let _socket = open_socket(service, Source::Target, &poller, 1).unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip(), service.ip());
+        let elsewhere = SocketAddr::from(([192, 0, 2, 1], 22));
+        let error = open_socket(elsewhere, Source::Target, &poller, 2).unwrap_err();
+        assert_eq!(code_of(&error), ResetCode::NetUnreachable, "{error}");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::carrier;
 use crate::config::Listen;
-use crate::instance::Targets;
+use crate::instance::{Source, Targets};
 use crate::io::{
     self as shell, Doors, Family, LocalAddresses, Poller, PortFilter, PortGuard, Readiness, ReceiveStats,
     Segments, SendStats, TUN_MTU, Timer, TunDevice, Wire,
@@ -56,7 +56,11 @@ impl Runner {
         Ok(Self {
             server,
             tun,
-            targets: Targets::new(FIRST_TARGET, most_files.saturating_sub(guards.len() + OTHER_FILES)),
+            targets: Targets::new(
+                Source::Kernel,
+                FIRST_TARGET,
+                most_files.saturating_sub(guards.len() + OTHER_FILES),
+            ),
             wire,
             doors,
             ours: Ours { listen, local: LocalAddresses::new(), unparsed: 0 },

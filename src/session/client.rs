@@ -413,7 +413,8 @@ impl Client {
     /// The next thing the shell must do with its sockets.
     pub fn poll_stream_event(&mut self) -> Option<StreamEvent> {
         let Self { inbound, engine, addresses, phase, .. } = self;
-        let mux = matches!(phase, Phase::Connecting | Phase::Up).then_some(&mut engine.mux);
+        // Before that nobody knows our addresses: what is asked for waits in MUX.
+        let mux = (*phase == Phase::Up).then_some(&mut engine.mux);
         inbound.poll_event(mux, |address| addresses.iter().any(|ours| ours.ip() == address))
     }
 

@@ -41,6 +41,19 @@ fn a_service_of_the_client_is_reached_in_both_families_and_both_ways() {
 }
 
 #[test]
+fn who_connects_before_the_client_knows_its_addresses_is_not_denied() {
+    let mut world = World::connecting(FAIR, 2);
+    // Both ends have keys; that the server's answer to the first ping is lost leaves the client unsure of the way back.
+    assert!(world.run_until(MINUTE, |world| !world.host().client.status(world.now).carriers.is_empty()));
+    world.set_blackout([false, true]);
+    assert!(world.run_until(MINUTE, |world| world.server.load().sessions == 1));
+    world.set_blackout([false; 2]);
+    let port = world.open_inbound(Manner::Serve, false, 1000, 1000);
+    assert!(!world.host().is_up(), "too late for the test");
+    assert_eq!((outcome(&mut world, port), denied(&world)), (Some(Outcome::Finished), 0));
+}
+
+#[test]
 fn every_connection_from_outside_sees_exactly_what_was_sent_in_any_weather() {
     for seed in 0..60 {
         let mut rng = StdRng::seed_from_u64(seed);
