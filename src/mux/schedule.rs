@@ -282,9 +282,14 @@ mod tests {
 
         /// One frame of at most `FRAME` bytes.
         fn serve(&mut self) -> Option<(StreamId, usize)> {
+            self.serve_frame(|_| FRAME)
+        }
+
+        /// One frame of at most as many bytes as frames of its stream have.
+        fn serve_frame(&mut self, size: impl Fn(StreamId) -> usize) -> Option<(StreamId, usize)> {
             let mut sent = 0;
-            let id = self.schedule.serve(&mut self.streams, self.now, |_, stream| {
-                sent = stream.send.queue.consume(FRAME);
+            let id = self.schedule.serve(&mut self.streams, self.now, |id, stream| {
+                sent = stream.send.queue.consume(size(id));
                 sent
             })?;
             Some((id, sent))
@@ -310,6 +315,32 @@ mod tests {
             let share = shares[&id];
             assert!((400_000..440_000).contains(&share), "{share}");
         }
+    }
+
+    #[test]
+    fn who_overdraws_its_turn_pays_in_the_next() {
+        let mut bench = Bench::new();
+        let (large, small) = (bench.add(4 << 20), bench.add(4 << 20));
+        bench.serve_bytes(2 * FRESH_BYTES + 10_000);
+        let mut shares = std::collections::BTreeMap::new();
+        for _ in 0..600 {
+            let size = |id| if id == large { 6000 } else { 1000 };
+            let (id, sent) = bench.serve_frame(size).unwrap();
+            *shares.entry(id).or_insert(0) += sent;
+        }
+        let (large, small) = (shares[&large], shares[&small]);
+        assert!(large.abs_diff(small) < 12_000, "{large} and {small}");
+    }
+
+    #[test]
+    fn who_leaves_in_its_turn_does_not_keep_the_rest_of_it() {
+        let mut bench = Bench::new();
+        let (one, _other) = (bench.add(FRESH_BYTES + 100_000), bench.add(1 << 20));
+        while !bench.streams[&one].send.queue.is_empty() {
+            bench.serve_frame(|_| 100).unwrap();
+        }
+        assert!(bench.serve_frame(|_| 100).is_some_and(|(id, _)| id != one));
+        assert!(bench.streams[&one].turn.deficit <= 0, "{:?}", bench.streams[&one].turn);
     }
 
     #[test]

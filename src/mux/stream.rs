@@ -284,6 +284,16 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_of_credit_is_enough_to_send() {
+        let mut stream = stream(Phase::Open);
+        stream.send.queue.push(b"xyz");
+        stream.send.credit.on_sent((64 << 10) - 1);
+        assert!(stream.can_send());
+        assert_eq!(stream.emit_data(id(), &mut Writer::new(&mut [0; 64])), 1);
+        assert!(!stream.can_send());
+    }
+
+    #[test]
     fn a_fin_needs_no_credit() {
         let mut stream = stream(Phase::Open);
         stream.send.credit.on_sent(usize::MAX);

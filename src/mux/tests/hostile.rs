@@ -65,6 +65,9 @@ fn offences_on_a_stream_reset_that_stream_and_no_other() {
     for (frames, counted) in [
         (vec![fin, data], Stats { data_after_fin: 1, ..Stats::default() }),
         (vec![fin, fin], Stats { data_after_fin: 1, ..Stats::default() }),
+        // Whether or not what came before it was read.
+        (vec![data, fin, data], Stats { data_after_fin: 1, ..Stats::default() }),
+        (vec![data, fin, fin], Stats { data_after_fin: 1, ..Stats::default() }),
         (vec![data, overrun, data], Stats { credit_overruns: 1, ..Stats::default() }),
         (vec![shrunk], Stats { credit_shrinks: 1, ..Stats::default() }),
     ] {
@@ -86,6 +89,15 @@ fn offences_on_a_stream_reset_that_stream_and_no_other() {
         // What the peer sends before it hears of the reset is ignored.
         receive(&mut server, &[data, fin, shrunk]).unwrap();
     }
+}
+
+#[test]
+fn a_goaway_that_is_repeated_is_told_once() {
+    let mut server = server();
+    receive(&mut server, &[Frame::GoAway, Frame::GoAway]).unwrap();
+    assert_eq!(server.poll_event(), Some(Event::GoAway));
+    receive(&mut server, &[Frame::GoAway]).unwrap();
+    assert_eq!(server.poll_event(), None);
 }
 
 #[test]
