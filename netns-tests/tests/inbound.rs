@@ -60,6 +60,10 @@ fn programs_of_the_servers_side_reach_services_of_a_client() {
         let listener = sockets::listen(topology.client(), v4, OPEN)?;
         let outside = sockets::connect(server, v4, OPEN, LIMIT)?;
         let inside = accept(&listener, LIMIT)?;
+        for node in [server, topology.client()] {
+            let flows = vpn.program(node)?.args(["status", "--flows"]).run(LIMIT)?;
+            flows.expect_code(0)?.expect_text(&format!("{v4}:{OPEN}"))?;
+        }
         vpn.down(topology, 0)?.expect_code(0)?;
         for end in [outside, inside] {
             let error = (&end).read(&mut [0]).err().context("an end instead of a reset")?;
