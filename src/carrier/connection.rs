@@ -109,6 +109,8 @@ impl Connection {
         match input {
             Input::Ignored(reason) => self.stats.on_drop(reason),
             Input::ResetSeen => self.stats.on_drop(DropReason::Reset),
+            // One that answers ours is what TCP would send.
+            Input::FinSeen if matches!(self.phase, Phase::Closing(_) | Phase::Finished(_)) => {}
             Input::FinSeen => self.stats.on_drop(DropReason::Fin),
             Input::Payload | Input::Acknowledgement | Input::Established => {}
         }
@@ -707,6 +709,7 @@ mod tests {
         assert_eq!((ack.kind(), ack.seq, ack.ack), expected);
         assert_eq!((connection.poll_transmit(now), connection.poll_timeout()), (None, None));
         assert!(connection.is_over());
+        assert_eq!(connection.stats().injected_fins, 0);
         let mut never_opened = connecting(4, now);
         never_opened.close();
         assert_eq!((never_opened.poll_transmit(now), never_opened.state()), (None, State::Closed));

@@ -565,7 +565,7 @@ impl Client {
             // Of another server's, perhaps, that lost the race: what carries on is not its to end.
             Frame::Close(_) => {}
             // Only the client chooses.
-            Frame::Use { .. } => self.drops.frame += 1,
+            Frame::Use { .. } | Frame::Left => self.drops.frame += 1,
         }
     }
 

@@ -21,6 +21,10 @@
 //! | 8 | `CLOSE` | `code u8`, reason in UTF-8 |
 //! | 9 | `PARITY` | reserved: forward error correction |
 //! | 10 | `SEEN` | `sent u64, arrived u64`: of this carrier's packets to the sender, up to the last that arrived |
+//! | 11 | `LEFT` | none: the client has left this carrier, which ends with a FIN each way; the session goes on on the others |
+//!
+//! What follows a frame of an unknown type is not looked at. So a type that other versions may not know stands alone in its
+//! packet, like `LEFT`: they drop it, and nothing else.
 
 use std::fmt;
 
@@ -48,6 +52,8 @@ pub(crate) enum Frame<'a> {
     Close(CloseCode),
     /// What arrived at the sender on this carrier.
     Seen(Counts),
+    /// The sender has left this carrier.
+    Left,
 }
 
 /// The carrier numbers of a `USE` frame.
@@ -181,6 +187,7 @@ fn decode_body(kind: u8, body: &[u8]) -> Result<Frame<'_>, MalformedFrame> {
             let (sent, arrived) = (u64::from_le_bytes(*sent), u64::from_le_bytes(arrived));
             Ok(Frame::Seen(Counts { sent, arrived }))
         }
+        LEFT if body.is_empty() => Ok(Frame::Left),
         _ => Err(MalformedFrame),
     }
 }
@@ -233,6 +240,11 @@ pub(crate) fn put_close(out: &mut Vec<u8>, code: CloseCode) {
     put(out, CLOSE, &[code.to_wire()]);
 }
 
+/// Appends a `LEFT`.
+pub(crate) fn put_left(out: &mut Vec<u8>) {
+    put(out, LEFT, &[]);
+}
+
 /// Appends a `SEEN`.
 pub(crate) fn put_seen(out: &mut Vec<u8>, counts: Counts) {
     let mut body = [0; 16];
@@ -273,6 +285,7 @@ const USE: u8 = 6;
 const EPOCH: u8 = 7;
 const CLOSE: u8 = 8;
 const SEEN: u8 = 10;
+const LEFT: u8 = 11;
 
 #[cfg(test)]
 mod tests {
@@ -340,6 +353,15 @@ mod tests {
         assert_eq!(hex, "0a100007000000000000000201000000000000");
         let frames: Vec<_> = Frames::new(&bytes).collect();
         assert_eq!(frames, [Ok(Frame::Seen(Counts { sent: 7, arrived: 0x0102 }))]);
+    }
+
+    #[test]
+    fn says_that_a_carrier_was_left() {
+        let mut bytes = Vec::new();
+        put_left(&mut bytes);
+        assert_eq!(bytes, [11, 0, 0]);
+        assert_eq!(Frames::new(&bytes).collect::<Vec<_>>(), [Ok(Frame::Left)]);
+        assert_eq!(Frames::new(&[11, 1, 0, 7]).collect::<Vec<_>>(), [Err(MalformedFrame)]);
     }
 
     #[test]

@@ -173,17 +173,27 @@ impl Link {
 
     /// Ends the session on this carrier: `code` in a few packets, since none is acknowledged, then a FIN.
     pub(crate) fn say_goodbye(&mut self, code: CloseCode) {
-        self.farewell = Some(Farewell { code: Some(code), left: GOODBYES });
+        self.farewell = Some(Farewell { words: Words::Close(code), left: GOODBYES });
+    }
+
+    /// Ends this carrier and no more: says so in a few packets, then a FIN.
+    pub(crate) fn leave(&mut self) {
+        self.farewell = Some(Farewell { words: Words::Left, left: GOODBYES });
     }
 
     /// Ends the connection with a FIN.
     pub(crate) fn close(&mut self) {
-        self.farewell = Some(Farewell { code: None, left: 0 });
+        self.farewell = Some(Farewell { words: Words::Left, left: 0 });
     }
 
     /// Whether the FIN was asked for.
     pub(crate) fn is_closing(&self) -> bool {
         self.farewell.is_some()
+    }
+
+    /// Whether the peer's FIN came, too, and was acknowledged.
+    pub(crate) fn is_over(&self) -> bool {
+        self.connection.is_over()
     }
 
     /// Whether the FIN has left: nothing more will.
@@ -322,15 +332,27 @@ pub(crate) fn wrap(connection: &mut Connection, sealed: &[u8]) -> Option<Vec<u8>
 /// How a carrier ends.
 #[derive(Clone, Copy, Debug)]
 struct Farewell {
-    code: Option<CloseCode>,
+    words: Words,
+    /// How often they are yet to be said.
     left: u8,
+}
+
+/// What is said before the FIN.
+#[derive(Clone, Copy, Debug)]
+enum Words {
+    /// The session is over.
+    Close(CloseCode),
+    /// This carrier is.
+    Left,
 }
 
 impl Farewell {
     fn fill(&mut self, out: &mut Vec<u8>) {
-        if let Some(code) = self.code.filter(|_| self.left > 0) {
-            self.left -= 1;
-            frame::put_close(out, code);
+        let Some(left) = self.left.checked_sub(1) else { return };
+        self.left = left;
+        match self.words {
+            Words::Close(code) => frame::put_close(out, code),
+            Words::Left => frame::put_left(out),
         }
     }
 }

@@ -119,6 +119,11 @@ impl Session {
 }
 
 impl Carrier {
+    /// Whether packets may leave on it.
+    fn is_usable(&self) -> bool {
+        self.confirmed && !self.link.is_closing()
+    }
+
     fn expires_at(&self, patience: Patience) -> Instant {
         self.last_opened
             + if !self.confirmed {
@@ -361,7 +366,7 @@ impl Peer {
     /// What the first packet of a carrier said was obeyed: packets leave on it, unless the client has named another since there was
     /// this one.
     pub(crate) fn prefer(&mut self, index: u32, now: Instant) {
-        let Some(carrier) = self.carrier(index) else { return };
+        let Some(carrier) = self.carrier(index).filter(|carrier| carrier.is_usable()) else { return };
         let (id, of, number) = (carrier.link.id(), carrier.session, carrier.link.number());
         let Some(session) = self.session.as_mut().filter(|session| session.id == of) else { return };
         if number >= session.use_number {
@@ -387,7 +392,7 @@ impl Peer {
         let is_said_anew = number > session.use_number;
         session.use_number = number;
         let named = self.carriers.iter().find(|carrier| {
-            carrier.confirmed && carrier.session == session.id && carrier.link.number() == carrier_number
+            carrier.is_usable() && carrier.session == session.id && carrier.link.number() == carrier_number
         });
         if let Some(id) = named.map(|carrier| carrier.link.id()) {
             // Said anew of the same one, it means that our packets arrive again, although we have heard the client all the while.
@@ -396,6 +401,22 @@ impl Peer {
             }
             self.switch_to(id, now);
         }
+    }
+
+    /// The client has left a carrier of the session: packets leave on the newest other one. `true` if there is none, and with that
+    /// no session: the client has another with another server.
+    pub(crate) fn leave(&mut self, index: u32, now: Instant) -> bool {
+        let Some(carrier) = self.carrier(index) else { return false };
+        // As TCP would: a FIN of ours, too.
+        carrier.link.close();
+        let (left, of) = (carrier.link.id(), carrier.session);
+        let others = self.carriers.iter().filter(|carrier| carrier.session == of && carrier.is_usable());
+        let Some(newest) = others.max_by_key(|carrier| carrier.link.number()) else { return true };
+        let newest = newest.link.id();
+        if self.session.as_ref().is_some_and(|session| session.active == left) {
+            self.switch_to(newest, now);
+        }
+        false
     }
 
     /// Says goodbye on the carriers in use.

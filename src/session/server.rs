@@ -529,6 +529,11 @@ impl Server {
                     .for_each(|carrier| carrier.link.close());
                 self.end_session(id, now);
             }
+            Frame::Left => {
+                if peer.leave(index, now) {
+                    self.end_session(id, now);
+                }
+            }
             Frame::Seen(counts) => {
                 if let Some(carrier) = peer.carrier(index) {
                     carrier.loss_out.on_counts(counts, now);

@@ -19,6 +19,7 @@
 //! | `flow_list` | what is told of each flow |
 //! | `inbound` | connections from the server's side |
 //! | `carriers`, `outage`, `migration` | when carriers are opened; how soon a flow goes on |
+//! | `left` | carriers that were left, and servers that lost the race |
 //! | `switches` | where the server's packets leave |
 //! | `path_mtu` | paths that carry less than others, or less than before |
 //!
@@ -35,6 +36,7 @@ mod flow_list;
 mod heap;
 mod host;
 mod inbound;
+mod left;
 mod migration;
 mod model;
 mod outage;

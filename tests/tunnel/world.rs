@@ -595,7 +595,8 @@ impl World {
     }
 }
 
-fn settings(rng: &mut StdRng) -> (ClientSettings, ServerSettings) {
+/// Of a client and the server that knows it.
+pub(crate) fn settings(rng: &mut StdRng) -> (ClientSettings, ServerSettings) {
     let (client_key, server_key) = (PrivateKey::generate(rng), PrivateKey::generate(rng));
     let preshared_key = PresharedKey::generate(rng);
     let client_settings = ClientSettings {

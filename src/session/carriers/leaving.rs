@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::carrier::{self, Connection};
+use crate::carrier::{self, Connection, Segment};
 use crate::session::link::Link;
 
 /// Carriers, and dials that came to nothing, on their way out.
@@ -34,6 +34,21 @@ impl Leaving {
         self.handle_timeout(now);
     }
 
+    /// Another carrier was chosen before this one carried anything: nothing is on its way, and its server, which may be another,
+    /// need not keep a session for it.
+    pub(super) fn leave(&mut self, mut link: Link, now: Instant) {
+        link.leave();
+        self.retired.push_back(Retired { link, until: now });
+        self.handle_timeout(now);
+    }
+
+    /// Takes a packet that comes after the session.
+    pub(super) fn handle_late(&mut self, segment: &Segment, now: Instant) {
+        if let Some(link) = self.links_mut().find(|link| link.is_from(segment)) {
+            link.handle_late(segment, now);
+        }
+    }
+
     /// Ends a connection with a FIN, if it was ever established, and lets its port go.
     pub(super) fn end(&mut self, mut connection: Connection) {
         self.outside += connection.stats();
@@ -47,17 +62,18 @@ impl Leaving {
 
     /// The session is over: nothing is waited for any more.
     pub(super) fn close(&mut self) {
-        self.retired.iter_mut().for_each(|retired| retired.link.close());
+        let all = self.links_mut().filter(|link| !link.is_closing());
+        all.for_each(Link::leave);
     }
 
     /// Those whose time is over end, and their ports are let go.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        for retired in self.retired.iter_mut().filter(|retired| retired.until <= now) {
-            retired.link.close();
-        }
-        let is_done = |retired: &Retired| retired.link.is_closed();
-        while self.retired.front().is_some_and(is_done) || self.retired.len() > RETIRED_MAX {
-            if let Some(retired) = self.retired.pop_front() {
+        let is_due = |retired: &&mut Retired| retired.until <= now && !retired.link.is_closing();
+        self.retired.iter_mut().filter(is_due).for_each(|retired| retired.link.leave());
+        let is_done = |retired: &Retired| retired.link.is_over() || retired.until + FIN_WITHIN <= now;
+        let oldest = |retired: &VecDeque<_>| (retired.len() > RETIRED_MAX).then_some(0);
+        while let Some(at) = self.retired.iter().position(is_done).or(oldest(&self.retired)) {
+            if let Some(retired) = self.retired.remove(at) {
                 self.end(retired.link.into_connection());
             }
         }
@@ -71,7 +87,10 @@ impl Leaving {
                 return true;
             }
         }
-        self.retired.iter_mut().any(|retired| retired.link.poll_ack(out, now))
+        self.retired.iter_mut().any(|retired| {
+            let link = &mut retired.link;
+            (link.is_closing() && link.poll_transmit(None, out, now)) || link.poll_ack(out, now)
+        })
     }
 
     /// Our end of a 4-tuple that is not used any more, once.
@@ -79,10 +98,13 @@ impl Leaving {
         self.ports.pop_front()
     }
 
-    /// When the next one ends.
+    /// When the next one ends, or has something to say.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let retired = self.retired.iter().filter(|retired| !retired.link.is_closing());
-        retired.map(|retired| retired.until).min()
+        let ends = self.retired.iter().map(|retired| match retired.link.is_closing() {
+            false => retired.until,
+            true => retired.until + FIN_WITHIN,
+        });
+        ends.chain(self.retired.iter().filter_map(|retired| retired.link.poll_timeout())).min()
     }
 
     /// Those that may still open something.
@@ -107,6 +129,9 @@ impl Leaving {
 
 /// Packets of an old carrier may still be on their way.
 const RETIRED_FOR: Duration = Duration::from_secs(10);
+
+/// Our choice: as long as a FIN is waited for that answers ours.
+const FIN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Our choice: old carriers that still open packets.
 const RETIRED_MAX: usize = 4;

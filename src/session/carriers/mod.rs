@@ -1,7 +1,7 @@
 //! The client's carriers: the one in use, those beside it, those that were, and those in the making.
 //!
 //! ```text
-//!  dialing ──message 2──> live ──another answers──> retired ──10 s──> FIN
+//!  dialing ──message 2──> live ──another answers──> retired ──10 s──> `LEFT`, FIN
 //!                          │
 //!                          └ used: packets leave on it, and the server is told to do the same (`USE`)
 //! ```
@@ -401,6 +401,9 @@ impl Carriers {
         let (remote, mode) = (carrier.link.connection().remote(), carrier.link.connection().mode());
         self.note_move(number);
         self.use_carrier(number);
+        if self.settled == 0 {
+            self.leave_others(number, now);
+        }
         self.retire_others(number, now);
         self.drop_dials();
         self.dialing.on_settled((remote, mode), now);
@@ -469,8 +472,9 @@ impl Carriers {
 
     /// Takes a packet that comes after [`Self::close`].
     pub(crate) fn handle_late(&mut self, segment: &Segment, now: Instant) {
-        if let Some(used) = self.used_mut().filter(|used| used.link.connection().is_from(segment)) {
-            used.link.handle_late(segment, now);
+        match self.used_mut().filter(|used| used.link.is_from(segment)) {
+            Some(used) => used.link.handle_late(segment, now),
+            None => self.leaving.handle_late(segment, now),
         }
     }
 
@@ -827,6 +831,14 @@ impl Carriers {
     fn retire_others(&mut self, number: u32, now: Instant) {
         while let Some(at) = self.live.iter().position(|carrier| carrier.link.number() != number) {
             self.retire_at(at, now);
+        }
+    }
+
+    /// The same where none has carried anything: they end at once.
+    fn leave_others(&mut self, number: u32, now: Instant) {
+        while let Some(at) = self.live.iter().position(|carrier| carrier.link.number() != number) {
+            let link = self.live.remove(at).link;
+            self.leaving.leave(link, now);
         }
     }
 

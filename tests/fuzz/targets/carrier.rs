@@ -162,11 +162,17 @@ impl Lone {
         } else {
             assert_eq!(before, after, "{segment:?} led out of {before:?}");
         }
-        let is_drop = matches!(meaning, Meaning::Ignored(_) | Meaning::ResetSeen | Meaning::FinSeen);
+        // A FIN is ordinary where ours has left, or is about to.
+        let is_leaving = self.has_finished || before == State::Closing;
+        let is_drop = match meaning {
+            Meaning::FinSeen => !is_leaving,
+            Meaning::Ignored(_) | Meaning::ResetSeen => true,
+            Meaning::Payload | Meaning::Acknowledgement | Meaning::Established => false,
+        };
         let count = |stats: vpn::carrier::Stats| stats.drops().map(|(_, count)| count).sum::<u64>();
         assert_eq!(count(self.connection.stats()), count(stats) + u64::from(is_drop), "{meaning:?}");
         assert!(meaning != Meaning::Payload || !segment.payload.is_empty());
-        if meaning == Meaning::FinSeen && (self.has_finished || before == State::Closing) {
+        if meaning == Meaning::FinSeen && is_leaving {
             self.learn_fin(&segment);
         }
         if meaning == Meaning::Payload && opens {

@@ -252,7 +252,8 @@ impl World {
         let is_handshake = self.read_message1(&packet[segment.payload.clone()]).is_some();
         assert!(!is_handshake, "a handshake after the close");
         let opened = self.server.as_mut().and_then(|server| server.take(packet, self.now));
-        let is_goodbye = |plaintext: &Vec<u8>| frames(plaintext).iter().any(|(kind, _)| *kind == CLOSE);
+        let is_goodbye =
+            |plaintext: &Vec<u8>| frames(plaintext).iter().any(|(kind, _)| [CLOSE, LEFT].contains(kind));
         assert!(opened.as_ref().is_none_or(is_goodbye), "{opened:02x?} after the close");
     }
 
@@ -392,6 +393,7 @@ const BUFFER: usize = 1 << 20;
 const PING: u8 = 1;
 const PONG: u8 = 2;
 const CLOSE: u8 = 8;
+const LEFT: u8 = 11;
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let speech = |number: usize| {

@@ -72,7 +72,7 @@ impl Puppet {
     pub(crate) fn speak(&mut self, operation: u8, input: &mut Input<'_>, now: Instant) -> Option<Vec<u8>> {
         let frames = match operation % 7 {
             0 => input.take(1336).to_vec(),
-            1 => frame(input.u8() % 10, input.bytes()),
+            1 => frame(input.u8() % 12, input.bytes()),
             2 => self.say(input.bytes(), now),
             3 => {
                 let mut message = Vec::new();
@@ -232,8 +232,9 @@ pub(crate) fn speeches() -> Vec<(u8, Vec<u8>)> {
         (5, [&[0x08, 1], counted(&[8, 0, 0, 0, 0, 0, 0, 0]).as_slice()].concat()),
         (6, Vec::new()),
         (1, [&[8], counted(&[0, b'b', b'y', b'e']).as_slice()].concat()),
+        (1, [&[11], counted(&[]).as_slice()].concat()),
     ]
 }
 
 /// Frames that ends make: the reserved one they do not.
-const KINDS: [u8; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 10];
+const KINDS: [u8; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 11];
