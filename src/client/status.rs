@@ -59,7 +59,9 @@ pub(super) fn tunnel(
             fin: status.outside.injected_fins,
             syn: status.outside.unexpected_syn,
             data: status.outside.injected_payloads,
+            off_window: status.outside.off_window,
         },
+        listener: None,
         drops: sum_drops(
             drops(&status.drops)
                 .into_iter()

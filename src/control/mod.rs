@@ -21,6 +21,6 @@ pub use message::{Request, Response};
 pub use paths::{InstanceName, NameError, Paths, control_sockets};
 pub use render::render;
 pub use status::{
-    Carrier, Injected, Kcp, KcpDrops, KcpPhase, Limits, Migrated, ModeKnown, Peer, Role, Session, State,
-    Status, Tunnel,
+    Carrier, Injected, Kcp, KcpDrops, KcpPhase, Limits, Listener as ListenerStatus, Migrated, ModeKnown,
+    Peer, Role, Session, State, Status, Tunnel,
 };

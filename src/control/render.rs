@@ -37,6 +37,10 @@ fn interface_block(tunnel: &Tunnel) -> String {
         None => block.line("state", tunnel.state.as_str()),
     }
     block.line("running for", Age(tunnel.age_s));
+    if let Some(listener) = tunnel.listener {
+        let (answered, dropped) = (listener.syn_acks_sent, listener.syns_dropped);
+        block.line("SYNs", format!("{answered} answered, {dropped} dropped because there were too many"));
+    }
     let limits = &tunnel.limits;
     block.line("buffered", format!("{} of {}", Size(limits.buffered), Size(limits.process_buffer)));
     if !tunnel.drops.is_empty() {
@@ -86,10 +90,13 @@ fn peer_block(peer: &Peer) -> String {
     block.text
 }
 
-fn injected_line(block: &mut Block, Injected { rst, fin, syn, data }: Injected) {
+fn injected_line(block: &mut Block, Injected { rst, fin, syn, data, off_window }: Injected) {
     if rst + fin + syn + data > 0 {
         let text = format!("{rst} RST, {fin} FIN, {syn} SYN, {data} data, all ignored");
         block.line("middlebox injected", text);
+    }
+    if off_window > 0 {
+        block.line("off window", format!("{off_window} packets, whose numbers were ignored"));
     }
 }
 
@@ -210,6 +217,7 @@ impl Display for Milliseconds {
 mod tests {
     use super::*;
     use crate::control::State;
+    use crate::control::status::Listener;
     use crate::control::status::tests::{client, kcp};
 
     #[test]
@@ -272,7 +280,7 @@ server: 203.0.113.9:443
             carriers: client().carriers,
             migrations: 1,
             moves: 2,
-            injected: Injected { rst: 3, ..Injected::default() },
+            injected: Injected { rst: 3, off_window: 5, ..Injected::default() },
             ..absent.clone()
         };
         let server = Tunnel {
@@ -283,6 +291,7 @@ server: 203.0.113.9:443
             reason: Some("the device is gone".to_owned()),
             peers: vec![present, absent],
             drops: [].into(),
+            listener: Some(Listener { syn_acks_sent: 12, syns_dropped: 7 }),
             ..client()
         };
         assert_eq!(
@@ -295,6 +304,7 @@ interface: vpn0
   listening on: 0.0.0.0:443
   state: failed: the device is gone
   running for: 1 hour, 2 minutes, 5 seconds
+  SYNs: 12 answered, 7 dropped because there were too many
   buffered: 1.50 KiB of 1.00 GiB
 
 peer: alice
@@ -307,6 +317,7 @@ peer: alice
   path: round trip 101.2 ms, loss 2.0 % out, 0.0 % in, packets of 1500 bytes
   migrations: 1, its address changed 2 times
   middlebox injected: 3 RST, 0 FIN, 0 SYN, 0 data, all ignored
+  off window: 5 packets, whose numbers were ignored
   transfer: 0 B received, 0 B sent, 0 B of it again
   goodput: 0 B received, 0 B sent
   round trip: not measured

@@ -62,6 +62,9 @@ pub struct Tunnel {
     pub limits: Limits,
     /// Packets that others sent in the name of the other end, and that were not believed.
     pub injected: Injected,
+    /// Of a server only.
+    #[serde(default)]
+    pub listener: Option<Listener>,
     /// What was dropped, by reason.
     pub drops: BTreeMap<String, u64>,
     /// The clients of a server.
@@ -310,6 +313,18 @@ pub struct Injected {
     /// Payloads that no key opens.
     #[serde(default)]
     pub data: u64,
+    /// Payloads of the other end whose TCP numbers are none of its: what they carry was believed, the numbers were not.
+    #[serde(default)]
+    pub off_window: u64,
+}
+
+/// What a server's door did with those who knock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// SYNs that were answered with a SYN-ACK.
+    pub syn_acks_sent: u64,
+    /// SYNs that came faster than they are answered, and were dropped.
+    pub syns_dropped: u64,
 }
 
 /// One client of a server.
@@ -463,7 +478,8 @@ pub(super) mod tests {
             },
             flows: Flows::counted(3, 120),
             limits: Limits { session_buffer: 64 << 20, process_buffer: 1 << 30, buffered: 1536 },
-            injected: Injected { rst: 3, fin: 0, syn: 1, data: 2 },
+            injected: Injected { rst: 3, fin: 0, syn: 1, data: 2, off_window: 0 },
+            listener: None,
             drops: BTreeMap::from([("replay".to_owned(), 7)]),
             peers: Vec::new(),
         }

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_what_kcp_dropped_among_the_drops_of_the_tunnel() {
+    fn counts_what_kcp_and_mux_dropped_among_the_drops_of_the_tunnel() {
         let drops = sum_drops([session(), session()].iter().flat_map(session_drops));
         for (reason, expected) in [
             ("kcp_malformed", 2 * 31),
@@ -276,10 +276,18 @@ mod tests {
             ("kcp_no_room", 2 * 28),
             ("kcp_unassembled", 2 * 29),
             ("kcp_acks", 2 * 30),
+            ("open_too_many", 2 * 40),
+            ("open_too_fast", 2 * 3),
+            ("open_unanswered", 2 * 41),
+            ("ping_unanswered", 2 * 42),
+            ("stream_over_budget", 2 * 45),
+            ("stream_data_after_fin", 2 * 46),
+            ("stream_credit_overrun", 2 * 47),
+            ("stream_credit_shrunk", 2 * 48),
         ] {
             assert_eq!(drops.get(reason), Some(&expected), "{reason}");
         }
-        assert_eq!(drops.len(), 7, "what did not occur is left out: {drops:?}");
+        assert_eq!(drops.len(), 15, "what did not occur is left out: {drops:?}");
     }
 
     #[test]
@@ -347,7 +355,19 @@ mod tests {
             datagrams: datagram::Stats::default(),
             fragments: FragmentStats::default(),
             kcp,
-            mux: mux::Stats { send_buffered: 100, receive_buffered: 200, ..mux::Stats::default() },
+            mux: mux::Stats {
+                send_buffered: 100,
+                receive_buffered: 200,
+                refused_opens: 43,
+                hurried_opens: 3,
+                unanswered_opens: 41,
+                unanswered_pings: 42,
+                over_budget: 45,
+                data_after_fin: 46,
+                credit_overruns: 47,
+                credit_shrinks: 48,
+                ..mux::Stats::default()
+            },
             buffer: 1000,
             flows_open: 0,
             flows_total: 0,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::runner::Runner;
 use crate::config::ServerConfig;
-use crate::control::{Flows, Injected, Limits, Migrated, Peer, Role, Session, State, Tunnel};
+use crate::control::{Flows, Injected, Limits, ListenerStatus, Migrated, Peer, Role, Session, State, Tunnel};
 use crate::instance::{
     Instance, carrier_report, flow_drops, session_drops, session_report, sum_drops, wire_drops,
 };
@@ -46,7 +46,11 @@ pub(super) fn tunnel(runner: &mut Runner, config: &ServerConfig, instance: &Inst
             buffered: sessions().map(|(_, session)| session.buffered() as u64).sum::<u64>()
                 + status.flows.memory as u64,
         },
-        injected: injected(&status.injected),
+        injected: injected(&status.injected, status.peers.iter().map(|peer| peer.off_window).sum()),
+        listener: Some(ListenerStatus {
+            syn_acks_sent: status.listener.syn_acks,
+            syns_dropped: syns.kernel_drops,
+        }),
         drops: sum_drops(
             drops(&status.drops)
                 .into_iter()
@@ -75,7 +79,7 @@ fn peer(peer: &PeerStatus) -> Peer {
         migrations: peer.migrations,
         handshake_age_s: peer.carriers.first().map(|carrier| carrier.keys_age.as_secs_f64()),
         moves: peer.moves,
-        injected: injected(&peer.injected),
+        injected: injected(&peer.injected, peer.off_window),
         session: session.map_or_else(|| sum([]), session_report),
         flows: Flows::counted(
             session.map_or(0, |session| session.flows_open as u64),
@@ -84,9 +88,9 @@ fn peer(peer: &PeerStatus) -> Peer {
     }
 }
 
-fn injected(injected: &session::Injected) -> Injected {
+fn injected(injected: &session::Injected, off_window: u64) -> Injected {
     let session::Injected { resets, fins, syns, payloads } = *injected;
-    Injected { rst: resets, fin: fins, syn: syns, data: payloads }
+    Injected { rst: resets, fin: fins, syn: syns, data: payloads, off_window }
 }
 
 fn sum(sessions: impl IntoIterator<Item = Session>) -> Session {

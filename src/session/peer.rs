@@ -58,6 +58,8 @@ pub(crate) struct Peer {
     pub(crate) moves: u64,
     /// What came on the 4-tuple of the carrier in use and was not believed.
     pub(crate) injected: Injected,
+    /// Packets that opened far outside of the window: their numbers were not believed.
+    pub(crate) off_window: u64,
     /// Who of this peer only asks what passes.
     pub(crate) probes: Probes,
     newest: Option<Timestamp>,
@@ -146,6 +148,7 @@ impl Peer {
             migrations: 0,
             moves: 0,
             injected: Injected::default(),
+            off_window: 0,
             probes: Probes::default(),
             newest: None,
             seen: VecDeque::new(),
@@ -514,6 +517,7 @@ impl Peer {
             migrations: self.migrations,
             moves: self.moves,
             injected: self.injected,
+            off_window: self.off_window,
             session: session.map(|session| {
                 let open = session.engine.mux.stats().streams;
                 SessionStatus::of(&session.engine, session.traffic, open, session.streams_total)

@@ -297,6 +297,7 @@ impl Server {
         ServerStatus {
             peers: self.peers.iter().map(|peer| peer.status(now)).collect(),
             injected,
+            listener: self.listener.stats(),
             flows: self.splice.flows.stats(),
             drops: ServerDrops {
                 unrouted: self.drops.unrouted + self.splice.stats().unrouted,
@@ -419,7 +420,7 @@ impl Server {
             self.drops.stranger += 1;
             return;
         };
-        let before = carrier.link.tuple();
+        let (before, off_window) = (carrier.link.tuple(), carrier.link.connection().stats().off_window);
         let opened = match carrier.link.open(segment, header, payload, now) {
             Ok(opened) => opened,
             Err(error) => {
@@ -434,6 +435,8 @@ impl Server {
         // What the client may send and the path carries, may be sent to it.
         carrier.link.path_mut().raise_limit(u16::try_from(segment.payload.end).unwrap_or(u16::MAX), now);
         let (after, confirmed) = (carrier.link.tuple(), carrier.confirmed);
+        let off_window = carrier.link.connection().stats().off_window - off_window;
+        self.peers[id].off_window += off_window;
         if !confirmed && self.peers[id].confirm(header.index, self.engine_settings, &mut self.allotment, now)
         {
             self.abandon(id, now);

@@ -208,6 +208,8 @@ pub struct PeerStatus {
     pub moves: u64,
     /// What came on the 4-tuple of its carrier in use and was not believed.
     pub injected: Injected,
+    /// Packets of it that opened far outside of the window: what they carry counts, their numbers do not.
+    pub off_window: u64,
     /// Its session, if it has one.
     pub session: Option<SessionStatus>,
     /// Since a packet of it last opened.
@@ -221,6 +223,8 @@ pub struct ServerStatus {
     pub peers: Vec<PeerStatus>,
     /// What came on the 4-tuples of carriers in use and was not believed.
     pub injected: Injected,
+    /// What strangers were answered, and what was dropped of them.
+    pub listener: carrier::Stats,
     /// Connections towards clients, and the memory that they take beside the sessions.
     pub flows: flow::Stats,
     /// Packets not acted on.
