@@ -127,7 +127,7 @@ async fn tunnel(
     runner.set_servers(surroundings.names.servers());
     let connected = connect(&mut runner, &mut surroundings, config, instance).await?;
     let Some(addresses) = connected else { return stopped(options) };
-    surroundings.names.on_recovered();
+    surroundings.on_carried(runner.client.remote());
     let plan = plan(config, &runner.tun, addresses, number);
     let notes = surroundings.host.apply(&plan, instance.journal()).await;
     let mut notes = notes.map_err(|error| instance::host_failure(&error))?;
@@ -275,7 +275,7 @@ async fn carry(
         tokio::task::consume_budget().await;
         for event in flush(runner)? {
             report(&event);
-            surroundings.on_event(&event);
+            surroundings.on_event(&event, runner.client.remote());
             if let ClientEvent::Ended(ending) = event {
                 if !options.relayed {
                     return Err(ended(ending));

@@ -3,6 +3,9 @@
 //! At first the host's own resolver is asked, which knows hosts files and much else. A name that has no answer keeps the
 //! addresses that it had last, from an earlier start too. While the tunnel looks for its server, the names are asked again past
 //! the tunnel, because the server may have moved.
+//!
+//! An answer may be false: a hotel's portal has one address for all names. So those at which the server proved its key are tried
+//! behind what is answered, until it has done so at one that is answered.
 
 use std::future;
 use std::io;
@@ -24,8 +27,10 @@ use crate::session::ServerAddress;
 pub(super) struct Names {
     servers: Endpoints,
     resolver: Arc<Resolver>,
-    /// Of each server.
+    /// Of each server, as it was answered last.
     found: Vec<Vec<IpAddr>>,
+    /// Of each server, others at which it proved its key.
+    proven: Vec<Vec<IpAddr>>,
     /// What the user may want to know.
     notes: Vec<String>,
     asking: Asking,
@@ -67,24 +72,44 @@ impl Names {
         }
         match failure.filter(|_| found.iter().all(Vec::is_empty)) {
             Some(why) => Err(Failure::new(ExitCode::Unreachable, format!("{why}: check `server`"))),
-            None => Ok(Self {
-                servers: servers.clone(),
-                resolver: Arc::new(resolver),
-                found,
-                notes,
-                asking: Asking::No,
-            }),
+            None => {
+                let mut names = Self {
+                    servers: servers.clone(),
+                    resolver: Arc::new(resolver),
+                    proven: vec![Vec::new(); found.len()],
+                    found,
+                    notes,
+                    asking: Asking::No,
+                };
+                names.recall(memory);
+                Ok(names)
+            }
         }
+    }
+
+    /// Takes from memory at which other addresses the servers have proven themselves.
+    fn recall(&mut self, memory: &Memory) {
+        for ((server, found), proven) in self.servers.iter().zip(&self.found).zip(&mut self.proven) {
+            if let Host::Name(name) = &server.host {
+                proven.clear();
+                proven.extend(memory.proven(name).iter().filter(|address| !found.contains(address)));
+            }
+        }
+    }
+
+    /// Of each server those that were answered, then the others.
+    fn addresses(&self) -> impl Iterator<Item = (&Endpoint, impl Iterator<Item = IpAddr>)> {
+        let known = self.found.iter().zip(&self.proven);
+        self.servers.iter().zip(known.map(|(found, proven)| found.iter().chain(proven).copied()))
     }
 
     /// The addresses of each server, in the order of the configuration.
     pub(super) fn servers(&self) -> Vec<Vec<ServerAddress>> {
-        let servers = self.servers.iter().zip(&self.found);
-        let with_ports = |(server, found): (&Endpoint, &Vec<IpAddr>)| {
+        let with_ports = self.addresses().map(|(server, addresses)| {
             let Ports { first, last } = server.ports;
-            found.iter().map(|&address| ServerAddress { address, first, last }).collect()
-        };
-        servers.map(with_ports).collect()
+            addresses.map(|address| ServerAddress { address, first, last }).collect()
+        });
+        with_ports.collect()
     }
 
     /// All addresses of all servers, each once, where it comes first.
@@ -105,8 +130,8 @@ impl Names {
             [|ports| ports.first, |ports| ports.last, |ports| ports.first.midpoint(ports.last)];
         let mut distinct = Vec::new();
         for pick in pick {
-            for (server, found) in self.servers.iter().zip(&self.found) {
-                for address in found.iter().map(|address| SocketAddr::new(*address, pick(server.ports))) {
+            for (server, addresses) in self.addresses() {
+                for address in addresses.map(|address| SocketAddr::new(address, pick(server.ports))) {
                     if !distinct.contains(&address) {
                         distinct.push(address);
                     }
@@ -140,8 +165,20 @@ impl Names {
         }
     }
 
-    /// The tunnel carries packets again.
-    pub(super) fn on_recovered(&mut self) {
+    /// The tunnel carries packets again, with the server that proved its key at `remote`.
+    pub(super) fn on_recovered(&mut self, remote: Option<SocketAddr>, memory: &mut Memory) {
+        self.stop_asking();
+        let Some(remote) = remote.map(|remote| remote.ip()) else { return };
+        let proven = self.addresses().filter_map(|(server, mut addresses)| match &server.host {
+            Host::Name(name) if addresses.any(|address| address == remote) => Some(name.clone()),
+            Host::Name(_) | Host::Address(_) => None,
+        });
+        proven.collect::<Vec<_>>().iter().for_each(|name| memory.prove(name, remote));
+        self.recall(memory);
+    }
+
+    /// Nothing is looked for any more.
+    pub(super) fn stop_asking(&mut self) {
         self.abort();
         self.asking = Asking::No;
     }
@@ -188,7 +225,7 @@ impl Names {
 
     /// Takes what was answered; says whether anything is new. A name without an answer keeps what it had.
     fn take(&mut self, answers: Vec<(String, Vec<IpAddr>)>, memory: &mut Memory) -> bool {
-        let before = self.found.clone();
+        let before = self.servers();
         for (name, addresses) in answers {
             memory.learn(&name, &addresses);
             for (server, found) in self.servers.iter().zip(&mut self.found) {
@@ -201,7 +238,8 @@ impl Names {
                 }
             }
         }
-        self.found != before
+        self.recall(memory);
+        self.servers() != before
     }
 
     fn abort(&self) {
@@ -352,5 +390,40 @@ mod tests {
         let found: Vec<_> = names.distinct().iter().map(ToString::to_string).collect();
         assert_eq!(found, ["192.0.2.8:443", "[2001:db8::8]:443"]);
         assert_eq!(memory.addresses("vpn.invalid").len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_portals_answer_does_not_displace_an_address_at_which_the_server_proved_itself() {
+        let (_folder, mut memory) = memory();
+        memory.learn("vpn.invalid", &["192.0.2.7".parse().unwrap()]);
+        let list = servers(r#"["vpn.invalid:443", "192.0.2.99:80"]"#);
+        let mut names = Names::resolve(&list, nobody(), &mut memory).await.unwrap();
+        let answer = |address: &str| vec![("vpn.invalid".to_owned(), vec![address.parse().unwrap()])];
+        let of_name = |names: &Names| {
+            let found: Vec<_> = names.servers()[0].iter().map(ToString::to_string).collect();
+            found.join(" ")
+        };
+        let remote = |text: &str| Some(text.parse().unwrap());
+        names.on_recovered(remote("192.0.2.7:443"), &mut memory);
+        for portal in ["10.0.0.1", "10.0.0.2"] {
+            assert!(names.take(answer(portal), &mut memory));
+            assert_eq!(of_name(&names), format!("{portal}:443 192.0.2.7:443"));
+            assert!(!names.take(answer(portal), &mut memory), "nothing is new");
+        }
+        // The next start is in the hotel, too, and so is the one after it.
+        for _ in 0..2 {
+            let mut names = Names::resolve(&list, nobody(), &mut memory).await.unwrap();
+            assert_eq!(of_name(&names), "10.0.0.2:443 192.0.2.7:443");
+            names.on_recovered(remote("192.0.2.7:443"), &mut memory);
+        }
+        // Another server's success says nothing of this one.
+        names.on_recovered(remote("192.0.2.99:80"), &mut memory);
+        assert_eq!(of_name(&names), "10.0.0.2:443 192.0.2.7:443");
+        // The server has moved: the old address is no more once it has proven itself at the new one.
+        assert!(names.take(answer("192.0.2.8"), &mut memory));
+        assert_eq!(of_name(&names), "192.0.2.8:443 192.0.2.7:443");
+        names.on_recovered(remote("192.0.2.8:443"), &mut memory);
+        assert_eq!(of_name(&names), "192.0.2.8:443");
+        assert_eq!(memory.proven("vpn.invalid"), ["192.0.2.8".parse::<IpAddr>().unwrap()]);
     }
 }

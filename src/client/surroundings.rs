@@ -1,7 +1,7 @@
 //! What a tunnel hears of the world beside its packets: the host's network, and the addresses of its servers.
 
 use std::future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -51,13 +51,17 @@ impl Surroundings {
         self.network.as_deref().unwrap_or_default()
     }
 
-    /// What became of the tunnel decides whether its server is looked for.
-    pub(super) fn on_event(&mut self, event: &ClientEvent) {
+    /// Packets make the round trip to the server at `remote`, which has proven its key.
+    pub(super) fn on_carried(&mut self, remote: Option<SocketAddr>) {
+        self.names.on_recovered(remote, &mut self.memory);
+    }
+
+    /// What became of the tunnel, whose server is at `remote`, decides whether that is looked for.
+    pub(super) fn on_event(&mut self, event: &ClientEvent, remote: Option<SocketAddr>) {
         match event {
             ClientEvent::Suspect => self.names.on_outage(),
-            ClientEvent::Recovered | ClientEvent::Up { .. } | ClientEvent::Ended(_) => {
-                self.names.on_recovered();
-            }
+            ClientEvent::Recovered | ClientEvent::Up { .. } => self.on_carried(remote),
+            ClientEvent::Ended(_) => self.names.stop_asking(),
             ClientEvent::Dial { .. }
             | ClientEvent::Retired(_)
             | ClientEvent::Broken(_)
