@@ -1,5 +1,7 @@
 //! The bounds of inner TCP, and what it counts.
 
+use super::socket::FLOW_BYTES;
+
 /// How much the flows of one [`Flows`](super::Flows) may take.
 #[derive(Debug, Clone, Copy)]
 pub struct FlowLimits {
@@ -14,6 +16,16 @@ pub struct FlowLimits {
     /// Bytes of memory that all flows take together: a flow that rests takes 12 KiB, one at work up to both its buffers
     /// besides.
     pub memory: usize,
+    /// Bytes of them that the flows of one group take, which the owner makes with [`Flows::join`](super::Flows::join).
+    pub memory_of_group: usize,
+}
+
+impl FlowLimits {
+    /// Flows at most, for the memory that even one at rest takes.
+    #[must_use]
+    pub fn flows_in_memory(&self) -> usize {
+        self.flows.min(self.memory / FLOW_BYTES)
+    }
 }
 
 impl Default for FlowLimits {
@@ -28,6 +40,7 @@ impl Default for FlowLimits {
             receive_buffer: 256 * 1024,
             send_buffer: 256 * 1024,
             memory: 1 << 30,
+            memory_of_group: usize::MAX,
         }
     }
 }
@@ -47,7 +60,7 @@ pub struct Stats {
     pub accepted: u64,
     /// Flows that were refused by the owner.
     pub refused: u64,
-    /// Flows that the program reset or that were given up.
+    /// Flows that the program reset, or whose program is no more.
     pub resets_received: u64,
     /// Flows that the owner reset.
     pub resets_sent: u64,

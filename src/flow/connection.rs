@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::config::FlowLimits;
 use super::event::Event;
+use super::memory::Group;
 use super::slab::FlowId;
 use super::socket::{Phase, Socket};
 use super::tuple::Tuple;
@@ -25,6 +26,12 @@ pub(super) struct Held {
     /// The SYN's headers, as the program's kernel wrote them.
     pub(super) syn: Vec<u8>,
     pub(super) initial_sequence: u32,
+    /// Whose account it is on.
+    pub(super) group: Group,
+    /// When the program's kernel last asked.
+    pub(super) asked: Instant,
+    /// Its entry among the deadlines.
+    pub(super) deadline: Option<Instant>,
 }
 
 /// An accepted connection.
@@ -69,6 +76,19 @@ impl Flow {
             Self::Held(held) => held.initial_sequence,
             Self::Open(open) => open.initial_sequence,
         }
+    }
+}
+
+impl Held {
+    /// When to look whether its program still asks; `None` = it has stopped.
+    pub(super) fn look_at(&self, now: Instant) -> Option<Instant> {
+        let expires_at = self.asked + SYN_PATIENCE;
+        (expires_at > now).then(|| expires_at.min(now + LOOK_EVERY))
+    }
+
+    /// The whole host stood still for `time`: the program's kernel could not ask.
+    pub(super) fn on_stood_still(&mut self, time: Duration, now: Instant) {
+        self.asked = now.min(self.asked + time);
     }
 }
 
@@ -221,6 +241,11 @@ impl Open {
 
 /// Our choice: longer than the pauses of what is at work, and what was moved in it pays for fresh pages.
 pub(super) const REST_AFTER: Duration = Duration::from_secs(2);
+/// How long nobody may ask for what is held, before it is let go: a program that gave up says nothing, and one that still waits
+/// has its kernel ask every 64 s at least (Linux, `tcp_syn_retries` = 6).
+const SYN_PATIENCE: Duration = Duration::from_secs(120);
+/// smoltcp's longest timer: who sees no timer run for longer is right to think that the host slept.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// How long the program's kernel may leave our SYN-ACK unanswered: Linux's own patience as a server
 /// (`tcp_synack_retries` = 5).
 const SYN_ACK_PATIENCE: Duration = Duration::from_secs(63);

@@ -8,7 +8,7 @@ use super::config::{FlowLimits, Stats};
 use super::connection::{Flow, Held, Open};
 use super::deadlines::Deadlines;
 use super::event::{Event, Refusal};
-use super::memory::Memory;
+use super::memory::{Group, Memory};
 use super::pool::Pool;
 use super::resting::Resting;
 use super::slab::{FlowId, Slab};
@@ -50,7 +50,7 @@ impl Flows {
         Self {
             limits,
             stack: Stack::new(u64::from_le_bytes(sequence_seed), now),
-            pool: Pool::new(limits.memory),
+            pool: Pool::new(&limits),
             flows: Slab::new(),
             by_tuple: TupleMap::with_hasher(Keyed::new(*hash_key)),
             deadlines: Deadlines::default(),
@@ -77,10 +77,25 @@ impl Flows {
         };
         let known = self.by_tuple.get(&Tuple::of(&segment)).copied();
         match known {
-            _ if segment.is_connect() => self.handle_syn(packet, &segment, known),
+            _ if segment.is_connect() => self.handle_syn(packet, &segment, known, now),
             None => self.handle_unknown(packet),
             Some(id) => self.handle_segment(id, packet, &segment, now),
         }
+    }
+
+    /// Puts the flow of a held SYN into a group, whose flows take at most [`FlowLimits::memory_of_group`] together; false if
+    /// they have no room for another. Groups are numbered from 0.
+    pub fn join(&mut self, id: FlowId, group: usize) -> bool {
+        let Some(Flow::Held(held)) = self.flows.get(id) else { return false };
+        let before = held.group;
+        self.pool.release(before);
+        let has_room = self.make_room(FLOW_BYTES, Some(group));
+        let after = if has_room { Some(group) } else { before };
+        self.pool.reserve(after);
+        if let Some(Flow::Held(held)) = self.flows.get_mut(id) {
+            held.group = after;
+        }
+        has_room
     }
 
     /// Answers a held SYN: the program's `connect` succeeds.
@@ -88,7 +103,7 @@ impl Flows {
         let Some(Flow::Held(held)) = self.flows.get(id) else {
             return;
         };
-        let accepted = self.pool.take(held.tuple.target, &self.limits).and_then(|socket| {
+        let accepted = self.pool.take(held.tuple.target, held.group, &self.limits).and_then(|socket| {
             let mut open = Open::new(held, socket, &self.limits, now);
             self.stack.feed(&mut open.socket, &held.syn, now);
             if open.socket.phase() == Phase::Opening {
@@ -103,11 +118,13 @@ impl Flows {
             self.events.push_back(Event::Reset { id });
             return;
         };
-        if let Some(flow) = self.flows.get_mut(id) {
-            *flow = Flow::Open(Box::new(open));
+        if let Some(flow) = self.flows.get_mut(id)
+            && let Flow::Held(held) = std::mem::replace(flow, Flow::Open(Box::new(open)))
+        {
+            self.deadlines.cancel(id, held.deadline);
+            self.pool.release(held.group);
         }
         self.stats.held -= 1;
-        self.pool.release();
         self.stats.accepted += 1;
         self.make_ready(id);
     }
@@ -252,8 +269,17 @@ impl Flows {
     /// Lets the timers run that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(id) = self.deadlines.pop_due(now) {
-            let Some(Flow::Open(open)) = self.flows.get_mut(id) else {
-                continue;
+            let open = match self.flows.get_mut(id) {
+                None => continue,
+                Some(Flow::Open(open)) => open,
+                Some(Flow::Held(held)) => {
+                    held.deadline = held.look_at(now).and_then(|at| self.deadlines.sooner(id, None, at));
+                    if held.deadline.is_none() {
+                        self.stats.resets_received += 1;
+                        self.forget(id);
+                    }
+                    continue;
+                }
             };
             open.deadline = None;
             if open.is_given_up(now) {
@@ -276,8 +302,10 @@ impl Flows {
     /// said before timers run.
     pub fn on_stood_still(&mut self, time: Duration, now: Instant) {
         for id in self.flows.ids() {
-            if let Some(Flow::Open(open)) = self.flows.get_mut(id) {
-                open.on_stood_still(time, now);
+            match self.flows.get_mut(id) {
+                None => {}
+                Some(Flow::Held(held)) => held.on_stood_still(time, now),
+                Some(Flow::Open(open)) => open.on_stood_still(time, now),
             }
         }
     }
@@ -295,11 +323,14 @@ impl Flows {
         Stats { flows: self.flows.len(), memory: self.pool.used(), ..self.stats }
     }
 
-    fn handle_syn(&mut self, packet: &[u8], segment: &Segment, known: Option<FlowId>) {
+    fn handle_syn(&mut self, packet: &[u8], segment: &Segment, known: Option<FlowId>, now: Instant) {
         if let Some(id) = known {
             let first = self.flows.get(id).map(Flow::initial_sequence);
             if first == Some(segment.sequence) {
                 self.stats.repeated_syns += 1;
+                if let Some(Flow::Held(held)) = self.flows.get_mut(id) {
+                    held.asked = now;
+                }
                 return;
             }
             // Nobody but the kernel that owns the program speaks on this device: if it asks anew,
@@ -307,11 +338,11 @@ impl Flows {
             self.stats.replaced += 1;
             self.forget(id);
         }
-        self.hold(packet, segment);
+        self.hold(packet, segment, now);
     }
 
-    fn hold(&mut self, packet: &[u8], segment: &Segment) {
-        if self.flows.len() >= self.limits.flows || !self.make_room(FLOW_BYTES) {
+    fn hold(&mut self, packet: &[u8], segment: &Segment, now: Instant) {
+        if self.flows.len() >= self.limits.flows || !self.make_room(FLOW_BYTES, None) {
             self.stats.limited += 1;
             self.reply(reset_for(packet));
             return;
@@ -324,10 +355,14 @@ impl Flows {
             return;
         };
         let tuple = Tuple::of(segment);
-        let held = Flow::Held(Held { tuple, syn, initial_sequence: segment.sequence });
-        if let Some(id) = self.flows.insert(held) {
+        let initial_sequence = segment.sequence;
+        let held = Held { tuple, syn, initial_sequence, group: None, asked: now, deadline: None };
+        if let Some(id) = self.flows.insert(Flow::Held(held)) {
+            if let Some(Flow::Held(held)) = self.flows.get_mut(id) {
+                held.deadline = held.look_at(now).and_then(|at| self.deadlines.sooner(id, None, at));
+            }
             self.stats.held += 1;
-            self.pool.reserve();
+            self.pool.reserve(None);
             self.by_tuple.insert(tuple, id);
             self.events.push_back(Event::Connect { id, source: tuple.source, target: tuple.target });
         }
@@ -450,9 +485,10 @@ impl Flows {
         let flow = self.flows.remove(id)?;
         self.by_tuple.remove(&flow.tuple());
         match &flow {
-            Flow::Held(_) => {
+            Flow::Held(held) => {
                 self.stats.held -= 1;
-                self.pool.release();
+                self.deadlines.cancel(id, held.deadline);
+                self.pool.release(held.group);
             }
             Flow::Open(open) => {
                 self.stats.ending -= usize::from(open.is_ending);
@@ -527,7 +563,8 @@ impl Flows {
         if !has_room {
             // Where it stands in its ring may be all that it lacks.
             self.pool.rest(&mut open.socket);
-            if open.socket.cost_of_receiving(end) - open.socket.charge() > self.pool.left() {
+            if open.socket.cost_of_receiving(end) - open.socket.charge() > self.pool.left(open.socket.group())
+            {
                 return false;
             }
         }
@@ -554,11 +591,12 @@ impl Flows {
         for may_ask in [true, true, false] {
             let Some(Flow::Open(open)) = self.flows.get(id) else { return false };
             let more = cost(&open.socket).saturating_sub(open.socket.charge());
-            if more <= self.pool.left() {
+            let group = open.socket.group();
+            if more == 0 || more <= self.pool.left(group) {
                 return true;
             }
             if may_ask {
-                self.make_room(more);
+                self.make_room(more, group);
             }
         }
         false
@@ -591,25 +629,31 @@ impl Flows {
         }
     }
 
-    /// Has flows give back what they do not need at this moment, until `bytes` of memory are left. Says whether they are.
-    fn make_room(&mut self, bytes: usize) -> bool {
-        if self.pool.left() >= bytes {
+    /// Has flows give back what they do not need at this moment, until `bytes` of memory are left for a group: its own, if all
+    /// together have enough. Says whether they are.
+    fn make_room(&mut self, bytes: usize, group: Group) -> bool {
+        if self.pool.left(group) >= bytes {
             return true;
         }
-        self.pool.cool_spares();
-        for _ in 0..RECLAIMED_AT_ONCE {
-            if self.pool.left() >= bytes {
+        let is_only_theirs = self.pool.left(None) >= bytes;
+        if !is_only_theirs {
+            self.pool.cool_spares();
+        }
+        for _ in 0..RECLAIMED_AT_ONCE.min(self.resting.len()) {
+            if self.pool.left(group) >= bytes {
                 return true;
             }
             let Some((id, due)) = self.resting.pop() else { break };
             let Some(Flow::Open(open)) = self.flows.get_mut(id) else { continue };
-            self.pool.rest(&mut open.socket);
+            if !is_only_theirs || open.socket.group() == group {
+                self.pool.rest(&mut open.socket);
+            }
             open.may_rest = open.socket.charge() > FLOW_BYTES;
             if open.may_rest {
                 self.resting.push_at(id, due);
             }
         }
-        self.pool.left() >= bytes
+        self.pool.left(group) >= bytes
     }
 
     fn reply(&mut self, packet: Option<Vec<u8>>) {

@@ -64,11 +64,17 @@ impl Extent {
 pub(super) struct Budget {
     used: usize,
     limit: usize,
+    /// By group.
+    groups: Vec<usize>,
+    limit_of_group: usize,
 }
 
+/// Flows that have a bound of their own together; `None` = only the one on all.
+pub(super) type Group = Option<usize>;
+
 impl Budget {
-    pub(super) const fn new(limit: usize) -> Self {
-        Self { used: 0, limit }
+    pub(super) const fn new(limit: usize, limit_of_group: usize) -> Self {
+        Self { used: 0, limit, groups: Vec::new(), limit_of_group }
     }
 
     /// Bytes in use.
@@ -76,14 +82,28 @@ impl Budget {
         self.used
     }
 
-    /// Bytes left.
-    pub(super) const fn left(&self) -> usize {
-        self.limit.saturating_sub(self.used)
+    /// Bytes left for a group.
+    pub(super) fn left(&self, group: Group) -> usize {
+        let all = self.limit.saturating_sub(self.used);
+        let Some(group) = group else { return all };
+        let used = self.groups.get(group).copied().unwrap_or_default();
+        all.min(self.limit_of_group.saturating_sub(used))
     }
 
     /// What took `before` bytes takes `now`.
-    pub(super) const fn change(&mut self, before: usize, now: usize) {
-        self.used = (self.used + now).saturating_sub(before);
+    pub(super) fn change(&mut self, group: Group, before: usize, now: usize) {
+        if before == now {
+            return;
+        }
+        let after = |used: usize| (used + now).saturating_sub(before);
+        self.used = after(self.used);
+        let Some(group) = group else { return };
+        if self.groups.len() <= group {
+            self.groups.resize(group + 1, 0);
+        }
+        if let Some(used) = self.groups.get_mut(group) {
+            *used = after(*used);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::config::FlowLimits;
-use super::memory::{Budget, Memory};
+use super::memory::{Budget, Group, Memory};
 use super::socket::{FLOW_BYTES, Socket, ring_sizes};
 
 /// Where flows get their sockets from and leave them.
@@ -22,8 +22,9 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { memory: None, lots: 0, spare: VecDeque::new(), warm: 0, budget: Budget::new(limit) }
+    pub(super) fn new(limits: &FlowLimits) -> Self {
+        let budget = Budget::new(limits.memory, limits.memory_of_group);
+        Self { memory: None, lots: 0, spare: VecDeque::new(), warm: 0, budget }
     }
 
     /// Takes memory from elsewhere from now on; to be said before the first flow.
@@ -34,7 +35,7 @@ impl Pool {
     }
 
     /// A socket that waits for the SYN to `target`; `None` if smoltcp does not take the address, or there is no memory.
-    pub(super) fn take(&mut self, target: SocketAddr, limits: &FlowLimits) -> Option<Socket> {
+    pub(super) fn take(&mut self, target: SocketAddr, group: Group, limits: &FlowLimits) -> Option<Socket> {
         let mut socket = match self.spare.pop_back() {
             Some(spare) => {
                 self.warm -= spare.charge();
@@ -46,7 +47,7 @@ impl Pool {
             self.give_back(socket);
             return None;
         }
-        socket.settle(&mut self.budget);
+        socket.join(group, &mut self.budget);
         Some(socket)
     }
 
@@ -63,7 +64,7 @@ impl Pool {
     /// Takes back the socket of a flow that ended.
     pub(super) fn give_back(&mut self, mut socket: Socket) {
         socket.retire(&mut self.memory);
-        socket.settle(&mut self.budget);
+        socket.join(None, &mut self.budget);
         if self.warm + socket.charge() > WARM {
             self.cool(&mut socket);
             self.spare.push_front(socket);
@@ -101,13 +102,13 @@ impl Pool {
     }
 
     /// Charges for a flow that will need a socket, if it is accepted.
-    pub(super) const fn reserve(&mut self) {
-        self.budget.change(0, FLOW_BYTES);
+    pub(super) fn reserve(&mut self, group: Group) {
+        self.budget.change(group, 0, FLOW_BYTES);
     }
 
     /// The flow has its socket, or needs none any more.
-    pub(super) const fn release(&mut self) {
-        self.budget.change(FLOW_BYTES, 0);
+    pub(super) fn release(&mut self, group: Group) {
+        self.budget.change(group, FLOW_BYTES, 0);
     }
 
     /// Bytes that all sockets take.
@@ -115,9 +116,9 @@ impl Pool {
         self.budget.used()
     }
 
-    /// Bytes that they may take beside those.
-    pub(super) const fn left(&self) -> usize {
-        self.budget.left()
+    /// Bytes that those of a group may take beside.
+    pub(super) fn left(&self, group: Group) -> usize {
+        self.budget.left(group)
     }
 }
 

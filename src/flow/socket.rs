@@ -9,7 +9,7 @@ use smoltcp::socket::tcp::{self, SocketBuffer, State};
 use smoltcp::wire::IpListenEndpoint;
 
 use super::config::FlowLimits;
-use super::memory::{Budget, Extent, Memory, PAGE};
+use super::memory::{Budget, Extent, Group, Memory, PAGE};
 
 /// One end of one TCP connection.
 #[derive(Debug)]
@@ -28,8 +28,10 @@ pub(super) struct Socket {
     sent: Extent,
     /// … and how many bytes since it was last empty, when smoltcp began again at its start.
     written: u64,
-    /// What the budget has on it.
+    /// What the budget has on it, …
     charge: usize,
+    /// … and on whose account.
+    group: Group,
 }
 
 /// Where a connection stands (RFC 9293 §3.3.2), as far as a flow's owner can tell the difference.
@@ -80,6 +82,7 @@ impl Socket {
             sent: Extent::default(),
             written: 0,
             charge: 0,
+            group: None,
         }
     }
 
@@ -189,13 +192,25 @@ impl Socket {
     /// Brings the budget up to what it takes now: [`FLOW_BYTES`], and the pages beyond those.
     pub(super) fn settle(&mut self, budget: &mut Budget) {
         let now = self.cost_of(self.received, self.sent);
-        budget.change(self.charge, now);
+        budget.change(self.group, self.charge, now);
         self.charge = now;
     }
 
+    /// From now on it is this group's, and charged.
+    pub(super) fn join(&mut self, group: Group, budget: &mut Budget) {
+        self.uncharge(budget);
+        self.group = group;
+        self.settle(budget);
+    }
+
+    /// Whose account it is on.
+    pub(super) const fn group(&self) -> Group {
+        self.group
+    }
+
     /// Takes nothing of the budget any more.
-    pub(super) const fn uncharge(&mut self, budget: &mut Budget) {
-        budget.change(self.charge, 0);
+    pub(super) fn uncharge(&mut self, budget: &mut Budget) {
+        budget.change(self.group, self.charge, 0);
         self.charge = 0;
     }
 

@@ -187,6 +187,14 @@ impl World {
         }
     }
 
+    /// The flow of a SYN that was just given.
+    fn expect_held(&mut self) -> FlowId {
+        match self.flows.poll_event() {
+            Some(Event::Connect { id, .. }) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn take_events(&mut self) -> Vec<Event> {
         self.events.drain(..).collect()
     }

@@ -693,8 +693,9 @@ fn tuple(segment: &Segment) -> (SocketAddr, SocketAddr) {
 /// Our choice: how often silent carriers and sessions, and indexes without a carrier, are looked for at most.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Our choice: longer than an awake server with connections that wait for an answer looks at nothing.
-const STOOD_STILL: Duration = Duration::from_secs(30);
+/// Our choice: longer than the longest timer of connections that wait for an answer, smoltcp's retransmission timeout of 60 s, by
+/// which an awake server looks at them.
+const STOOD_STILL: Duration = Duration::from_secs(90);
 
 /// Our choice: answers to strangers and handshakes that wait for the network.
 const OUTBOX: usize = 1024;

@@ -189,6 +189,11 @@ impl Splice {
         self.shares.get(&peer).copied().unwrap_or_default()
     }
 
+    /// The peers whose answers apps wait for, in no order.
+    pub(crate) fn waited_for(&self) -> impl Iterator<Item = usize> {
+        self.shares.iter().filter(|(_, share)| share.waiting > 0).map(|(peer, _)| *peer)
+    }
+
     /// Tells `take` of every flow and the peer that it leads to. An app may not have taken all of a stream that is over.
     pub(crate) fn describe<'a>(
         &self,
@@ -262,7 +267,14 @@ impl Splice {
             let is_full = share.flows >= self.most.flows;
             return Err(if is_full { Refusal::Reset } else { Refusal::Silent });
         }
-        let stream = sessions.open(peer, target, now).map_err(|_| Refusal::Reset)?;
+        if !self.flows.join(id, peer) {
+            self.stats.limited += 1;
+            return Err(Refusal::Silent);
+        }
+        let stream = sessions.open(peer, target, now).map_err(|TooManyStreams| {
+            self.stats.limited += 1;
+            Refusal::Reset
+        })?;
         self.stats.opened += 1;
         self.streams.insert(id, Spliced { peer, stream, connected: false, begun: now });
         self.flow_of.insert((peer, stream), id);
@@ -382,6 +394,8 @@ fn refusal(code: ResetCode) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use pnet::packet::tcp::TcpFlags;
 
     use super::*;
@@ -542,6 +556,41 @@ mod tests {
         pair.pass(now());
         splice.pump(&mut pair, now());
         assert_eq!(splice.share(0), Share { flows: 1, waiting: 0 });
+    }
+
+    #[test]
+    fn who_stopped_asking_leaves_no_stream_behind() {
+        let (mut splice, mut pair) = (splice(Share { flows: 9, waiting: 9 }), Pair::new());
+        let begun = now();
+        connect(&mut splice, &mut pair, 1, PEERS[0]);
+        let (id, _) = pair.asked(0).unwrap();
+        while let Some(due) = splice.flows.poll_timeout() {
+            splice.flows.handle_timeout(due);
+            assert!(due - begun < Duration::from_secs(200));
+        }
+        splice.pump(&mut pair, now());
+        pair.pass(now());
+        assert_eq!(pair.there[0].poll_event(), Some(mux::Event::Reset { id, code: ResetCode::Reset }));
+        assert_eq!((splice.share(0), splice.open(), splice.flows.stats().flows), (NONE, 0, 0));
+    }
+
+    #[test]
+    fn a_peer_that_answers_nothing_leaves_the_others_their_memory() {
+        // What waits takes memory, too: a small budget has room for fewer than may wait.
+        for memory in [8 << 20, 128 << 20] {
+            let limits = FlowLimits { memory, memory_of_group: memory / 4, ..FlowLimits::default() };
+            let all = Share { flows: usize::MAX, waiting: usize::MAX };
+            let mut splice = Splice::new(Flows::new(limits, [1; 32], now()), all);
+            let mut pair = Pair::new();
+            for port in 1..=4000 {
+                assert_eq!(connect(&mut splice, &mut pair, port, PEERS[0]), None);
+            }
+            let held = splice.flows.stats().memory;
+            assert!(splice.share(0).waiting > 100 && held <= memory / 4, "{held}");
+            assert_eq!(splice.stats().limited, 4000 - splice.share(0).waiting as u64);
+            assert_eq!(connect(&mut splice, &mut pair, 5000, PEERS[1]), None);
+            assert!(pair.asked(1).is_some(), "the other is asked");
+        }
     }
 
     #[test]

@@ -220,3 +220,67 @@ fn many_flows_share_a_bound_that_is_too_small_for_all_and_all_come_through() {
     world.pass(5000 * MS);
     assert_eq!(world.flows.stats().memory, 10 * FLOW_BYTES);
 }
+
+#[test]
+fn a_group_that_takes_nothing_has_its_part_and_another_is_unharmed() {
+    for memory in [8 << 20, 128 << 20] {
+        let limits = FlowLimits { memory, memory_of_group: memory / 4, ..FlowLimits::default() };
+        let mut world = World::new(limits);
+        let joined = |world: &mut World, group| {
+            world.take_events();
+            let app = world.connect(TARGET);
+            world.settle();
+            let id = world.expect_connect();
+            let has_room = world.flows.join(id, group);
+            if has_room {
+                world.flows.accept(id, world.now);
+            } else {
+                world.flows.refuse(id, Refusal::Silent, world.now);
+                world.kernel.sockets.remove(app);
+            }
+            world.settle();
+            has_room.then_some((app, id))
+        };
+        // Nobody reads what these say: each goes on until no more is taken.
+        let mut stuck = Vec::new();
+        while let Some((app, id)) = joined(&mut world, 3) {
+            for _ in 0..4 {
+                let _ = world.app(app).send_slice(&[0; 100_000]).unwrap();
+                world.settle();
+            }
+            stuck.push(id);
+        }
+        let held = world.flows.stats().memory;
+        assert!(stuck.len() >= 5 && held <= memory / 4 && held > memory / 4 - 2 * FLOW_BYTES, "{held}");
+        let (app, id) = joined(&mut world, 0).unwrap();
+        let most = carry(&mut world, app, id, 1_000_000);
+        assert!(most > held + 300_000 && world.flows.stats().dropped_for_memory > 0, "{most}");
+        // What is over leaves room for others of the same group.
+        world.flows.reset(stuck[0], world.now);
+        world.settle();
+        assert!(joined(&mut world, 3).is_some());
+    }
+}
+
+#[test]
+fn flows_of_a_group_at_its_bound_take_turns_with_its_memory() {
+    let limits = FlowLimits { memory: 8 << 20, memory_of_group: 1 << 20, ..FlowLimits::default() };
+    let mut world = World::new(limits);
+    let ends: Vec<_> = (0..20)
+        .map(|_| {
+            let app = world.connect(TARGET);
+            world.settle();
+            let id = world.expect_connect();
+            assert!(world.flows.join(id, 0));
+            world.flows.accept(id, world.now);
+            world.settle();
+            (app, id)
+        })
+        .collect();
+    // Each fills its rings, which together would be ten times what they may have.
+    for (app, id) in ends {
+        carry(&mut world, app, id, 600_000);
+        assert!(world.flows.stats().memory <= 1 << 20, "{:?}", world.flows.stats());
+    }
+    assert_eq!(world.flows.stats().dropped_for_memory, 0);
+}

@@ -39,9 +39,7 @@ impl Server {
 
     /// When that is due next.
     pub(super) fn silence_due(&self) -> Option<Instant> {
-        let waited_for =
-            self.peers.iter().enumerate().filter(|(peer, _)| self.splice.share(*peer).waiting > 0);
-        waited_for.filter_map(|(_, peer)| peer.silent_at()).min()
+        self.splice.waited_for().filter_map(|peer| self.peers.get(peer)?.silent_at()).min()
     }
 }
 
@@ -82,10 +80,31 @@ const MEMORY_SHARE: usize = 8;
 
 /// The bounds on connections towards all clients together.
 pub(super) fn limits(process_buffer: usize) -> FlowLimits {
-    FlowLimits { memory: process_buffer / MEMORY_SHARE, ..FlowLimits::default() }
+    let memory = process_buffer / MEMORY_SHARE;
+    FlowLimits { memory, memory_of_group: memory / SHARE_OF_ONE, ..FlowLimits::default() }
 }
 
-/// What one client may have of them; our choice: a quarter, so that one which does not answer leaves room for others.
+/// What one client may have of them.
 pub(super) fn most_of_one(limits: &FlowLimits) -> Share {
-    Share { flows: limits.flows / 4, waiting: limits.held / 4 }
+    let flows = limits.flows_in_memory();
+    Share { flows: flows / SHARE_OF_ONE, waiting: flows.min(limits.held) / SHARE_OF_ONE }
+}
+
+/// Our choice: one client has a quarter of everything, so that one which does not answer or takes nothing leaves room for others.
+const SHARE_OF_ONE: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_client_may_have_more_than_a_quarter_of_what_there_is_memory_for() {
+        for (buffer, waiting, flows) in [(64 << 20, 170, 170), (1 << 30, 1024, 2730), (64 << 30, 1024, 4096)]
+        {
+            let limits = limits(buffer);
+            let most = most_of_one(&limits);
+            assert_eq!((most.waiting, most.flows), (waiting, flows), "of {buffer}");
+            assert_eq!(limits.memory_of_group, buffer / 32);
+        }
+    }
 }

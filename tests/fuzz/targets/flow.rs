@@ -288,8 +288,16 @@ pub(crate) fn ip(source: IpAddr, destination: IpAddr, protocol: u8, body: &[u8])
 }
 
 /// All flows can rest at once, and two be at work.
-const LIMITS: FlowLimits =
-    FlowLimits { flows: 8, held: 4, receive_buffer: 9000, send_buffer: 5000, memory: (8 * 3 + 3) * 4096 };
+const LIMITS: FlowLimits = FlowLimits {
+    flows: 8,
+    held: 4,
+    receive_buffer: 9000,
+    send_buffer: 5000,
+    memory: MEMORY,
+    memory_of_group: MEMORY,
+};
+
+const MEMORY: usize = (8 * 3 + 3) * 4096;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
