@@ -103,11 +103,7 @@ fn settings(config: &ServerConfig) -> ServerSettings {
         peers: config.peers.iter().map(|peer| peer_settings(peer, &config.tunnel.addresses)).collect(),
         addresses: config.tunnel.addresses.iter().map(IpNetwork::ip).collect(),
         dns: resolvers(config),
-        egress: EgressPolicy::new(
-            config.egress.allow.clone(),
-            config.egress.deny.clone(),
-            io::local_networks(),
-        ),
+        egress: EgressPolicy::new(config.egress.allow.clone(), config.egress.deny.clone(), []),
         session_buffer: config.limits.session_buffer.bytes(),
         process_buffer: config.limits.process_buffer.bytes(),
     }

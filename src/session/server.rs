@@ -117,7 +117,7 @@ impl Server {
         let mut flows_rng = StdRng::from_seed(seed.map(|byte| !byte));
         let flows = Flows::new(limits, flows_rng.random(), now);
         let for_sessions = settings.process_buffer - limits.memory;
-        Self {
+        let mut server = Self {
             engine_settings: Settings {
                 role: mux::Role::Server,
                 congestion: settings.congestion,
@@ -144,7 +144,9 @@ impl Server {
             drops: ServerDrops::default(),
             rng,
             settings,
-        }
+        };
+        server.set_own_addresses(Vec::new());
+        server
     }
 
     /// Takes the memory of flows' rings from `memory`, not from the allocator; to be said before the first flow.
@@ -366,15 +368,17 @@ impl Server {
         }
     }
 
-    /// The host's own addresses changed: the egress policy denies them.
+    /// The host's own addresses changed: the egress policy denies them, as it does those of the tunnel.
     pub fn set_own_addresses(&mut self, addresses: Vec<IpNetwork>) {
-        self.settings.egress.set_own(addresses);
+        let tunnel = self.settings.addresses.iter().copied().map(IpNetwork::from);
+        self.settings.egress.set_own(addresses.into_iter().chain(tunnel));
     }
 
     /// A packet that names no index of ours.
     fn handle_stranger(&mut self, segment: &Segment, packet: &[u8], now: Instant) {
         let live = self.by_tuple.get(&tuple(segment)).copied();
-        if let Some(id) = live.filter(|&id| self.peers[id].is_in_use(segment)) {
+        let in_use = live.filter(|&id| self.peers[id].is_in_use(segment));
+        if let Some(id) = in_use {
             self.peers[id].injected.count(segment.kind());
         }
         if let Some(id) = live.filter(|_| segment.kind() == Kind::Syn)
@@ -400,6 +404,8 @@ impl Server {
             ListenerAction::Bare(accepted) => {
                 self.handle_message1(segment, Some(&accepted), Cost::BareMessage1, packet, now);
             }
+            // Acknowledgements of the client's kernel or ours, and what was counted above.
+            ListenerAction::Drop(_) if in_use.is_some() => {}
             ListenerAction::Drop(_) => self.drops.stranger += 1,
         }
     }
@@ -580,13 +586,12 @@ impl Server {
                 return;
             }
         };
-        let to_us = self.settings.addresses.contains(&header.destination);
         // Clients may ping us, and answer when we ping them or send to a port where nobody listens.
         let is_about_ours = icmp::quoted(inner, &header)
             .is_some_and(|(source, destination)| source == header.destination && peer.owns(destination));
+        let to_us = self.settings.addresses.contains(&header.destination);
         let is_ping = to_us && (header.is_echo(inner) || is_about_ours);
-        let port = header.destination_port(inner);
-        if is_ping || (!to_us && self.settings.egress.allows(header.destination, port)) {
+        if is_ping || self.settings.egress.allows(header.destination, header.destination_port(inner)) {
             self.tun.push(Some(inner.to_vec()));
         } else {
             self.drops.denied += 1;

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use vpn::egress::EgressPolicy;
 
 use super::app::addresses_of_client;
+use super::weather::FAIR;
 use super::world::{SERVER_TUNNEL_ADDRESS, World};
 
 /// All datagrams of a run.
@@ -179,6 +183,28 @@ fn fill(mut packet: Vec<u8>, total: usize, number: u64) -> Vec<u8> {
     let bytes = number.to_le_bytes();
     packet.extend(bytes.iter().cycle().take(total - packet.len()));
     packet
+}
+
+#[test]
+fn datagrams_reach_the_servers_own_address_where_that_is_allowed() {
+    let (own, _) = addresses_of_client();
+    let arrived = |allow: &[&str]| {
+        let allow = allow.iter().map(|entry| entry.parse().expect("an entry")).collect();
+        let mut world = World::with_settings(FAIR, 1, |_, server| {
+            server.egress = EgressPolicy::new(allow, Vec::new(), []);
+        });
+        world.come_up();
+        let packet = emit_v4(own, SERVER_TUNNEL_ADDRESS, Kind::Udp, 1, 100);
+        let now = world.now;
+        world.host_mut().client.handle_tun(&packet, now);
+        world.run_for(Duration::from_secs(1));
+        let denied = world.server.status(world.now).drops.denied;
+        (world.server_tun.contains(&packet), denied)
+    };
+    assert_eq!(arrived(&[]), (false, 1));
+    assert_eq!(arrived(&["10.77.0.1/32:12345"]), (false, 1));
+    assert_eq!(arrived(&["10.77.0.1/32:12346"]), (true, 0));
+    assert_eq!(arrived(&["10.77.0.1/32"]), (true, 0));
 }
 
 /// What senders are told: what one packet of the tunnel carries over the smallest path and over Ethernet, in IPv4 or IPv6.
