@@ -101,6 +101,11 @@ impl Link {
         answer
     }
 
+    /// For one that is used no more: new keys that were asked for are not waited for.
+    pub(crate) fn without_rekey(self) -> Self {
+        Self { renewal: None, ..self }
+    }
+
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }

@@ -30,13 +30,14 @@ struct Retired {
 impl Leaving {
     /// Another carrier took the place of this one.
     pub(super) fn retire(&mut self, link: Link, now: Instant) {
-        self.retired.push_back(Retired { link, until: now + RETIRED_FOR });
+        self.retired.push_back(Retired { link: link.without_rekey(), until: now + RETIRED_FOR });
         self.handle_timeout(now);
     }
 
     /// Another carrier was chosen before this one carried anything: nothing is on its way, and its server, which may be another,
     /// need not keep a session for it.
-    pub(super) fn leave(&mut self, mut link: Link, now: Instant) {
+    pub(super) fn leave(&mut self, link: Link, now: Instant) {
+        let mut link = link.without_rekey();
         link.leave();
         self.retired.push_back(Retired { link, until: now });
         self.handle_timeout(now);
