@@ -82,7 +82,10 @@ impl Engine {
             kcp: Kcp::new(id.conv(epoch), settings.kcp(), now),
             mux: Mux::new(settings.role, settings.mux()),
             small: datagram::Queue::new(datagram::Limits::default()),
-            large: datagram::Queue::new(datagram::Limits::default()),
+            large: datagram::Queue::new(datagram::Limits {
+                sojourn: LARGE_SOJOURN,
+                ..datagram::Limits::default()
+            }),
             large_pieces: Splitter::new(false),
             large_free_at: now,
             kcp_pieces: Splitter::new(true),
@@ -409,6 +412,10 @@ const fn mss(plaintext: usize) -> usize {
 
 /// Packets with pieces that leave at once after idleness: as many as a new TCP connection sends (RFC 6928).
 const LARGE_BURST: u32 = 10;
+
+/// Our choice: nobody talks in packets that fit no packet, and the 45 fragments of the largest datagram, which come at once and
+/// are of no use without each other, take a quarter of a second on a path of which nothing is known yet.
+const LARGE_SOJOURN: Duration = Duration::from_millis(500);
 
 fn room_for_piece(out: &[u8], limit: usize) -> usize {
     limit.saturating_sub(out.len() + FRAME_HEADER + PIECE_HEADER)

@@ -207,5 +207,28 @@ fn datagrams_reach_the_servers_own_address_where_that_is_allowed() {
     assert_eq!(arrived(&["10.77.0.1/32"]), (true, 0));
 }
 
+#[test]
+fn the_fragments_of_the_largest_datagram_all_arrive_over_an_idle_tunnel() {
+    let (own, _) = addresses_of_client();
+    let far = Ipv4Addr::new(198, 51, 100, 53);
+    let mut world = World::new(FAIR, 1);
+    world.run_for(Duration::from_secs(30));
+    let fragments: Vec<_> = (0..45)
+        .map(|number| {
+            let mut packet = emit_v4(far, own, Kind::Udp, number, 1472);
+            // More fragments, and a router may cut them.
+            packet[6] = 0x20;
+            packet
+        })
+        .collect();
+    for fragment in &fragments {
+        world.server.handle_tun(fragment, world.now);
+    }
+    world.run_for(Duration::from_secs(2));
+    let arrived = &world.host().apps.datagrams;
+    assert_eq!(arrived.len(), fragments.len());
+    assert!(fragments.iter().all(|fragment| arrived.contains(fragment)));
+}
+
 /// What senders are told: what one packet of the tunnel carries over the smallest path and over Ethernet, in IPv4 or IPv6.
 const SIZES: std::ops::RangeInclusive<usize> = 1193..=1433;
