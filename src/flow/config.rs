@@ -74,6 +74,8 @@ pub struct Stats {
     pub repeated_syns: u64,
     /// SYNs that replaced an older flow of the same addresses and ports.
     pub replaced: u64,
+    /// SYNs of a flow that is open, which were answered with where it stands.
+    pub challenged: u64,
     /// Segments of no flow that were answered with a reset.
     pub unknown_segments: u64,
     /// Dropped: not one whole, sensible TCP segment.

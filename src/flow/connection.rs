@@ -124,6 +124,20 @@ impl Open {
         fits.then(|| in_order.saturating_add_signed(beyond))
     }
 
+    /// Whether both ends know the other's numbers, and may still say something.
+    pub(super) fn is_synchronized(&self) -> bool {
+        match self.socket.phase() {
+            Phase::Open | Phase::WeFinished | Phase::TheyFinished | Phase::Closing => true,
+            Phase::Waiting | Phase::Opening | Phase::Lingering | Phase::Closed => false,
+        }
+    }
+
+    /// A sequence number before those that are expected.
+    #[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
+    pub(super) fn old_sequence(&self) -> u32 {
+        self.initial_sequence.wrapping_add(self.socket.in_order() as u32)
+    }
+
     /// The program's kernel gave a sign of life.
     pub(super) const fn on_sign(&mut self, now: Instant) {
         self.last_sign = now;

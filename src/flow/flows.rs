@@ -16,7 +16,7 @@ use super::socket::{FLOW_BYTES, Phase, Socket};
 use super::stack::{RETRY, Stack, Wish};
 use super::tuple::{Keyed, Tuple, TupleMap};
 use crate::packet::icmp::{self, Unreachable};
-use crate::packet::tcp::{Segment, reset_for, without_data};
+use crate::packet::tcp::{self, Segment, reset_for, without_data};
 
 /// The flows of the programs behind one TUN device, by smoltcp.
 ///
@@ -38,6 +38,7 @@ pub struct Flows {
     /// Packets that do not wait for their flow: resets, ICMP errors, last acknowledgments.
     replies: VecDeque<Vec<u8>>,
     events: VecDeque<Event>,
+    is_shared: bool,
     stats: Stats,
 }
 
@@ -58,6 +59,7 @@ impl Flows {
             ready: VecDeque::new(),
             replies: VecDeque::new(),
             events: VecDeque::new(),
+            is_shared: false,
             stats: Stats::default(),
         }
     }
@@ -65,6 +67,12 @@ impl Flows {
     /// Takes the memory of rings from `memory`, not from the allocator; to be said before the first flow.
     pub fn set_memory(&mut self, memory: Box<dyn Memory>) {
         self.pool.set_memory(memory);
+    }
+
+    /// Others than the kernel of a program may speak on this device: a SYN is no proof any more that the connection which it names
+    /// is over.
+    pub fn set_shared(&mut self) {
+        self.is_shared = true;
     }
 
     /// Takes one whole IP packet with a TCP segment, from the TUN device. Whatever else it is, is
@@ -333,12 +341,32 @@ impl Flows {
                 }
                 return;
             }
-            // Nobody but the kernel that owns the program speaks on this device: if it asks anew,
-            // the old connection is no more.
+            if self.is_shared && self.challenge(id, packet, now) {
+                return;
+            }
+            // The kernel that owns the program asks anew: the old connection is no more.
             self.stats.replaced += 1;
             self.forget(id);
         }
         self.hold(packet, segment, now);
+    }
+
+    /// Whether the flow is one that a SYN does not end: who sent it is told where the connection stands, at most once a second. A
+    /// kernel that lost the connection answers with a reset that fits, and asks again; who made the SYN up learns nothing
+    /// (RFC 5961 §4.2).
+    fn challenge(&mut self, id: FlowId, syn: &[u8], now: Instant) -> bool {
+        let Some(Flow::Open(open)) = self.flows.get_mut(id) else { return false };
+        if !open.is_synchronized() {
+            return false;
+        }
+        self.stats.challenged += 1;
+        // smoltcp passes over a SYN. What it answers is an old segment, unless that acknowledges what is older than anything
+        // unacknowledged: either this number or the one furthest from it does not.
+        let old = open.old_sequence();
+        let stale = [0, 1 << 31].into_iter().filter_map(|ack| tcp::as_acknowledgment(syn, old, ack));
+        let answer = stale.into_iter().find_map(|stale| self.stack.feed(&mut open.socket, &stale, now));
+        self.reply(answer);
+        true
     }
 
     fn hold(&mut self, packet: &[u8], segment: &Segment, now: Instant) {

@@ -625,6 +625,64 @@ fn replaces_a_flow_whose_program_connects_anew() {
 }
 
 #[test]
+fn a_made_up_syn_ends_no_flow_of_a_shared_device() {
+    let mut world = world();
+    world.flows.set_shared();
+    let app = world.connect_from(5000, TARGET);
+    world.settle();
+    let id = world.expect_connect();
+    world.flows.accept(id, world.now);
+    world.settle();
+    let mut answers = 0;
+    for sequence in (0..u32::MAX - (1 << 28)).step_by(1 << 28) {
+        let syn = segment("10.0.0.1:5000", TARGET, TcpFlags::SYN, sequence, 0, b"");
+        // In both halves of the numbers that ours may be in, and with data under way.
+        world.app(app).send_slice(&[7; 1000]).unwrap();
+        world.flows.write(id, &[8; 1000], world.now);
+        world.flows.handle_packet(&syn, world.now);
+        let answer = world.flows.poll_packet(world.now).unwrap();
+        let seen = Segment::parse(&answer).unwrap();
+        answers += u32::from(seen.has_ack() && !seen.is_reset() && seen.payload_length == 0);
+        world.kernel.wire.to_kernel.push_back(answer);
+        world.settle();
+        assert_eq!(world.read_all(id), [7; 1000]);
+        let got = world.app(app).recv(|bytes| (bytes.len(), bytes.to_vec())).unwrap();
+        assert_eq!(got, [8; 1000]);
+        world.pass(1100 * MS);
+    }
+    assert_eq!((answers, world.flows.stats().challenged, world.flows.stats().replaced), (15, 15, 0));
+    assert!(world.take_events().iter().all(|event| matches!(event, Event::Readable { .. })));
+}
+
+#[test]
+fn a_kernel_that_lost_its_connection_connects_anew_on_a_shared_device() {
+    for with_their_end in [false, true] {
+        let mut world = world();
+        world.flows.set_shared();
+        let app = world.connect_from(5000, TARGET);
+        world.settle();
+        let old = world.expect_connect();
+        world.flows.accept(old, world.now);
+        world.settle();
+        if with_their_end {
+            world.app(app).close();
+            world.settle();
+        }
+        world.kernel.sockets.remove(app);
+        let app = world.connect_from(5000, TARGET);
+        world.settle();
+        world.pass(1500 * MS);
+        let events = world.take_events();
+        assert!(events.contains(&Event::Reset { id: old }), "{events:?}");
+        let Some(&Event::Connect { id, .. }) = events.last() else { panic!("{events:?}") };
+        world.flows.accept(id, world.now);
+        world.settle();
+        assert_eq!(world.app(app).state(), State::Established);
+        assert_eq!((world.flows.stats().challenged, world.flows.stats().replaced), (1, 0));
+    }
+}
+
+#[test]
 fn answers_a_segment_of_no_flow_with_a_reset() {
     let mut world = world();
     let stray = segment("10.0.0.1:9", TARGET, TcpFlags::ACK, 5, 6, b"hello");

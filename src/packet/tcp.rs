@@ -155,6 +155,19 @@ pub fn without_data(packet: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Copies the headers of a segment, as those of an acknowledgment without data, with these numbers. Its TCP checksum is not renewed.
+/// `None` if the packet is not a segment that [`Segment::parse`] takes.
+#[must_use]
+pub fn as_acknowledgment(packet: &[u8], sequence: u32, acknowledgment: u32) -> Option<Vec<u8>> {
+    let at = header::parse(packet).ok()?.header_length;
+    let mut bytes = without_data(packet)?;
+    let mut view = MutableTcpPacket::new(bytes.get_mut(at..)?)?;
+    view.set_sequence(sequence);
+    view.set_acknowledgement(acknowledgment);
+    view.set_flags(TcpFlags::ACK);
+    Some(bytes)
+}
+
 /// Whether an address can be one end of a TCP connection (RFC 9293 §3.9.2.3, RFC 1122 §3.2.1.3).
 fn is_unicast(address: IpAddr) -> bool {
     let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());

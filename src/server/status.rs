@@ -118,7 +118,7 @@ fn sum(sessions: impl IntoIterator<Item = Session>) -> Session {
     })
 }
 
-fn drops(drops: &ServerDrops) -> [(&'static str, u64); 16] {
+fn drops(drops: &ServerDrops) -> [(&'static str, u64); 17] {
     [
         ("outer", drops.outer),
         ("stranger", drops.stranger),
@@ -131,6 +131,7 @@ fn drops(drops: &ServerDrops) -> [(&'static str, u64); 16] {
         ("spoofed", drops.spoofed),
         ("denied", drops.denied),
         ("unrouted", drops.unrouted),
+        ("unreported", drops.unreported),
         ("flow_share", drops.flow_share),
         ("redirect", drops.redirect),
         ("inner", drops.inner),

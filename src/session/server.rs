@@ -18,7 +18,7 @@ mod attention;
 mod drops;
 mod towards;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,7 @@ use crate::flow::{self, Flows};
 use crate::kcp::CongestionKind;
 use crate::mux::{self, Mux, Opener, ResetCode};
 use crate::packet::{self, icmp};
+use crate::rate::{Bucket, Rate};
 
 /// What a server is made with.
 #[derive(Clone, Debug)]
@@ -87,6 +88,10 @@ pub struct Server {
     /// Of carriers that are confirmed: our address and the client's.
     by_tuple: HashMap<(SocketAddr, SocketAddr), usize>,
     attention: Attention,
+    /// Addresses of the tunnel's networks that mean all of one, or none.
+    nobodys: HashSet<IpAddr>,
+    /// ICMP errors that may be sent.
+    errors: Bucket,
     /// Connections of programs on this side to clients' tunnel addresses.
     splice: Splice,
     outbox: Outbox,
@@ -112,10 +117,13 @@ impl Server {
             .enumerate()
             .flat_map(|(id, peer)| peer.settings.addresses.iter().map(move |network| (network.ip(), id)))
             .collect();
+        let networks = peers.iter().flat_map(|peer| &peer.settings.addresses);
+        let nobodys = networks.flat_map(|network| nobodys(*network)).collect();
         let limits = towards::limits(settings.process_buffer);
         // A generator of its own: what handshakes draw does not depend on whether there are flows.
         let mut flows_rng = StdRng::from_seed(seed.map(|byte| !byte));
-        let flows = Flows::new(limits, flows_rng.random(), now);
+        let mut flows = Flows::new(limits, flows_rng.random(), now);
+        flows.set_shared();
         let for_sessions = settings.process_buffer - limits.memory;
         let mut server = Self {
             engine_settings: Settings {
@@ -128,12 +136,14 @@ impl Server {
             mask: Mask::new(&settings.private_key.public_key()),
             listener: Listener::new(rng.random(), now),
             attention: Attention::new(peers.len()),
-            splice: Splice::new(flows, towards::most_of_one(&limits)),
+            splice: Splice::new(flows, towards::most_of_one(&limits)).with_rate(towards::OPENS),
             peers,
             by_key,
             by_address,
             by_index: HashMap::new(),
             by_tuple: HashMap::new(),
+            nobodys,
+            errors: Bucket::default(),
             outbox: Outbox::new(OUTBOX),
             tun: Outbox::new(TUN_QUEUE),
             events: VecDeque::new(),
@@ -180,6 +190,10 @@ impl Server {
             self.drops.inner += 1;
             return;
         };
+        if self.nobodys.contains(&header.destination) {
+            self.drops.unrouted += 1;
+            return;
+        }
         if header.protocol == packet::TCP {
             self.splice.flows.handle_packet(inner, now);
             self.pump(now);
@@ -197,12 +211,21 @@ impl Server {
         else {
             self.drops.unrouted += 1;
             let answer = icmp::unreachable(inner, icmp::Unreachable::Host, header.destination);
-            return self.tun.push(answer);
+            return self.tell(answer, now);
         };
         if let Err(TooBig(mtu)) = session.engine.push_datagram(inner, &header, now) {
-            self.tun.push(packet::too_big(inner, mtu, header.destination));
+            self.tell(packet::too_big(inner, mtu, header.destination), now);
         } else {
             self.touch(id);
+        }
+    }
+
+    /// Sends an ICMP error, unless there were too many.
+    fn tell(&mut self, error: Option<Vec<u8>>, now: Instant) {
+        if error.is_some() && !self.errors.take(ERRORS, now) {
+            self.drops.unreported += 1;
+        } else {
+            self.tun.push(error);
         }
     }
 
@@ -694,6 +717,20 @@ impl Streams for Server {
 fn tuple(segment: &Segment) -> (SocketAddr, SocketAddr) {
     (segment.destination, segment.source)
 }
+
+/// The first and, for IPv4, the last address of a network with room for more than two.
+fn nobodys(network: IpNetwork) -> impl Iterator<Item = IpAddr> {
+    let (is_large, is_v4) = match network {
+        IpNetwork::V4(network) => (network.prefix() < 31, true),
+        IpNetwork::V6(network) => (network.prefix() < 127, false),
+    };
+    let last = is_v4.then(|| network.broadcast());
+    [Some(network.network()), last].into_iter().flatten().filter(move |_| is_large)
+}
+
+/// Our choice: ICMP errors to programs on this side (RFC 1812 §4.3.2.8 and RFC 4443 §2.4 (f) want a bound), as many as Linux sends
+/// to all hosts (`net.ipv4.icmp_msgs_per_sec`).
+const ERRORS: Rate = Rate::per_second(1000, 1000);
 
 /// Our choice: how often silent carriers and sessions, and indexes without a carrier, are looked for at most.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);

@@ -20,6 +20,7 @@ use std::time::Instant;
 use super::flow_list::{FlowState, FlowStatus, Side};
 use crate::flow::{self, FlowId, Flows, Refusal};
 use crate::mux::{self, Mux, ResetCode, StreamId, TooManyStreams};
+use crate::rate::{Bucket, Rate};
 
 /// When an app's connect is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,11 @@ pub(crate) trait Sessions {
 
     /// The streams of a peer, if it has a session; there may be something to send afterwards.
     fn mux(&mut self, peer: usize) -> Option<&mut Mux>;
+
+    /// Whether an app may be told by an ICMP error that its target leads nowhere: strangers might ask for too many.
+    fn may_report(&mut self, _: Instant) -> bool {
+        true
+    }
 
     /// The next event of a stream that this end opened, and the peer whose it is.
     fn poll_event(&mut self) -> Option<(usize, mux::Event)>;
@@ -79,6 +85,10 @@ pub(crate) struct Splice {
     shares: HashMap<usize, Share>,
     /// What one peer may have of everything.
     most: Share,
+    /// How often streams to one peer may be opened, …
+    rate: Option<Rate>,
+    /// … by peer.
+    opens: HashMap<usize, Bucket>,
     stats: SpliceStats,
     connect: Connect,
 }
@@ -90,7 +100,7 @@ pub(crate) struct SpliceStats {
     pub(crate) opened: u64,
     /// Refused: to nobody who is there.
     pub(crate) unrouted: u64,
-    /// Refused or left to be asked again: to a peer that has all the flows that it may have.
+    /// Refused or left to be asked again: to a peer that has all the flows that it may have, or was asked for more too often.
     pub(crate) limited: u64,
 }
 
@@ -120,9 +130,16 @@ impl Splice {
             flow_of: HashMap::new(),
             shares: HashMap::new(),
             most,
+            rate: None,
+            opens: HashMap::new(),
             stats: SpliceStats::default(),
             connect: Connect::Faithful,
         }
+    }
+
+    /// The same, with as many streams to each peer in a second; apps beyond ask again.
+    pub(crate) fn with_rate(self, rate: Rate) -> Self {
+        Self { rate: Some(rate), ..self }
     }
 
     /// From now on connects are answered like this.
@@ -259,7 +276,7 @@ impl Splice {
     ) -> Result<(), Refusal> {
         let Some(peer) = sessions.route(target) else {
             self.stats.unrouted += 1;
-            return Err(Refusal::HostUnreachable);
+            return Err(if sessions.may_report(now) { Refusal::HostUnreachable } else { Refusal::Silent });
         };
         let share = self.share(peer);
         if share.flows >= self.most.flows || share.waiting >= self.most.waiting {
@@ -267,7 +284,10 @@ impl Splice {
             let is_full = share.flows >= self.most.flows;
             return Err(if is_full { Refusal::Reset } else { Refusal::Silent });
         }
-        if !self.flows.join(id, peer) {
+        let rate = self.rate;
+        if rate.is_some_and(|rate| !self.opens.entry(peer).or_default().take(rate, now))
+            || !self.flows.join(id, peer)
+        {
             self.stats.limited += 1;
             return Err(Refusal::Silent);
         }
@@ -591,6 +611,20 @@ mod tests {
             assert_eq!(connect(&mut splice, &mut pair, 5000, PEERS[1]), None);
             assert!(pair.asked(1).is_some(), "the other is asked");
         }
+    }
+
+    #[test]
+    fn a_peer_is_asked_only_so_often_and_another_all_the_same() {
+        let all = Share { flows: usize::MAX, waiting: usize::MAX };
+        let (mut splice, mut pair) = (splice(all).with_rate(Rate::per_second(1, 3)), Pair::new());
+        let asked = (1..=5).filter(|port| {
+            assert_eq!(connect(&mut splice, &mut pair, *port, PEERS[0]), None);
+            pair.asked(0).is_some()
+        });
+        assert_eq!(asked.count(), 3);
+        assert_eq!((splice.share(0).waiting, splice.stats().limited), (3, 2));
+        assert_eq!(connect(&mut splice, &mut pair, 6, PEERS[1]), None);
+        assert!(pair.asked(1).is_some());
     }
 
     #[test]

@@ -256,6 +256,30 @@ fn what_cannot_be_sent_to_a_client_is_an_error_to_its_sender_and_a_redirect_is_f
 }
 
 #[test]
+fn errors_to_the_servers_side_have_a_bound_and_none_is_about_a_broadcast() {
+    let ping = |to: [u8; 4]| {
+        let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0, 0, 198, 51, 100, 7];
+        packet.extend_from_slice(&to);
+        packet.extend_from_slice(&[8, 0, 0, 0, 0, 1, 0, 1]);
+        packet
+    };
+    let mut world = World::connecting(FAIR, 15);
+    for last in [0, 255] {
+        world.server.handle_tun(&ping([10, 77, 0, last]), world.now);
+    }
+    assert_eq!(world.server.poll_tun(world.now), None);
+    let mut errors = |count: usize, now| {
+        (0..count).for_each(|_| world.server.handle_tun(&ping([10, 77, 0, 9]), now));
+        std::iter::from_fn(|| world.server.poll_tun(now)).count()
+    };
+    let now = world.now;
+    assert_eq!(errors(1500, now), 1000);
+    assert_eq!(errors(1500, now + Duration::from_millis(100)), 100);
+    let drops = world.server.status(now).drops;
+    assert_eq!((drops.unrouted, drops.unreported), (3002, 1900));
+}
+
+#[test]
 fn the_path_is_asked_for_while_only_the_servers_side_has_a_connection() {
     let mut world = World::new(FAIR, 14);
     let port = world.open_inbound(Manner::Serve, false, 1_000, 1_000);

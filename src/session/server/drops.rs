@@ -25,6 +25,8 @@ pub struct ServerDrops {
     pub denied: u64,
     /// Packets from the TUN for no peer that is connected; their senders are told.
     pub unrouted: u64,
+    /// Errors that packets from the TUN brought about beyond those that are sent in a second.
+    pub unreported: u64,
     /// SYNs from the TUN for a peer to which as many connections lead as may.
     pub flow_share: u64,
     /// Redirects of our own kernel, for a packet from client to client.

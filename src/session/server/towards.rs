@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::Server;
 use super::attention::Attention;
+use super::{ERRORS, Server};
 use crate::flow::FlowLimits;
 use crate::mux::{Event, Mux, Opener, StreamId, TooManyStreams};
+use crate::rate::{Bucket, Rate};
 use crate::session::peer::Peer;
 use crate::session::splice::{Sessions, Share};
 
@@ -16,22 +17,26 @@ pub(super) struct Clients<'a> {
     peers: &'a mut [Peer],
     by_address: &'a HashMap<IpAddr, usize>,
     attention: &'a mut Attention,
+    errors: &'a mut Bucket,
+    unreported: &'a mut u64,
     now: Instant,
 }
 
 impl Server {
     /// Passes on what happened between programs on this side and streams; whether anything did.
     pub(super) fn pump(&mut self, now: Instant) -> bool {
-        let Self { splice, peers, by_address, attention, .. } = self;
-        splice.pump(&mut Clients { peers, by_address, attention, now }, now)
+        let Self { splice, peers, by_address, attention, errors, drops, .. } = self;
+        let unreported = &mut drops.unreported;
+        splice.pump(&mut Clients { peers, by_address, attention, errors, unreported, now }, now)
     }
 
     /// Who waits for a client that has gone silent is told, so that nobody waits in vain for hours.
     pub(super) fn refuse_for_silence(&mut self, now: Instant) {
-        let Self { splice, peers, by_address, attention, .. } = self;
+        let Self { splice, peers, by_address, attention, errors, drops, .. } = self;
         for peer in 0..peers.len() {
             if splice.share(peer).waiting > 0 && !peers[peer].is_there(now) {
-                let mut clients = Clients { peers, by_address, attention, now };
+                let unreported = &mut drops.unreported;
+                let mut clients = Clients { peers, by_address, attention, errors, unreported, now };
                 splice.refuse_waiting(peer, &mut clients, now);
             }
         }
@@ -63,6 +68,12 @@ impl Sessions for Clients<'_> {
         Some(&mut session.engine.mux)
     }
 
+    fn may_report(&mut self, now: Instant) -> bool {
+        let may = self.errors.take(ERRORS, now);
+        *self.unreported += u64::from(!may);
+        may
+    }
+
     fn poll_event(&mut self) -> Option<(usize, Event)> {
         while let Some(peer) = self.attention.flows.front() {
             let session = self.peers[peer].session.as_mut();
@@ -89,6 +100,10 @@ pub(super) fn most_of_one(limits: &FlowLimits) -> Share {
     let flows = limits.flows_in_memory();
     Share { flows: flows / SHARE_OF_ONE, waiting: flows.min(limits.held) / SHARE_OF_ONE }
 }
+
+/// Our choice: more connections a second than a benchmark opens to a client's service, and no more of its line than half a
+/// Mbit/s for what strangers ask: this end does not know what it allows.
+pub(super) const OPENS: Rate = Rate::per_second(2000, 1024);
 
 /// Our choice: one client has a quarter of everything, so that one which does not answer or takes nothing leaves room for others.
 const SHARE_OF_ONE: usize = 4;
