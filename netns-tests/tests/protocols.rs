@@ -1,4 +1,4 @@
-//! Whatever is not TCP crosses as it is: protocols that nobody has heard of, and errors about what nobody takes.
+//! Whatever is not TCP crosses as it is: protocols that nobody has heard of, the largest datagrams, and errors about what nobody takes.
 //!
 //! ```text
 //!   client ──[ 10 ms ]── router ── server ── target
@@ -19,6 +19,7 @@ use netns_tests::node::Node;
 use netns_tests::sockets;
 use netns_tests::topology::Setup;
 use netns_tests::tunnel::{Tunnel, tunnel_scenario};
+use netns_tests::wait;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -59,6 +60,33 @@ fn protocols_without_ports_cross_both_ways() {
 }
 
 #[test]
+fn the_largest_datagrams_cross_both_ways() {
+    protocols("the_largest_datagrams_cross_both_ways", |tunnel| {
+        for (host, headers) in [(IpAddr::V4(TARGET), 28), (IpAddr::V6(TARGET_V6), 8)] {
+            let there = sockets::on(&tunnel.topology.target, || Ok(UdpSocket::bind((host, PORT))?))?;
+            let here = sockets::on(tunnel.client(), || connected(host, PORT))?;
+            for socket in [&here, &there] {
+                socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+            }
+            for length in [65_535 - headers, 20_000, 1_500, 1_400] {
+                let question: Vec<u8> = (0..=250).cycle().take(length).collect();
+                let answer: Vec<u8> = question.iter().rev().copied().collect();
+                // In IPv6 the first is told "too big"; and a busy machine may lose one of many pieces.
+                wait::until(&format!("{length} bytes from {host}"), LIMIT, || {
+                    if let Err(error) = here.send(&question) {
+                        ensure!(error.raw_os_error() == Some(EMSGSIZE), "{error}");
+                    }
+                    let Some(from) = receive(&there, &question)? else { return Ok(None) };
+                    there.send_to(&answer, from)?;
+                    receive(&here, &answer)
+                })?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_datagram_to_a_closed_port_is_refused_from_either_side() {
     protocols("a_datagram_to_a_closed_port_is_refused_from_either_side", |tunnel| {
         let (address, address_v6) = tunnel_client(0);
@@ -80,6 +108,19 @@ fn a_datagram_to_a_closed_port_is_refused_from_either_side() {
         }
         Ok(())
     });
+}
+
+/// Takes datagrams until this one comes, or none for a while; returns who sent it. Others are late, of an earlier try.
+fn receive(socket: &UdpSocket, expected: &[u8]) -> Result<Option<SocketAddr>> {
+    let mut bytes = vec![0; 65_536];
+    loop {
+        match socket.recv_from(&mut bytes) {
+            Ok((length, from)) if bytes[..length] == *expected => return Ok(Some(from)),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn connected(host: IpAddr, port: u16) -> Result<UdpSocket> {
@@ -159,3 +200,6 @@ const GRE: u8 = 47;
 const ESP: u8 = 50;
 const SCTP: u8 = 132;
 const EXPERIMENT: u8 = 253;
+
+/// `errno` of "message too long".
+const EMSGSIZE: i32 = 90;
