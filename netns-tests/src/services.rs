@@ -220,12 +220,12 @@ pub fn serve_iperf(node: &Node, address: impl Into<IpAddr>) -> Result<Process> {
 /// If iperf3 fails, or takes longer than `limit`.
 pub fn iperf(client: &Node, host: impl Into<IpAddr>, words: &str, limit: Duration) -> Result<Value> {
     let words = format!("-J -p {IPERF_PORT} {words} -c {}", host.into());
-    // Its server ends a test a moment after its client.
+    // Its server ends a test a moment after its client, and then listens anew.
     wait::until("iperf3's server to be free", limit, || {
         let iperf = client.program("iperf3")?.words(&words).run(limit)?;
         let report: Value = serde_json::from_str(&iperf.stdout).context("iperf3's report")?;
         let error = report["error"].as_str().unwrap_or_default();
-        if error.contains("server is busy") {
+        if ["server is busy", REFUSED].iter().any(|busy| error.contains(busy)) {
             return Ok(None);
         }
         ensure!(error.is_empty(), "iperf3 {words}: {error}");
